@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * hypervisor: the contract between migrd and whatever runs the domains (xvm, Xen,
+ * libvirtd's domains). A driver is one `struct hv_ops`; every member is mandatory, a
+ * driver that cannot do a thing returns ERR_UNSUPPORTED with the reason.
+ *
+ * Calls block, for at most HV_CALL_TIMEOUT_MS unless they say otherwise: an event
+ * loop runs them in its thread pool. A `struct hv` may be used by several threads at
+ * once; a `struct hv_mig` as its own comment says. Domains are named by uuid, a
+ * number (domid) is for people. Every action that changes who may run carries the
+ * epoch of the domain's (owner, epoch) record, and a driver refuses an epoch older
+ * than the newest it has seen for that domain (ERR_EPOCH).
+ */
+#ifndef HYPERVISOR_H
+#define HYPERVISOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "hypervisor/domain.pb-c.h"
+
+#define HV_PAGE_SIZE 4096u
+#define HV_PAGE_SHIFT 12
+#define HV_CALL_TIMEOUT_MS 10000
+#define HV_UUID_LEN 37 /* text with its NUL */
+#define HV_NAME_LEN 64
+#define HV_MAX_REGIONS 16
+#define HV_BATCH_PAGES 1024      /* most pages of one map call: 4 MiB */
+#define HV_STATE_MAX (64u << 20) /* bytes of a vCPU and device state blob */
+#define HV_FEATURE_WORDS 24
+
+struct hv;     /* an open connection to a hypervisor */
+struct hv_mig; /* one side of one migration of one domain */
+
+enum hv_state {
+    HV_RUNNING,
+    HV_BLOCKED, /* idle: no vCPU wants to run */
+    HV_PAUSED,
+    HV_SHUTDOWN, /* the guest powered off, the domain is still there */
+    HV_CRASHED,  /* panic, triple fault, or emulation failure; still there */
+    HV_INCOMING, /* being filled by a migration or restore; has never run */
+    HV_STATE_MAX_
+};
+
+struct hv_info {
+    char uuid[HV_UUID_LEN];
+    char name[HV_NAME_LEN];
+    int domid; /* changes at each boot; -1 unknown */
+    enum hv_state state;
+    uint64_t epoch;
+    uint64_t memory_kib; /* now, balloon included */
+    uint64_t max_memory_kib;
+    unsigned vcpus;
+    uint64_t cpu_ns;   /* used by its vCPUs since boot */
+    int pid;           /* of the process that runs it; -1 none */
+    char console[108]; /* pty, or "" */
+};
+
+enum hv_event_type {
+    HV_EV_STARTED,
+    HV_EV_PAUSED,
+    HV_EV_RESUMED,
+    HV_EV_SHUTDOWN, /* the guest powered off */
+    HV_EV_REBOOT,   /* the guest asked for a reset; the domain stopped and waits to be destroyed and
+                       started anew */
+    HV_EV_CRASHED,
+    HV_EV_GONE, /* destroyed, or its process died */
+    HV_EV_MAX
+};
+
+struct hv_event {
+    enum hv_event_type type;
+    char uuid[HV_UUID_LEN];
+    char detail[200]; /* for people: "triple fault at rip 0x..." */
+};
+
+/* CPUID-like feature words of the host as a guest may see them, and what fits. */
+struct hv_caps {
+    char hypervisor[32]; /* "xvm" */
+    char release[32];    /* of the hypervisor: "1", "4.17" */
+    char cpu_vendor[13]; /* "AuthenticAMD" */
+    char cpu_model[49];
+    uint32_t cpu_family, cpu_model_no, cpu_stepping;
+    uint32_t features[HV_FEATURE_WORDS]; /* order fixed by hv_feature_word_name() */
+    uint32_t xsave_size;                 /* bytes for all XCR0 bits on offer */
+    uint64_t xcr0;
+    uint64_t tsc_khz;
+    unsigned host_cpus;
+    uint64_t memory_total_kib, memory_free_kib;
+    unsigned max_vcpus;
+};
+
+struct hv_config {
+    const char *run_dir; /* xvm: paths.xvm */
+    const char *log_dir; /* console and process logs */
+};
+
+struct hv_start {
+    uint64_t epoch;
+    int domid;     /* the number to give it, where the hypervisor lets us choose */
+    bool incoming; /* no boot: memory is allocated and waits for a migration's state */
+    bool paused;   /* boot, but do not run yet; ignored with incoming */
+};
+
+/* A run of guest memory. Frame numbers (gfn) are guest-physical >> HV_PAGE_SHIFT. */
+struct hv_region {
+    uint64_t gfn;
+    uint64_t pages;
+};
+
+struct hv_layout {
+    unsigned n;
+    struct hv_region region[HV_MAX_REGIONS]; /* ascending, not overlapping */
+    uint64_t max_gfn;                        /* bitmaps have max_gfn + 1 bits */
+};
+
+/* Pages mapped by mig_map: page[i] is valid for HV_PAGE_SIZE bytes until mig_unmap. Pages that are
+ * neighbours in guest memory need not be neighbours here, but xvm's are. */
+struct hv_mapping {
+    size_t n;
+    uint8_t *page[HV_BATCH_PAGES];
+    void *driver; /* the driver's own */
+};
+
+enum hv_side { HV_SOURCE, HV_TARGET };
+
+/*
+ * Dirty bitmaps are arrays of uint64_t words, gfn g being bit (g & 63) of word
+ * (g >> 6), HV_BITMAP_WORDS(max_gfn) words, owned by the caller.
+ */
+#define HV_BITMAP_WORDS(max_gfn) (((max_gfn) >> 6) + 1)
+
+struct hv_ops {
+    const char *name;
+
+    /* ERR_UNSUPPORTED with the reason (no /dev/kvm, no privcmd) where this host cannot. */
+    int (*open)(const struct hv_config *cfg, struct hv **out, struct err *e);
+    void (*close)(struct hv **hv);
+    int (*capabilities)(struct hv *hv, struct hv_caps *out, struct err *e);
+
+    /* All domains that exist now. *list is malloc'ed, the caller frees it. */
+    int (*enumerate)(struct hv *hv, struct hv_info **list, size_t *n, struct err *e);
+    int (*info)(struct hv *hv, const char *uuid, struct hv_info *out, struct err *e);
+
+    /* The definition a domain that exists was started with; free with
+     * migrd__domain__free_unpacked. NULL on failure. */
+    Migrd__Domain *(*definition)(struct hv *hv, const char *uuid, struct err *e);
+
+    /* Builds the domain and, unless paused or incoming, runs it. ERR_EXISTS, ERR_MEMORY, ...
+     * On failure nothing of it is left. May take HV_CALL_TIMEOUT_MS x 3 (memory, disks). */
+    int (*start)(
+        struct hv *hv, const Migrd__Domain *def, const struct hv_start *how, struct err *e);
+
+    int (*pause)(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
+    /* Also the moment at which an incoming, fully loaded domain begins to run: from then on it
+     * is owned under `epoch`. */
+    int (*resume)(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
+    /* Asks the guest; returns once asked. `reboot` false: power off. */
+    int (*shutdown)(struct hv *hv, const char *uuid, bool reboot, struct err *e);
+    /* Ends it now. Returns when its memory, disks and taps are released. ERR_NOT_FOUND if gone. */
+    int (*destroy)(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
+    int (*set_memory)(struct hv *hv, const char *uuid, uint64_t memory_kib, struct err *e);
+
+    /* A descriptor that polls readable when next_event has something; owned by the driver. */
+    int (*event_fd)(struct hv *hv);
+    /* 1 and *out, 0 nothing more now, -1 failed. Never blocks. */
+    int (*next_event)(struct hv *hv, struct hv_event *out, struct err *e);
+
+    /*
+     * Migration. mig_open on the source needs a domain that is running or paused, on the target
+     * one that was started with `incoming`. One per domain at a time (ERR_STATE). Its holder may
+     * die at any moment: the driver then drops the dirty log and the throttle, and leaves the
+     * domain as it is (running, paused, incoming) for migrd to decide. Threads: mig_map,
+     * mig_unmap and mig_peek may be called by several at once, everything else by one.
+     */
+    int (*mig_open)(
+        struct hv *hv, const char *uuid, enum hv_side side, struct hv_mig **out, struct err *e);
+    void (*mig_close)(struct hv_mig **m);
+    int (*mig_layout)(struct hv_mig *m, struct hv_layout *out, struct err *e);
+
+    /* Sets the bits of frames that may hold something else than zeroes; clears the others. */
+    int (*mig_populated)(struct hv_mig *m, uint64_t *bitmap, struct err *e);
+
+    /* Maps n <= HV_BATCH_PAGES frames, in any order, for reading or (target) also writing. A
+     * driver maps what it must and keeps what it can; `map` must be unmapped in any case of
+     * success. */
+    int (*mig_map)(struct hv_mig *m, const uint64_t *gfn, size_t n, bool write,
+        struct hv_mapping *map, struct err *e);
+    void (*mig_unmap)(struct hv_mig *m, struct hv_mapping *map);
+
+    /* Target: the frames [gfn, gfn+n) hold zeroes; keeps them unpopulated if they were. */
+    int (*mig_zero)(struct hv_mig *m, uint64_t gfn, uint64_t n, struct err *e);
+
+    /* Dirty log, source only. start: from now on every write of vCPUs and devices is logged. */
+    int (*dirty_start)(struct hv_mig *m, struct err *e);
+    /* ORs what was written since the last collect into bitmap and forgets it. */
+    int (*dirty_collect)(struct hv_mig *m, uint64_t *bitmap, struct err *e);
+    /* ORs what was written since the last collect into bitmap without forgetting. A driver may
+     * answer from what it knows already: a set bit is true, a clear one may be late. */
+    int (*dirty_peek)(struct hv_mig *m, uint64_t *bitmap, struct err *e);
+    /* Puts harvested bits back: the next collect reports them again. */
+    int (*dirty_give_back)(struct hv_mig *m, const uint64_t *bitmap, struct err *e);
+    /* Idempotent; also after a failure. */
+    int (*dirty_stop)(struct hv_mig *m, struct err *e);
+
+    /* As pause and resume, on the migration's own connection: no queue behind others. After
+     * mig_pause returns, no vCPU runs, no device has a request in flight and all their writes are
+     * in the dirty log. */
+    int (*mig_pause)(struct hv_mig *m, uint64_t epoch, struct err *e);
+    int (*mig_resume)(struct hv_mig *m, uint64_t epoch, struct err *e);
+
+    /* State of vCPUs and devices of a paused domain, as bytes that only this driver understands
+     * (its own versions N and N-1). *blob is malloc'ed, the caller frees. */
+    int (*state_save)(struct hv_mig *m, uint8_t **blob, size_t *len, struct err *e);
+    /* Target. A blob that does not fit is refused with the section's name; the domain can then
+     * only be destroyed. After success it is ready for resume. */
+    int (*state_load)(struct hv_mig *m, const uint8_t *blob, size_t len, struct err *e);
+
+    /* Takes that share of the vCPUs' time away, 0 to 99 percent; 0 ends it. */
+    int (*throttle)(struct hv_mig *m, unsigned percent, struct err *e);
+};
+
+/* The drivers of this build, NULL-terminated. */
+extern const struct hv_ops *const hv_drivers[];
+
+/* NULL when this build has no such driver. */
+const struct hv_ops *hv_driver(const char *name);
+
+/* "running", "blocked", ...; never NULL. */
+const char *hv_state_name(enum hv_state s);
+const char *hv_event_name(enum hv_event_type t);
+
+/* Fills vendor, model, family, feature words and xsave size of the CPU this runs on (CPUID, as
+ * masked by nothing). Drivers mask it with what they offer. */
+void hv_host_cpu(struct hv_caps *out);
+
+/* "7.0.ebx" style name of word i, NULL beyond the last; the name of one feature bit ("avx2"), or
+ * NULL where it has none. */
+const char *hv_feature_word_name(unsigned word);
+const char *hv_feature_name(unsigned word, unsigned bit);
+
+#endif
