@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * frame: page batches on a data channel. A frame is a fixed header, `runs` run
+ * entries, and the payload: the runs' data in order, without padding. All numbers are
+ * little-endian. The receiver reads raw pages straight into guest memory, so it must
+ * believe nothing before frame_check: every run inside the guest's memory, every
+ * length as its encoding demands, all totals within the limits below.
+ */
+#ifndef FRAME_H
+#define FRAME_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+
+#define FRAME_MAGIC 0x4250474dU /* "MGPB" */
+#define FRAME_VERSION 1
+#define FRAME_PAGES_MAX 1024    /* data pages of one frame; zero runs do not count */
+#define FRAME_RUNS_MAX 1024
+#define FRAME_PAYLOAD_MAX (FRAME_PAGES_MAX * 4096u)
+#define FRAME_ZERO_PAGES_MAX (1u << 28) /* 1 TiB: the most pages of one zero run */
+
+enum frame_type {
+    FRAME_PAGES = 1,     /* runs and payload */
+    FRAME_ROUND_END = 2, /* no runs; `round` has ended on this channel */
+    FRAME_END = 3,       /* no runs; nothing follows on this channel */
+};
+
+enum frame_encoding {
+    FRAME_RAW = 0,  /* length = pages * 4096 */
+    FRAME_ZERO = 1, /* length = 0 */
+    FRAME_LZ4 = 2,  /* reserved for protocol 2, as are the next */
+    FRAME_ZSTD = 3,
+    FRAME_DELTA = 4,
+};
+
+struct frame_header { /* 48 bytes */
+    uint32_t magic;
+    uint8_t version;
+    uint8_t type;
+    uint16_t flags;   /* zero */
+    uint32_t round;
+    uint32_t runs;
+    uint32_t payload; /* bytes */
+    uint32_t channel; /* 1.. */
+    uint64_t seq;     /* frames sent before this one on this channel */
+    uint64_t digest;  /* XXH3-64 of run entries and payload */
+    uint64_t reserved;
+};
+_Static_assert(sizeof(struct frame_header) == 48, "wire format");
+
+struct frame_run { /* 24 bytes */
+    uint64_t gfn;
+    uint32_t pages;
+    uint16_t encoding;
+    uint16_t reserved;
+    uint32_t length;   /* bytes of this run in the payload */
+    uint32_t reserved2;
+};
+_Static_assert(sizeof(struct frame_run) == 24, "wire format");
+
+struct hv_layout;
+
+/* Header alone, before anything else is read; `channel` and `seq` are what must come next. */
+int frame_check_header(const struct frame_header *h, uint32_t channel, uint64_t seq,
+    struct err *e);
+/* The runs against the header and the guest's memory. */
+int frame_check_runs(const struct frame_header *h, const struct frame_run *runs,
+    const struct hv_layout *layout, struct err *e);
+
+#endif
