@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * config: migrd.conf: "key = value" lines, '#' comments, keys named as xend's
+ * properties where xend had one. An unknown key is an error with its line and the
+ * nearest known key; so is a value out of range. A `struct config` is a plain value
+ * (fixed-size strings): the daemon builds a new one on SIGHUP and swaps it in whole.
+ */
+#ifndef BASE_CONFIG_H
+#define BASE_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+#define CONFIG_VALUE_MAX 1024
+
+struct config {
+    /* xend's keys */
+    bool relocation_server;                      /* xend-relocation-server = yes */
+    unsigned relocation_port;                    /* xend-relocation-port = 8002 */
+    char relocation_address[256];                /* xend-relocation-address = localhost; "" all; an
+                                                    address, or an interface's name */
+    char relocation_hosts_allow[CONFIG_VALUE_MAX]; /* xend-relocation-hosts-allow =
+                                                    ^localhost$ ^localhost\.localdomain$ */
+    bool relocation_hosts_allow_set;             /* an explicit "" admits everybody, with a warning */
+    /* relocation, ours */
+    bool relocation_tls;                         /* relocation-tls = yes */
+    bool relocation_check_name;                  /* relocation-check-name = yes: certificate and
+                                                    forward lookup must agree with the peer */
+    char tls_ca[256], tls_cert[256], tls_key[256]; /* relocation-tls-ca...; "" means pki folder's */
+    unsigned relocation_max_sessions;            /* relocation-max-sessions = 4 incoming at once */
+    unsigned relocation_max_waiting;             /* relocation-max-waiting = 256 before preamble */
+    unsigned relocation_preamble_ms;             /* relocation-preamble-timeout = 5s */
+    unsigned dead_peer_ms;                       /* relocation-dead-peer-timeout = 15s */
+    /* migration defaults; each may be given per migration */
+    unsigned pause_budget_ms;                    /* migration-pause-budget = 100ms */
+    uint64_t bandwidth;                          /* migration-bandwidth = 0 (no cap); 100M = MiB/s */
+    unsigned channels;                           /* migration-channels = 1 */
+    unsigned time_limit_s;                       /* migration-time-limit = 0 (none) */
+    unsigned throttle_max;                       /* migration-throttle-max = 80 percent */
+    unsigned max_rounds;                         /* migration-max-rounds = 60 */
+    bool verify;                                 /* migration-verify = no */
+    unsigned max_outgoing;                       /* migration-max-outgoing = 2 at once */
+    /* host */
+    char host_name[256];                         /* host-name = "" (gethostname) */
+    char hypervisor[16];                         /* hypervisor = xvm: default for new domains */
+    uint64_t memory_reserve_kib;                 /* memory-reserve = 512M kept for the host */
+    bool memory_overcommit;                      /* memory-overcommit = no */
+    /* sockets and logs */
+    char control_group[64];                      /* control-group = migrd */
+    char status_address[256];                    /* status-address = "" (unix socket only) or
+                                                    127.0.0.1:8003 */
+    char log_file[256];                          /* log-file = "" (stderr) */
+    char log_level[16];                          /* log-level = info */
+};
+
+void config_defaults(struct config *c);
+
+/* Reads `path` over the defaults. A missing file is ERR_NOT_FOUND; all errors of a file are logged
+ * (area "config"), the first one is returned. */
+int config_load(struct config *c, const char *path, struct err *e);
+
+/* One assignment, as in the file. */
+int config_set(struct config *c, const char *key, const char *value, struct err *e);
+
+/* Value of a key as text (for `migrd -n` and `migctl config`); -1 for an unknown key. */
+int config_get(const struct config *c, const char *key, char *out, size_t len);
+
+/* Key number i with its one-line description and default, NULL beyond the last. */
+const char *config_key(size_t i, const char **help);
+
+/* Reads xend-config.sxp into c: known relocation keys are taken, others are listed in `notes`
+ * (malloc'ed text, a line each; may be NULL), so that the administrator sees what was left. */
+int config_import_sxp(struct config *c, const char *path, char **notes, struct err *e);
+
+/* The whole configuration as a migrd.conf; malloc'ed. */
+char *config_print(const struct config *c);
+
+#endif

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * define: a domain's definition from and to text: xm's domain file, libvirt's domain
+ * XML. Both give a Migrd__Domain (hypervisor/domain.proto), which the caller frees with
+ * migrd__domain__free_unpacked. What cannot be honoured is refused by name and line,
+ * never dropped in silence. Text is at most DEFINE_TEXT_MAX bytes.
+ */
+#ifndef DEFINE_H
+#define DEFINE_H
+
+#include <stddef.h>
+
+#include "base/err.h"
+#include "hypervisor/domain.pb-c.h"
+
+#define DEFINE_TEXT_MAX (256u * 1024)
+
+enum define_format { DEFINE_AUTO, DEFINE_XM, DEFINE_XML };
+
+/*
+ * `overrides` are xm create's "key=value" arguments (xm's syntax of values), applied after the
+ * text; `file` names it in errors. Fills what is missing: uuid, MAC addresses (00:16:3e, Xen's
+ * prefix), max memory, vcpus 1.
+ */
+Migrd__Domain *define_parse(const char *text, size_t len, enum define_format format,
+    const char *file, const char *const *overrides, size_t n_overrides, struct err *e);
+
+/* libvirt XML of a definition (type "xvm" or "xen"); malloc'ed. `id` < 0: not running. */
+char *define_xml(const Migrd__Domain *d, int id, struct err *e);
+
+/* xm's domain file of a definition; malloc'ed. */
+char *define_xm(const Migrd__Domain *d, struct err *e);
+
+/* Rules that hold however it was made: name, uuid, memory, vcpus 1..64, devices' names unique. */
+int define_check(const Migrd__Domain *d, struct err *e);
+
+Migrd__Domain *define_copy(const Migrd__Domain *d);
+
+#endif
