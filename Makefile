@@ -3,6 +3,7 @@
 # make            all programs into $(B)            make check   unit tests, simulation, sanitizers
 # make demo       two hosts, one live migration     make test    everything, guests and testbed too
 # make deps       Debian packages                   make install DESTDIR= PREFIX=
+# make fuzz       libFuzzer harnesses, FUZZ_SECONDS each
 # make V=1 shows commands; make CC=clang B=build-clang; make SAN=address|thread builds with it.
 
 B       ?= build$(if $(SAN),-$(SAN))
@@ -16,14 +17,12 @@ WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototy
 HARDEN   := -fstack-protector-strong -fPIE -fcf-protection $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 PKGS     := libuv libprotobuf-c libssl libcrypto libpcre2-8 libxml-2.0 liblz4 libzstd libxxhash \
             jansson libmicrohttpd libseccomp libcap-ng uuid inih
-SANFLAGS := $(if $(filter address,$(SAN)),-fsanitize=address$(,)undefined -fno-sanitize-recover=all) \
+SANFLAGS := $(if $(FUZZ),-fsanitize=fuzzer-no-link) $(if $(filter address,$(SAN)),-fsanitize=address$(,)undefined -fno-sanitize-recover=all) \
             $(if $(filter thread,$(SAN)),-fsanitize=thread) $(if $(SAN),-fno-omit-frame-pointer)
 , := ,
 
-ifeq ($(filter deps clean,$(MAKECMDGOALS)),)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
-endif
 
 ALL_CFLAGS  = -std=gnu11 $(WARN) $(HARDEN) -I. -I$(B)/gen $(PKG_CFLAGS) -DMIGRD_VERSION='"$(VERSION)"' \
               -DMIGRD_PREFIX='"$(PREFIX)"' -pthread $(CFLAGS) $(SANFLAGS)
@@ -50,7 +49,7 @@ TESTS    := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.
 
 all: $(PROGRAMS)
 
-.PHONY: all tests check test demo install deps clean format FORCE
+.PHONY: all tests check test demo fuzz fuzzers install deps clean format guests thread-tests run-check run-test
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -79,6 +78,93 @@ $(B)/tests/%: $(B)/obj/tests/sim/%.o $(LIB)
 	$(call say,LD,$@)mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< $(LIB) $(PKG_LIBS) -lcmocka -lm
 
 tests: $(TESTS)
+
+# --- packages: one line a purpose; names are Debian 12's
+
+DEPS := build-essential pkg-config clang \
+        libuv1-dev libprotobuf-c-dev protobuf-c-compiler libssl-dev libpcre2-dev libxml2-dev liblz4-dev \
+        libzstd-dev libxxhash-dev libjansson-dev libinih-dev libmicrohttpd-dev libseccomp-dev \
+        libcap-ng-dev uuid-dev libcmocka-dev \
+        iproute2 util-linux procps kmod cpio busybox-static qemu-system-x86 linux-image-amd64 \
+        python3 mandoc openssl
+
+deps:
+	@missing=; for p in $(DEPS); do \
+	  dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  [ "$$(id -u)" = 0 ] || { echo "missing packages:$$missing; run as root: make deps" >&2; exit 1; }; \
+	  echo "installing:$$missing"; \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -q --no-install-recommends $$missing; \
+	fi
+
+# --- tests: each target makes what it needs in a make of its own, after the packages are there
+
+JOBS := $(shell nproc)
+SUB   = +@$(MAKE) --no-print-directory -j$(JOBS)
+
+# Programs with threads of their own, run under the thread sanitizer as well.
+TSAN_TESTS := $(filter %_threads %/test_precopy %/test_transport %/test_base,$(TESTS))
+
+check: deps
+	$(SUB) tests
+	$(SUB) B=$(B)-address SAN=address tests
+	$(SUB) B=$(B)-thread SAN=thread thread-tests
+	$(SUB) B=$(B) run-check
+
+thread-tests: $(TSAN_TESTS)
+
+run-check:
+	@tests/run --logs $(B)/test-logs $(TESTS) \
+	  --also address- $(TESTS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%)
+
+test: deps
+	$(SUB) tests all guests
+	$(SUB) B=$(B)-address SAN=address tests
+	$(SUB) B=$(B)-thread SAN=thread thread-tests
+	$(SUB) B=$(B) run-test
+
+run-test:
+	@BUILD=$(abspath $(B)) tests/run --logs $(B)/test-logs $(TESTS) \
+	  --also address- $(TESTS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%) \
+	  --list tests/integration/list
+
+demo: deps
+	$(SUB) all guests
+	@BUILD=$(abspath $(B)) tests/integration/demo
+
+FUZZ_SECONDS ?= 60
+FUZZERS := $(patsubst tests/fuzz/%.c,$(B)-fuzz/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+
+fuzz: deps
+	$(SUB) B=$(B)-fuzz SAN=address CC=clang FUZZ=1 fuzzers
+	@tests/fuzz/run $(B)-fuzz/fuzz $(FUZZ_SECONDS)
+
+fuzzers: $(FUZZERS)
+
+$(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(LIB)
+	$(call say,LD,$@)mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $< $(LIB) $(PKG_LIBS)
+
+# --- install
+
+SBIN := migrd
+BIN  := xm migctl
+EXEC := migrd-worker xvm-domain
+MAN  := $(wildcard docs/*.[1-9])
+
+install: all
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,sbin bin libexec/migrd share/doc/migrd) \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 755 $(SBIN:%=$(B)/%) $(DESTDIR)$(PREFIX)/sbin
+	install -m 755 $(BIN:%=$(B)/%) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(EXEC:%=$(B)/%) $(DESTDIR)$(PREFIX)/libexec/migrd
+	for m in $(MAN); do \
+	  install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/} || exit 1; done
+	install -m 644 tools/completion/xm tools/completion/migctl \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	sed 's|/usr/local|$(PREFIX)|g' conf/migrd.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/migrd.service
+	install -m 644 conf/* docs/*.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/migrd
 
 clean:
 	rm -rf build build-*
