@@ -34,17 +34,23 @@ enum frame_encoding {
     FRAME_DELTA = 4,
 };
 
+/*
+ * Set on pages sent while the guest runs: they may change under the sender's hands, so
+ * `digest` covers the run entries only. Any other flag is refused.
+ */
+#define FRAME_F_LIVE 1u
+
 struct frame_header { /* 48 bytes */
     uint32_t magic;
     uint8_t version;
     uint8_t type;
-    uint16_t flags;   /* zero */
+    uint16_t flags;   /* FRAME_F_LIVE or zero */
     uint32_t round;
     uint32_t runs;
     uint32_t payload; /* bytes */
     uint32_t channel; /* 1.. */
     uint64_t seq;     /* frames sent before this one on this channel */
-    uint64_t digest;  /* XXH3-64 of run entries and payload */
+    uint64_t digest;  /* XXH3-64 of run entries and payload; see FRAME_F_LIVE */
     uint64_t reserved;
 };
 _Static_assert(sizeof(struct frame_header) == 48, "wire format");
@@ -61,11 +67,32 @@ _Static_assert(sizeof(struct frame_run) == 24, "wire format");
 
 struct hv_layout;
 
+/*
+ * Order: frames of one channel are applied in the order of that channel, different channels in any
+ * order. So every page, zero or not, always travels on the channel that frame_channel_of names, and
+ * with more than one channel no run crosses a multiple of FRAME_BLOCK_PAGES. Within a frame, runs
+ * ascend and do not overlap; a run lies in one region of the layout.
+ */
+#define FRAME_BLOCK_PAGES 512u
+
+static inline unsigned frame_channel_of(uint64_t gfn, unsigned channels)
+{
+    return 1 + (unsigned)((gfn / FRAME_BLOCK_PAGES) % channels);
+}
+
+/* XXH3-64 of run entries and payload; of nothing for frames without runs. */
+struct iovec;
+uint64_t frame_digest(const struct iovec *iov, int n);
+
 /* Header alone, before anything else is read; `channel` and `seq` are what must come next. */
 int frame_check_header(const struct frame_header *h, uint32_t channel, uint64_t seq,
     struct err *e);
 /* The runs against the header and the guest's memory. */
 int frame_check_runs(const struct frame_header *h, const struct frame_run *runs,
     const struct hv_layout *layout, struct err *e);
+
+/* Every page of the runs belongs on h->channel of `channels`. */
+int frame_check_channel(const struct frame_header *h, const struct frame_run *runs,
+    unsigned channels, struct err *e);
 
 #endif
