@@ -172,4 +172,20 @@ clean:
 format:
 	clang-format -i $(ALL_SRCS) $(wildcard $(addsuffix /*.h,$(MODULES)) tests/*/*.c)
 
+# Test guests: freestanding code of their own flags; see tests/guests/README.md.
+GUEST_CFLAGS := -std=gnu11 $(WARN) -O2 -g -m64 -ffreestanding -fno-pic -fno-stack-protector -fcf-protection=none \
+                -mno-red-zone -mgeneral-regs-only -Itests/guests/testguest
+GUEST_DIR    := tests/guests/testguest
+GUEST_OBJS   := $(patsubst $(GUEST_DIR)/%,$(B)/obj/guest/%.o,$(wildcard $(GUEST_DIR)/*.[cS]))
+
+$(B)/obj/guest/%.o: $(GUEST_DIR)/% $(GUEST_DIR)/guest.h $(GUEST_DIR)/guest_abi.h
+	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(GUEST_CFLAGS) -c -o $@ $<
+
+$(B)/guests/testguest: $(GUEST_OBJS) $(GUEST_DIR)/guest.ld
+	$(call say,LD,$@)mkdir -p $(@D) && $(LD) -static -T $(GUEST_DIR)/guest.ld --build-id=none -z noexecstack \
+	    -z max-page-size=4096 --no-warn-rwx-segments -o $@ $(GUEST_OBJS)
+
+.PHONY: guests
+guests: $(B)/guests/testguest
+
 -include $(LIB_OBJS:.o=.d) $(MAINS:%.c=$(B)/obj/%.d) $(wildcard $(B)/obj/tests/*/*.d)

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * guest: what the parts of the test guest know of each other. One vCPU, one thread, no
+ * interrupts: main.c's loop calls each part's step function, which returns within some
+ * 100 us, so that the heartbeat goes on whatever else is being done.
+ */
+#ifndef GUEST_H
+#define GUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "guest_abi.h"
+
+#define PAGE 4096u
+#define PAGES_PER_MIB 256u
+
+static inline void out8(uint16_t port, uint8_t v)
+{
+    __asm__ volatile("outb %0, %1" : : "a"(v), "Nd"(port) : "memory");
+}
+
+static inline void out16(uint16_t port, uint16_t v)
+{
+    __asm__ volatile("outw %0, %1" : : "a"(v), "Nd"(port) : "memory");
+}
+
+static inline uint8_t in8(uint16_t port)
+{
+    uint8_t v;
+    __asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port) : "memory");
+    return v;
+}
+
+static inline uint16_t in16(uint16_t port)
+{
+    uint16_t v;
+    __asm__ volatile("inw %1, %0" : "=a"(v) : "Nd"(port) : "memory");
+    return v;
+}
+
+static inline uint64_t tsc_now(void)
+{
+    uint32_t lo, hi;
+    __asm__ volatile("lfence; rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
+    return (uint64_t)hi << 32 | lo;
+}
+
+/* One number out of a few; the base of all patterns. */
+static inline uint64_t mix64(uint64_t x)
+{
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return x ^ (x >> 31);
+}
+
+/* What boot.c found in ring 0. */
+struct ram_range {
+    uint64_t start, end; /* page-aligned, above the image */
+};
+#define MAX_RANGES 16
+struct boot_info {
+    char cmdline[2048];
+    struct ram_range ram[MAX_RANGES];
+    unsigned ranges;
+    uint32_t cpuid_tsc_khz; /* 0 unknown */
+    bool kvmclock;
+    char warning[80]; /* shown by ring 3, "" none */
+};
+extern struct boot_info boot;
+
+/* Calls that go through the gate to ring 0. */
+enum ring0_call { RING0_CHECK_REGISTERS, RING0_TRIPLE_FAULT };
+static inline uint64_t call_ring0(enum ring0_call c)
+{
+    uint64_t r = CALL_MAGIC;
+    __asm__ volatile("ud2" : "+a"(r) : "D"((uint64_t)c) : "memory", "cc");
+    return r;
+}
+
+/* Options of the command line, options.c. */
+enum guest_mode { MODE_RUN, MODE_SELFTEST };
+struct mix {
+    uint32_t zero, comp, rand; /* percent, 100 together */
+};
+#define RATE_MAX UINT64_MAX
+struct options {
+    enum guest_mode mode;
+    uint64_t fill_mib; /* UINT64_MAX: all that is left */
+    struct mix mix;
+    uint64_t ws_mib;
+    uint64_t rate_mib; /* per second; RATE_MAX: unbounded */
+    uint64_t touch;    /* bytes written in each dirtied page */
+    uint64_t seed;
+    uint64_t tick_ms;  /* 0: none */
+    uint64_t verify_s; /* pause between two background passes; 0: only on request */
+    uint64_t exit_ms;  /* power off by itself; 0: never */
+    uint64_t tsc_khz;
+    bool spin;      /* never use the sleep port */
+    bool clock_tsc; /* do not use kvmclock */
+};
+extern struct options opt;
+void options_parse(const char *cmdline);
+bool parse_u64(const char *s, size_t len, uint64_t *v);
+bool word_is(const char *s, size_t len, const char *word);
+
+/* Console, console.c: printing queues, console_step sends; nothing waits unless the queue is full.
+ */
+void put(const char *s);
+void put_u64(uint64_t v);
+void put_hex(uint64_t v);
+void put_kv(const char *key, uint64_t v, const char *unit);
+bool console_step(uint64_t now_ns); /* true: there is more to send */
+void console_flush(void);
+/* A line that was typed, without its end, or NULL. Valid until the next console_step. */
+const char *console_line(void);
+
+/* Clocks, clock.c. */
+void clock_init(void);
+uint64_t clock_ns(void); /* since some moment; never backwards */
+uint64_t clock_tsc_khz(void);
+const char *clock_name(void);
+extern uint64_t clock_backward; /* times that the source went back */
+void idle_init(void);
+void idle_wait(void); /* about 1 ms, or a short spin */
+const char *idle_name(void);
+
+/* Memory: static part and working set, memory.c. All page numbers are indices, not addresses. */
+struct verdict {
+    uint64_t passes; /* completed */
+    uint64_t bad_static, bad_ws;
+    uint64_t sum; /* of the static part, by the last pass */
+    uint64_t last_ms;
+};
+extern struct verdict verdict;
+extern uint64_t dirtied_pages;
+void memory_init(void);
+void memory_set_rate(uint64_t mib, uint64_t now_ns);
+bool dirty_step(uint64_t now_ns);   /* true: wrote something */
+void verify_start(uint64_t now_ns); /* a pass on request: from the beginning, faster */
+bool verify_step(uint64_t now_ns);  /* true: busy */
+bool verify_request_done(void);     /* once after the pass that verify_start asked for */
+uint64_t memory_static_pages(void);
+uint64_t memory_ws_pages(void);
+uint64_t memory_generation(void);
+uint64_t memory_free_mib(void);
+
+/* Registers that a lost vCPU state would change, registers.c (checks in ring 3) and boot.c. */
+void registers_init(void);
+bool registers_fpu_ok(void);
+bool registers_ok(void);
+
+/* Ends, each does not return. */
+void power_off(void) __attribute__((noreturn));
+void reboot(void) __attribute__((noreturn));
+void panic(const char *why) __attribute__((noreturn));
+
+#endif
