@@ -1,0 +1,1059 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * virtio-mmio transport and split virtqueues. Constants are those of virtio 1.1:
+ * registers 4.2.2, status bits 2.1, descriptors 2.6.5, rings 2.6.6 and 2.6.8,
+ * notification suppression 2.6.7 and 2.6.10.
+ *
+ * Status register. It only grows, until the driver writes 0:
+ *
+ *   driver writes        when                              then
+ *   0                    always                            workers stop, all is reset
+ *   FEATURES_OK          driver's features are a subset    features are final
+ *                        of ours and have VERSION_1
+ *   FEATURES_OK          otherwise                         bit stays clear (3.1.1 step 6)
+ *   DRIVER_OK            after FEATURES_OK                 activate, work begins
+ *   DRIVER_OK            before                            bit stays clear
+ *   other bits           always                            remembered
+ *   (we) NEEDS_RESET     the driver broke a rule           no work until reset
+ *
+ * Threads. vCPUs read and write registers under `lock`. Each queue has worker threads
+ * that sleep until the queue was kicked, the driver is there, and `hold` is 0. Whoever
+ * wants silence (quiesce, reset, taking a queue away) raises `hold` and waits until
+ * `busy` is 0; what belongs to the rings is touched outside workers only then. Lock
+ * order: queue's lock, then `lock`; irq_lock is innermost.
+ *
+ * Hostile guests. Ring addresses are checked once, when a queue is made ready, chains
+ * at each pop: index range, length of the walk, order of pieces, every address. The
+ * first violation marks the device as NEEDS_RESET and is logged; later ones are silent.
+ *
+ * State of a section, version 1: u32 status, isr, offered_sel, features_sel,
+ * queue_sel, generation; u64 features; u32 queues, and for each: u32 num, ready,
+ * last_avail | used_idx << 16; u64 desc, avail, used; then the device's own.
+ */
+#define _GNU_SOURCE
+#include "hypervisor/xvm/virtio.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+#define STATE_VERSION 1
+#define MAGIC 0x74726976u
+#define VERSION 2u
+#define VENDOR 0x6d677264u
+#define CONFIG_AT 0x100u
+
+#define STATUS_DRIVER_OK 0x04u
+#define STATUS_FEATURES_OK 0x08u
+#define STATUS_NEEDS_RESET 0x40u
+#define STATUS_DRIVER_BITS 0x8fu
+
+#define ISR_USED 0x01u
+#define ISR_CONFIG 0x02u
+
+#define DESC_LEN 16u
+#define DESC_NEXT 0x1u
+#define DESC_WRITE 0x2u
+#define DESC_INDIRECT 0x4u
+#define AVAIL_NO_INTERRUPT 0x1u
+#define USED_NO_NOTIFY 0x1u
+#define RING_HEAD 4u /* flags and idx before the ring, in both rings */
+#define USED_ELEM 8u
+
+enum mmio_reg {
+    MMIO_MAGIC = 0x000,
+    MMIO_VERSION = 0x004,
+    MMIO_DEVICE_ID = 0x008,
+    MMIO_VENDOR_ID = 0x00c,
+    MMIO_DEVICE_FEATURES = 0x010,
+    MMIO_DEVICE_FEATURES_SEL = 0x014,
+    MMIO_DRIVER_FEATURES = 0x020,
+    MMIO_DRIVER_FEATURES_SEL = 0x024,
+    MMIO_QUEUE_SEL = 0x030,
+    MMIO_QUEUE_NUM_MAX = 0x034,
+    MMIO_QUEUE_NUM = 0x038,
+    MMIO_QUEUE_READY = 0x044,
+    MMIO_QUEUE_NOTIFY = 0x050,
+    MMIO_INTERRUPT_STATUS = 0x060,
+    MMIO_INTERRUPT_ACK = 0x064,
+    MMIO_STATUS = 0x070,
+    MMIO_QUEUE_DESC_LOW = 0x080,
+    MMIO_QUEUE_DESC_HIGH = 0x084,
+    MMIO_QUEUE_AVAIL_LOW = 0x090,
+    MMIO_QUEUE_AVAIL_HIGH = 0x094,
+    MMIO_QUEUE_USED_LOW = 0x0a0,
+    MMIO_QUEUE_USED_HIGH = 0x0a4,
+    MMIO_SHM_LEN_LOW = 0x0b0,
+    MMIO_SHM_BASE_HIGH = 0x0bc,
+    MMIO_CONFIG_GENERATION = 0x0fc,
+};
+
+/* All of this process; changed only while its machine is made and freed. */
+static struct virtio *all_devices;
+
+static struct virtio *virtio_of(struct device *d)
+{
+    return (struct virtio *)d;
+}
+
+/* ---- rings: fields of guest memory, read once and written once ---- */
+
+static uint16_t ring_get(const uint8_t *p)
+{
+    return __atomic_load_n((const uint16_t *)(const void *)p, __ATOMIC_ACQUIRE);
+}
+
+static void ring_put(uint8_t *p, uint16_t v)
+{
+    __atomic_store_n((uint16_t *)(void *)p, v, __ATOMIC_RELEASE);
+}
+
+/* Offsets of used_event in the available ring and of avail_event in the used ring. */
+static uint64_t used_event_at(const struct virtio_queue *q)
+{
+    return RING_HEAD + 2 * (uint64_t)q->num;
+}
+
+static uint64_t avail_event_at(const struct virtio_queue *q)
+{
+    return RING_HEAD + USED_ELEM * (uint64_t)q->num;
+}
+
+/* Writes a 16-bit field of the used ring. */
+static void used_put(struct virtio *v, struct virtio_queue *q, uint64_t at, uint16_t value)
+{
+    ring_put(q->used + at, value);
+    machine_dirty(v->d.m, q->used_gpa + at, sizeof value);
+}
+
+/* Finds the rings of a queue that is made ready. False: an address or size is wrong. */
+static bool map_rings(struct virtio *v, struct virtio_queue *q)
+{
+    uint64_t n = q->num;
+
+    if (n == 0 || n > VIRTIO_QUEUE_SIZE || (n & (n - 1)) != 0)
+        return false;
+    if (q->desc_gpa % 16 != 0 || q->avail_gpa % 2 != 0 || q->used_gpa % 4 != 0)
+        return false;
+    q->desc = machine_ram(v->d.m, q->desc_gpa, DESC_LEN * n);
+    q->avail = machine_ram(v->d.m, q->avail_gpa, used_event_at(q) + 2);
+    q->used = machine_ram(v->d.m, q->used_gpa, avail_event_at(q) + 2);
+    return q->desc != NULL && q->avail != NULL && q->used != NULL;
+}
+
+/* ---- interrupts, broken drivers ---- */
+
+static void interrupt(struct virtio *v, uint32_t cause)
+{
+    __atomic_fetch_or(&v->isr, cause, __ATOMIC_SEQ_CST);
+    pthread_mutex_lock(&v->irq_lock);
+    machine_irq(v->d.m, v->d.irq, true);
+    machine_irq(v->d.m, v->d.irq, false);
+    pthread_mutex_unlock(&v->irq_lock);
+}
+
+static bool live(uint32_t status)
+{
+    return (status & (STATUS_DRIVER_OK | STATUS_NEEDS_RESET)) == STATUS_DRIVER_OK;
+}
+
+/* Called with `lock` held. */
+static void mark_broken(struct virtio *v, const char *why)
+{
+    bool driven = live(v->status);
+
+    __atomic_store_n(&v->status, v->status | STATUS_NEEDS_RESET, __ATOMIC_RELEASE);
+    if (!v->broken_logged)
+        log_warn("xvm", "%s: the guest's driver broke the rules: %s; the device waits for a reset",
+            v->name, why);
+    v->broken_logged = true;
+    if (driven)
+        interrupt(v, ISR_CONFIG);
+}
+
+void virtio_broken(struct virtio *v, const char *fmt, ...)
+{
+    char why[160];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(why, sizeof why, fmt, ap);
+    va_end(ap);
+    pthread_mutex_lock(&v->lock);
+    mark_broken(v, why);
+    pthread_mutex_unlock(&v->lock);
+}
+
+bool virtio_driven(const struct virtio *v)
+{
+    return live(__atomic_load_n(&v->status, __ATOMIC_ACQUIRE));
+}
+
+bool virtio_has(const struct virtio *v, uint64_t feature)
+{
+    return (v->features & feature) != 0;
+}
+
+bool virtio_held(const struct virtio *v)
+{
+    return __atomic_load_n(&v->hold, __ATOMIC_ACQUIRE) > 0;
+}
+
+/* ---- workers ---- */
+
+/* Called with `lock` held. */
+static void kick(struct virtio *v, unsigned queue)
+{
+    v->queue[queue].kicked = true;
+    pthread_cond_signal(&v->queue[queue].cond);
+}
+
+static void kick_all(struct virtio *v)
+{
+    for (unsigned i = 0; i < v->ops->queues; i++)
+        kick(v, i);
+}
+
+/* Raises `hold` and waits until no worker is busy; `lock` is held, and released while waiting. */
+static void hold(struct virtio *v)
+{
+    __atomic_store_n(&v->hold, v->hold + 1, __ATOMIC_RELEASE);
+    v->ops->wake(v);
+    while (v->busy > 0)
+        pthread_cond_wait(&v->idle, &v->lock);
+}
+
+static void release(struct virtio *v)
+{
+    __atomic_store_n(&v->hold, v->hold - 1, __ATOMIC_RELEASE);
+    if (v->hold == 0)
+        kick_all(v);
+}
+
+static void *worker_main(void *arg)
+{
+    struct virtio_worker *w = arg;
+    struct virtio *v = w->v;
+    struct virtio_queue *q = &v->queue[w->queue];
+
+    pthread_mutex_lock(&v->lock);
+    while (!v->stop) {
+        if (v->hold > 0 || !q->kicked || !q->ready || !live(v->status)) {
+            pthread_cond_wait(&q->cond, &v->lock);
+            continue;
+        }
+        q->kicked = false;
+        v->busy++;
+        pthread_mutex_unlock(&v->lock);
+        v->ops->work(v, w->queue);
+        pthread_mutex_lock(&v->lock);
+        if (--v->busy == 0)
+            pthread_cond_broadcast(&v->idle);
+    }
+    pthread_mutex_unlock(&v->lock);
+    return NULL;
+}
+
+/* Signals are the machine's business: the workers have them all blocked. */
+static int start_workers(struct virtio *v, struct err *e)
+{
+    sigset_t all, before;
+    int rc = 0;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (unsigned i = 0; i < v->ops->queues * v->ops->workers && rc == 0; i++) {
+        struct virtio_worker *w = &v->worker[i];
+
+        w->v = v;
+        w->queue = i / v->ops->workers;
+        rc = pthread_create(&w->thread, NULL, worker_main, w);
+        if (rc == 0)
+            v->workers++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc != 0)
+        return err_set(e, ERR_RESOURCE, "%s: no thread: %s", v->name, strerror(rc));
+    return 0;
+}
+
+static void stop_workers(struct virtio *v)
+{
+    pthread_mutex_lock(&v->lock);
+    hold(v);
+    v->stop = true;
+    for (unsigned i = 0; i < v->ops->queues; i++)
+        pthread_cond_broadcast(&v->queue[i].cond);
+    pthread_mutex_unlock(&v->lock);
+    for (unsigned i = 0; i < v->workers; i++)
+        pthread_join(v->worker[i].thread, NULL);
+    v->workers = 0;
+}
+
+/* ---- chains ---- */
+
+struct desc {
+    uint64_t gpa;
+    uint32_t len;
+    uint16_t flags, next;
+};
+
+_Static_assert(sizeof(struct desc) == DESC_LEN, "descriptor of virtio 1.1, 2.6.5");
+
+static struct desc fetch_desc(const uint8_t *table, uint32_t i)
+{
+    struct desc d;
+
+    memcpy(&d, table + (size_t)i * DESC_LEN, sizeof d);
+    __asm__ volatile("" ::: "memory"); /* the guest may change it: never read it again */
+    return d;
+}
+
+/* Adds a piece of guest memory; NULL or what is wrong with it. */
+static const char *add_piece(struct virtio *v, struct virtio_chain *c, const struct desc *d)
+{
+    unsigned i = c->out_n + c->in_n;
+    bool in = (d->flags & DESC_WRITE) != 0;
+
+    if (!in && c->in_n > 0)
+        return "a readable descriptor after a writable one";
+    if (d->len == 0)
+        return NULL;
+    if (i == VIRTIO_CHAIN_MAX)
+        return "chain too long";
+    c->iov[i].iov_base = machine_ram(v->d.m, d->gpa, d->len);
+    if (c->iov[i].iov_base == NULL)
+        return "descriptor outside of memory";
+    c->iov[i].iov_len = d->len;
+    c->gpa[i] = d->gpa;
+    if (in) {
+        c->in_n++;
+        c->in_len += d->len;
+    } else {
+        c->out_n++;
+        c->out_len += d->len;
+    }
+    return NULL;
+}
+
+/* Follows `next` through a table of n descriptors, for at most n steps. A descriptor that points
+ * to an indirect table, allowed for the first in the ring's own table, ends up in *indirect. */
+static const char *walk(struct virtio *v, struct virtio_chain *c, const uint8_t *table, uint32_t n,
+    uint32_t i, struct desc *indirect)
+{
+    for (uint32_t steps = 0; steps < n; steps++) {
+        struct desc d = fetch_desc(table, i);
+        const char *wrong;
+
+        if ((d.flags & DESC_INDIRECT) != 0) {
+            if (indirect == NULL || steps > 0 || (d.flags & DESC_NEXT) != 0)
+                return "indirect descriptor in a wrong place";
+            *indirect = d;
+            return NULL;
+        }
+        wrong = add_piece(v, c, &d);
+        if (wrong != NULL)
+            return wrong;
+        if ((d.flags & DESC_NEXT) == 0)
+            return NULL;
+        i = d.next;
+        if (i >= n)
+            return "next descriptor out of range";
+    }
+    return "descriptor chain has a loop";
+}
+
+static const char *walk_indirect(struct virtio *v, struct virtio_chain *c, const struct desc *d)
+{
+    const uint8_t *table;
+
+    if (!virtio_has(v, VIRTIO_FEATURE_INDIRECT))
+        return "indirect descriptor, not negotiated";
+    if (d->len == 0 || d->len % DESC_LEN != 0 || d->len / DESC_LEN > VIRTIO_CHAIN_MAX)
+        return "bad length of an indirect table";
+    table = machine_ram(v->d.m, d->gpa, d->len);
+    if (table == NULL)
+        return "indirect table outside of memory";
+    return walk(v, c, table, d->len / DESC_LEN, 0, NULL);
+}
+
+static const char *read_chain(
+    struct virtio *v, struct virtio_queue *q, struct virtio_chain *c, uint16_t head)
+{
+    struct desc indirect = { .gpa = 0 };
+    const char *wrong;
+
+    c->head = head;
+    c->out_n = c->in_n = 0;
+    c->out_len = c->in_len = 0;
+    if (head >= q->num)
+        return "head of a chain out of range";
+    wrong = walk(v, c, q->desc, q->num, head, &indirect);
+    if (wrong == NULL && (indirect.flags & DESC_INDIRECT) != 0)
+        wrong = walk_indirect(v, c, &indirect);
+    return wrong;
+}
+
+/* Asks for (or, where that is possible, forbids) notifications. */
+static void want_notify(struct virtio *v, struct virtio_queue *q, bool want)
+{
+    if (virtio_has(v, VIRTIO_FEATURE_EVENT_IDX)) {
+        /* Not asking anew is enough to have no more of them. */
+        if (want)
+            used_put(v, q, avail_event_at(q), q->last_avail);
+        return;
+    }
+    if (q->no_notify == !want)
+        return;
+    q->no_notify = !want;
+    used_put(v, q, 0, want ? 0 : USED_NO_NOTIFY);
+}
+
+/* How many chains wait, or -1: more than the ring has. Asks for notifications when none do, and
+ * looks again, as the driver may have added one in between. */
+static int chains_waiting(struct virtio *v, struct virtio_queue *q)
+{
+    uint16_t n = (uint16_t)(ring_get(q->avail + 2) - q->last_avail);
+
+    if (n == 0) {
+        want_notify(v, q, true);
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        n = (uint16_t)(ring_get(q->avail + 2) - q->last_avail);
+    }
+    return n <= q->num ? n : -1;
+}
+
+static int pop_locked(
+    struct virtio *v, struct virtio_queue *q, struct virtio_chain *c, const char **wrong)
+{
+    int n = chains_waiting(v, q);
+
+    if (n < 0)
+        *wrong = "index of the available ring runs away";
+    if (n <= 0)
+        return 0;
+    want_notify(v, q, false);
+    *wrong =
+        read_chain(v, q, c, ring_get(q->avail + RING_HEAD + 2 * (q->last_avail & (q->num - 1))));
+    if (*wrong != NULL)
+        return 0;
+    q->last_avail++;
+    return n;
+}
+
+int virtio_pop(struct virtio *v, unsigned queue, struct virtio_chain *c)
+{
+    struct virtio_queue *q = &v->queue[queue];
+    const char *wrong = NULL;
+    int n;
+
+    if (virtio_held(v) || !virtio_driven(v))
+        return 0;
+    pthread_mutex_lock(&q->lock);
+    n = pop_locked(v, q, c, &wrong);
+    pthread_mutex_unlock(&q->lock);
+    if (wrong != NULL)
+        virtio_broken(v, "queue %u: %s", queue, wrong);
+    if (n > 1 && v->ops->workers > 1) { /* work for the next worker */
+        pthread_mutex_lock(&v->lock);
+        kick(v, queue);
+        pthread_mutex_unlock(&v->lock);
+    }
+    return n > 0;
+}
+
+static void stage_locked(
+    struct virtio *v, struct virtio_queue *q, const struct virtio_chain *c, uint32_t len)
+{
+    uint16_t at = (uint16_t)(q->used_idx + q->staged) & (uint16_t)(q->num - 1);
+    uint64_t offset = RING_HEAD + USED_ELEM * (uint64_t)at;
+    uint32_t elem[2] = { c->head, len };
+
+    memcpy(q->used + offset, elem, sizeof elem);
+    machine_dirty(v->d.m, q->used_gpa + offset, sizeof elem);
+    q->staged++;
+}
+
+static void publish_locked(struct virtio *v, struct virtio_queue *q)
+{
+    q->used_idx = (uint16_t)(q->used_idx + q->staged);
+    q->staged = 0;
+    used_put(v, q, 2, q->used_idx);
+}
+
+void virtio_stage(struct virtio *v, unsigned queue, const struct virtio_chain *c, uint32_t len)
+{
+    pthread_mutex_lock(&v->queue[queue].lock);
+    stage_locked(v, &v->queue[queue], c, len);
+    pthread_mutex_unlock(&v->queue[queue].lock);
+}
+
+void virtio_publish(struct virtio *v, unsigned queue)
+{
+    pthread_mutex_lock(&v->queue[queue].lock);
+    publish_locked(v, &v->queue[queue]);
+    pthread_mutex_unlock(&v->queue[queue].lock);
+}
+
+void virtio_unpop(struct virtio *v, unsigned queue, unsigned more)
+{
+    struct virtio_queue *q = &v->queue[queue];
+
+    pthread_mutex_lock(&q->lock);
+    q->last_avail = (uint16_t)(q->last_avail - q->staged - more);
+    q->staged = 0;
+    pthread_mutex_unlock(&q->lock);
+}
+
+void virtio_push(struct virtio *v, unsigned queue, const struct virtio_chain *c, uint32_t len)
+{
+    struct virtio_queue *q = &v->queue[queue];
+
+    pthread_mutex_lock(&q->lock);
+    stage_locked(v, q, c, len);
+    publish_locked(v, q);
+    pthread_mutex_unlock(&q->lock);
+}
+
+/* Does the driver want an interrupt for what was published since the last one? */
+static bool wants_interrupt(const struct virtio *v, struct virtio_queue *q)
+{
+    uint16_t old = q->signalled, new = q->used_idx, event;
+    bool first = !q->signalled_valid;
+
+    q->signalled = new;
+    q->signalled_valid = true;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (!virtio_has(v, VIRTIO_FEATURE_EVENT_IDX))
+        return (ring_get(q->avail) & AVAIL_NO_INTERRUPT) == 0;
+    event = ring_get(q->avail + used_event_at(q));
+    return first || (uint16_t)(new - event - 1) < (uint16_t)(new - old);
+}
+
+void virtio_notify(struct virtio *v, unsigned queue)
+{
+    struct virtio_queue *q = &v->queue[queue];
+    bool wanted;
+
+    pthread_mutex_lock(&q->lock);
+    wanted = wants_interrupt(v, q);
+    pthread_mutex_unlock(&q->lock);
+    if (wanted)
+        interrupt(v, ISR_USED);
+}
+
+void virtio_config_changed(struct virtio *v)
+{
+    pthread_mutex_lock(&v->lock);
+    v->generation++;
+    if (live(v->status))
+        interrupt(v, ISR_CONFIG);
+    pthread_mutex_unlock(&v->lock);
+}
+
+size_t virtio_chain_read(const struct virtio_chain *c, uint64_t at, void *buf, size_t len)
+{
+    size_t done = 0;
+
+    for (unsigned i = 0; i < c->out_n && done < len; i++) {
+        const struct iovec *io = &c->iov[i];
+        size_t n;
+
+        if (at >= io->iov_len) {
+            at -= io->iov_len;
+            continue;
+        }
+        n = io->iov_len - at < len - done ? io->iov_len - at : len - done;
+        memcpy((uint8_t *)buf + done, (const uint8_t *)io->iov_base + at, n);
+        done += n;
+        at = 0;
+    }
+    __asm__ volatile("" ::: "memory");
+    return done;
+}
+
+/* Writes buf, unless it is NULL, and marks dirty. */
+static size_t write_or_mark(
+    struct virtio *v, const struct virtio_chain *c, uint64_t at, const void *buf, uint64_t len)
+{
+    uint64_t done = 0;
+
+    for (unsigned i = c->out_n; i < c->out_n + c->in_n && done < len; i++) {
+        const struct iovec *io = &c->iov[i];
+        uint64_t n;
+
+        if (at >= io->iov_len) {
+            at -= io->iov_len;
+            continue;
+        }
+        n = io->iov_len - at < len - done ? io->iov_len - at : len - done;
+        if (buf != NULL)
+            memcpy((uint8_t *)io->iov_base + at, (const uint8_t *)buf + done, n);
+        machine_dirty(v->d.m, c->gpa[i] + at, n);
+        done += n;
+        at = 0;
+    }
+    return done;
+}
+
+size_t virtio_chain_write(
+    struct virtio *v, const struct virtio_chain *c, uint64_t at, const void *buf, size_t len)
+{
+    return write_or_mark(v, c, at, buf, len);
+}
+
+void virtio_chain_dirty(struct virtio *v, const struct virtio_chain *c, uint64_t at, uint64_t len)
+{
+    write_or_mark(v, c, at, NULL, len);
+}
+
+/* ---- registers; all with `lock` held ---- */
+
+static struct virtio_queue *selected(struct virtio *v)
+{
+    return v->queue_sel < v->ops->queues ? &v->queue[v->queue_sel] : NULL;
+}
+
+static uint32_t queue_reg_read(struct virtio *v, enum mmio_reg reg)
+{
+    const struct virtio_queue *q = selected(v);
+
+    if (q == NULL)
+        return 0;
+    if (reg == MMIO_QUEUE_NUM_MAX)
+        return VIRTIO_QUEUE_SIZE;
+    return reg == MMIO_QUEUE_READY && q->ready;
+}
+
+static uint32_t reg_read(struct virtio *v, uint64_t reg)
+{
+    switch ((enum mmio_reg)reg) {
+    case MMIO_MAGIC:
+        return MAGIC;
+    case MMIO_VERSION:
+        return VERSION;
+    case MMIO_DEVICE_ID:
+        return v->ops->type;
+    case MMIO_VENDOR_ID:
+        return VENDOR;
+    case MMIO_DEVICE_FEATURES:
+        return v->offered_sel < 2 ? (uint32_t)(v->offered >> 32 * v->offered_sel) : 0;
+    case MMIO_QUEUE_NUM_MAX:
+    case MMIO_QUEUE_READY:
+        return queue_reg_read(v, (enum mmio_reg)reg);
+    case MMIO_INTERRUPT_STATUS:
+        return __atomic_load_n(&v->isr, __ATOMIC_SEQ_CST);
+    case MMIO_STATUS:
+        return v->status;
+    case MMIO_CONFIG_GENERATION:
+        return v->generation;
+    case MMIO_SHM_LEN_LOW ... MMIO_SHM_BASE_HIGH:
+        return UINT32_MAX; /* no shared memory */
+    default:
+        return 0; /* write-only and reserved registers */
+    }
+}
+
+/* All as after power-on; no worker is busy. */
+static void reset_locked(struct virtio *v)
+{
+    __atomic_store_n(&v->status, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&v->isr, 0, __ATOMIC_SEQ_CST);
+    v->features = 0;
+    v->offered_sel = v->features_sel = v->queue_sel = 0;
+    for (unsigned i = 0; i < v->ops->queues; i++) {
+        struct virtio_queue *q = &v->queue[i];
+
+        q->num = VIRTIO_QUEUE_SIZE;
+        q->ready = q->kicked = q->signalled_valid = q->no_notify = false;
+        q->desc_gpa = q->avail_gpa = q->used_gpa = 0;
+        q->desc = q->avail = q->used = NULL;
+        q->last_avail = q->used_idx = q->staged = q->signalled = 0;
+    }
+    v->ops->reset(v);
+}
+
+static bool features_fit(const struct virtio *v, uint64_t features)
+{
+    return (features & ~v->offered) == 0 && (features & VIRTIO_FEATURE_VERSION_1) != 0;
+}
+
+static void status_write(struct virtio *v, uint32_t value)
+{
+    uint32_t next = v->status | (value & STATUS_DRIVER_BITS);
+
+    if (value == 0) {
+        hold(v);
+        reset_locked(v);
+        release(v);
+        return;
+    }
+    if ((v->status & STATUS_FEATURES_OK) == 0 && !features_fit(v, v->features))
+        next &= ~STATUS_FEATURES_OK;
+    if ((next & STATUS_FEATURES_OK) == 0)
+        next &= ~STATUS_DRIVER_OK;
+    if ((next & ~v->status & STATUS_DRIVER_OK) != 0)
+        v->ops->activate(v);
+    __atomic_store_n(&v->status, next, __ATOMIC_RELEASE);
+    kick_all(v);
+}
+
+static void ready_write(struct virtio *v, struct virtio_queue *q, uint32_t value)
+{
+    if (value == 0) {
+        hold(v);
+        q->ready = false;
+        release(v);
+    } else if (!q->ready) {
+        if (map_rings(v, q)) {
+            q->ready = true;
+            kick(v, (unsigned)(q - v->queue));
+        } else {
+            mark_broken(v, "a queue with a bad size or address");
+        }
+    }
+}
+
+static void put_half(uint64_t *gpa, bool high, uint32_t value)
+{
+    *gpa =
+        high ? (*gpa & UINT32_MAX) | (uint64_t)value << 32 : (*gpa & ~UINT64_C(0xffffffff)) | value;
+}
+
+static void queue_reg_write(struct virtio *v, enum mmio_reg reg, uint32_t value)
+{
+    struct virtio_queue *q = selected(v);
+    bool high = ((unsigned)reg & 4u) != 0;
+
+    if (q == NULL)
+        return;
+    if (reg == MMIO_QUEUE_READY)
+        ready_write(v, q, value);
+    else if (q->ready)
+        return; /* the rings of a queue in use stay where they are */
+    else if (reg == MMIO_QUEUE_NUM)
+        q->num = value;
+    else if (reg == MMIO_QUEUE_DESC_LOW || reg == MMIO_QUEUE_DESC_HIGH)
+        put_half(&q->desc_gpa, high, value);
+    else if (reg == MMIO_QUEUE_AVAIL_LOW || reg == MMIO_QUEUE_AVAIL_HIGH)
+        put_half(&q->avail_gpa, high, value);
+    else
+        put_half(&q->used_gpa, high, value);
+}
+
+static void features_write(struct virtio *v, uint32_t value)
+{
+    if ((v->status & STATUS_FEATURES_OK) != 0 || v->features_sel > 1)
+        return;
+    put_half(&v->features, v->features_sel == 1, value);
+}
+
+static void reg_write(struct virtio *v, uint64_t reg, uint32_t value)
+{
+    switch ((enum mmio_reg)reg) {
+    case MMIO_DEVICE_FEATURES_SEL:
+        v->offered_sel = value;
+        break;
+    case MMIO_DRIVER_FEATURES:
+        features_write(v, value);
+        break;
+    case MMIO_DRIVER_FEATURES_SEL:
+        v->features_sel = value;
+        break;
+    case MMIO_QUEUE_SEL:
+        v->queue_sel = value;
+        break;
+    case MMIO_QUEUE_NUM:
+    case MMIO_QUEUE_READY:
+    case MMIO_QUEUE_DESC_LOW:
+    case MMIO_QUEUE_DESC_HIGH:
+    case MMIO_QUEUE_AVAIL_LOW:
+    case MMIO_QUEUE_AVAIL_HIGH:
+    case MMIO_QUEUE_USED_LOW:
+    case MMIO_QUEUE_USED_HIGH:
+        queue_reg_write(v, (enum mmio_reg)reg, value);
+        break;
+    case MMIO_QUEUE_NOTIFY:
+        if (value < v->ops->queues)
+            kick(v, value);
+        break;
+    case MMIO_INTERRUPT_ACK:
+        __atomic_fetch_and(&v->isr, ~value, __ATOMIC_SEQ_CST);
+        break;
+    case MMIO_STATUS:
+        status_write(v, value);
+        break;
+    default:
+        break; /* read-only and reserved registers */
+    }
+}
+
+static void mmio_read(struct device *d, uint64_t offset, void *data, unsigned len)
+{
+    struct virtio *v = virtio_of(d);
+    uint32_t value;
+
+    memset(data, 0, len);
+    pthread_mutex_lock(&v->lock);
+    if (offset >= CONFIG_AT) {
+        uint64_t at = offset - CONFIG_AT;
+
+        if (at < v->ops->config_len) {
+            uint64_t room = v->ops->config_len - at;
+
+            v->ops->config_read(v, (unsigned)at, data, len < room ? len : (unsigned)room);
+        }
+    } else if (len == sizeof value && offset % sizeof value == 0) {
+        value = reg_read(v, offset);
+        memcpy(data, &value, sizeof value);
+    }
+    pthread_mutex_unlock(&v->lock);
+}
+
+static void mmio_write(struct device *d, uint64_t offset, const void *data, unsigned len)
+{
+    struct virtio *v = virtio_of(d);
+    uint32_t value;
+
+    pthread_mutex_lock(&v->lock);
+    if (offset >= CONFIG_AT) {
+        uint64_t at = offset - CONFIG_AT;
+
+        if (at < v->ops->config_len && len <= v->ops->config_len - at)
+            v->ops->config_write(v, (unsigned)at, data, len);
+    } else if (len == sizeof value && offset % sizeof value == 0) {
+        memcpy(&value, data, sizeof value);
+        reg_write(v, offset, value);
+    }
+    pthread_mutex_unlock(&v->lock);
+}
+
+/* ---- device ---- */
+
+static void device_quiesce(struct device *d)
+{
+    struct virtio *v = virtio_of(d);
+    bool first;
+
+    pthread_mutex_lock(&v->lock);
+    first = !v->quiesced;
+    if (first)
+        hold(v);
+    v->quiesced = true;
+    pthread_mutex_unlock(&v->lock);
+    if (first)
+        v->ops->quiesced(v);
+}
+
+static void device_start(struct device *d)
+{
+    struct virtio *v = virtio_of(d);
+
+    if (!v->quiesced)
+        return;
+    v->ops->start(v);
+    pthread_mutex_lock(&v->lock);
+    v->quiesced = false;
+    /* An interrupt may have been lost on the way from another host; one too many does no harm. */
+    if (__atomic_load_n(&v->isr, __ATOMIC_SEQ_CST) != 0)
+        interrupt(v, 0);
+    release(v);
+    pthread_mutex_unlock(&v->lock);
+}
+
+static void device_reset(struct device *d)
+{
+    struct virtio *v = virtio_of(d);
+
+    pthread_mutex_lock(&v->lock);
+    hold(v);
+    reset_locked(v);
+    release(v);
+    pthread_mutex_unlock(&v->lock);
+}
+
+static void device_free(struct device *d)
+{
+    struct virtio *v = virtio_of(d);
+
+    stop_workers(v);
+    for (struct virtio **p = &all_devices; *p != NULL; p = &(*p)->next)
+        if (*p == v) {
+            *p = v->next;
+            break;
+        }
+    for (unsigned i = 0; i < v->ops->queues; i++) {
+        pthread_cond_destroy(&v->queue[i].cond);
+        pthread_mutex_destroy(&v->queue[i].lock);
+    }
+    pthread_cond_destroy(&v->idle);
+    pthread_mutex_destroy(&v->irq_lock);
+    pthread_mutex_destroy(&v->lock);
+    v->ops->destroy(v);
+}
+
+static int device_save(struct device *d, struct state_writer *w, struct err *e)
+{
+    struct virtio *v = virtio_of(d);
+
+    (void)e;
+    state_section_begin(w, v->name, STATE_VERSION);
+    state_put_u32(w, v->status);
+    state_put_u32(w, __atomic_load_n(&v->isr, __ATOMIC_SEQ_CST));
+    state_put_u32(w, v->offered_sel);
+    state_put_u32(w, v->features_sel);
+    state_put_u32(w, v->queue_sel);
+    state_put_u32(w, v->generation);
+    state_put_u64(w, v->features);
+    state_put_u32(w, v->ops->queues);
+    for (unsigned i = 0; i < v->ops->queues; i++) {
+        const struct virtio_queue *q = &v->queue[i];
+
+        state_put_u32(w, q->num);
+        state_put_u32(w, q->ready);
+        state_put_u32(w, q->last_avail | (uint32_t)q->used_idx << 16);
+        state_put_u64(w, q->desc_gpa);
+        state_put_u64(w, q->avail_gpa);
+        state_put_u64(w, q->used_gpa);
+    }
+    v->ops->save(v, w);
+    state_section_end(w);
+    return 0;
+}
+
+static int load_queue(
+    struct virtio *v, struct virtio_queue *q, struct state_reader *r, struct err *e)
+{
+    uint32_t ready, idx;
+
+    if (state_get_u32(r, &q->num, e) < 0 || state_get_u32(r, &ready, e) < 0 ||
+        state_get_u32(r, &idx, e) < 0 || state_get_u64(r, &q->desc_gpa, e) < 0 ||
+        state_get_u64(r, &q->avail_gpa, e) < 0 || state_get_u64(r, &q->used_gpa, e) < 0)
+        return -1;
+    if (ready != 0 && !map_rings(v, q))
+        return err_set(e, ERR_INVALID, "%s: a queue with a bad size or address", v->name);
+    q->ready = ready != 0;
+    q->last_avail = (uint16_t)idx;
+    q->used_idx = (uint16_t)(idx >> 16);
+    q->no_notify = true; /* whatever the ring says: the next time the queue is empty, we ask */
+    return 0;
+}
+
+static int load_transport(struct virtio *v, struct state_reader *r, struct err *e)
+{
+    uint32_t status, isr, queues;
+
+    if (state_get_u32(r, &status, e) < 0 || state_get_u32(r, &isr, e) < 0 ||
+        state_get_u32(r, &v->offered_sel, e) < 0 || state_get_u32(r, &v->features_sel, e) < 0 ||
+        state_get_u32(r, &v->queue_sel, e) < 0 || state_get_u32(r, &v->generation, e) < 0 ||
+        state_get_u64(r, &v->features, e) < 0 || state_get_u32(r, &queues, e) < 0)
+        return -1;
+    if (queues != v->ops->queues)
+        return err_set(
+            e, ERR_INVALID, "%s: %u queues, here it has %u", v->name, queues, v->ops->queues);
+    if ((status & STATUS_FEATURES_OK) != 0 && !features_fit(v, v->features))
+        return err_set(e, ERR_UNSUPPORTED, "%s: the guest uses features %#llx, here are %#llx",
+            v->name, (unsigned long long)v->features, (unsigned long long)v->offered);
+    for (unsigned i = 0; i < queues; i++)
+        if (load_queue(v, &v->queue[i], r, e) < 0)
+            return -1;
+    __atomic_store_n(&v->isr, isr & (ISR_USED | ISR_CONFIG), __ATOMIC_SEQ_CST);
+    __atomic_store_n(
+        &v->status, status & (STATUS_DRIVER_BITS | STATUS_NEEDS_RESET), __ATOMIC_RELEASE);
+    return 0;
+}
+
+static int device_load(struct device *d, struct state_reader *r, struct err *e)
+{
+    struct virtio *v = virtio_of(d);
+    int rc;
+
+    if (r->version != STATE_VERSION)
+        return err_set(e, ERR_UNSUPPORTED, "%s: state version %u, this release reads %u", v->name,
+            r->version, STATE_VERSION);
+    pthread_mutex_lock(&v->lock);
+    reset_locked(v);
+    rc = load_transport(v, r, e);
+    pthread_mutex_unlock(&v->lock);
+    if (rc < 0 || v->ops->load(v, r, e) < 0)
+        return -1;
+    if (live(v->status))
+        v->ops->activate(v);
+    return state_end(r, e);
+}
+
+void virtio_init(struct virtio *v, const struct virtio_ops *ops, struct machine *m, unsigned slot,
+    const char *kind, unsigned index, uint64_t features)
+{
+    snprintf(v->name, sizeof v->name, "virtio-%s%u", kind, index);
+    v->ops = ops;
+    v->offered =
+        features | VIRTIO_FEATURE_INDIRECT | VIRTIO_FEATURE_EVENT_IDX | VIRTIO_FEATURE_VERSION_1;
+    v->d_ops = (struct device_ops){ .name = v->name,
+        .io_read = mmio_read,
+        .io_write = mmio_write,
+        .quiesce = device_quiesce,
+        .start = device_start,
+        .save = device_save,
+        .load = device_load,
+        .reset = device_reset,
+        .free = device_free };
+    v->d = (struct device){ .ops = &v->d_ops,
+        .m = m,
+        .base = VIRTIO_MMIO_BASE + slot * VIRTIO_MMIO_LEN,
+        .len = VIRTIO_MMIO_LEN,
+        .irq = VIRTIO_MMIO_IRQ(slot) };
+    pthread_mutex_init(&v->lock, NULL);
+    pthread_mutex_init(&v->irq_lock, NULL);
+    pthread_cond_init(&v->idle, NULL);
+    v->quiesced = true;
+    v->hold = 1;
+    for (unsigned i = 0; i < ops->queues; i++) {
+        v->queue[i].num = VIRTIO_QUEUE_SIZE;
+        pthread_mutex_init(&v->queue[i].lock, NULL);
+        pthread_cond_init(&v->queue[i].cond, NULL);
+    }
+}
+
+void virtio_dispose(struct virtio *v)
+{
+    device_free(&v->d);
+}
+
+int virtio_add(struct virtio *v, struct err *e)
+{
+    if (start_workers(v, e) < 0 || machine_add_device(v->d.m, &v->d, e) < 0) {
+        device_free(&v->d);
+        return -1;
+    }
+    v->next = all_devices;
+    all_devices = v;
+    return 0;
+}
+
+struct virtio *virtio_find(
+    const struct machine *m, enum virtio_type type, const struct virtio *after)
+{
+    struct virtio *v = after != NULL ? after->next : all_devices;
+
+    while (v != NULL && (v->d.m != m || v->ops->type != type))
+        v = v->next;
+    return v;
+}
+
+void virtio_no_config_write(struct virtio *v, unsigned offset, const void *data, unsigned len)
+{
+    (void)v;
+    (void)offset;
+    (void)data;
+    (void)len;
+}
+
+void virtio_nothing(struct virtio *v)
+{
+    (void)v;
+}
