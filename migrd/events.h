@@ -9,6 +9,7 @@
 #ifndef MIGRD_EVENTS_H
 #define MIGRD_EVENTS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -18,13 +19,13 @@
 struct events;
 
 struct event {
-    uint64_t id;          /* 1.., set by events_publish */
+    uint64_t id; /* 1.., set by events_publish */
     uint64_t wall_ns;
-    const char *type;     /* "domain-started", "migration-progress", "acl-refused", ... */
-    const char *uuid;     /* "" none */
+    const char *type; /* "domain-started", "migration-progress", "acl-refused", ... */
+    const char *uuid; /* "" none */
     const char *name;
     const char *migration;
-    char *json;           /* an object with the rest; owned by the publisher */
+    char *json; /* an object with the rest; owned by the publisher */
 };
 
 typedef void events_fn(void *arg, const struct event *ev);
