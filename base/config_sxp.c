@@ -28,8 +28,7 @@ static const char *const absent_means[N_TAKEN] = {
     "xend did not listen, migrd does (xend-relocation-server = no switches it off)",
     "port 8002, as xend",
     "xend listened on all interfaces, migrd on localhost (xend-relocation-address = \"\" is all)",
-    "xend admitted everybody, migrd only this host itself (name the hosts in "
-    "xend-relocation-hosts-allow)",
+    "xend admitted everybody, migrd only this host itself (name the hosts in this key)",
 };
 
 struct hint {
