@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: ISC */
+#define _GNU_SOURCE
+#include "tools/migctl.h"
+
+#include "tools/xm.h"
+
+static int migctl_help(struct tool *t, int argc, char **argv);
+
+static int migctl_version(struct tool *t, int argc, char **argv)
+{
+    (void)argc, (void)argv;
+    printf("%s of migrd %s\n", t->program, MIGRD_VERSION);
+    return TOOL_OK;
+}
+
+static const char migrate_options[] =
+    "  --port PORT          port of the target's migrd (default 8002)\n"
+    "  --budget TIME        longest pause of the guest to aim for: 100ms\n"
+    "  --bandwidth RATE     at most so much per second: 100M (MiB)\n"
+    "  --channels N         data connections, 1 to 16\n"
+    "  --time-limit TIME    give up and leave it here after: 60s\n"
+    "  --throttle-max PCT   slow the guest by at most so much, 1 to 99 percent\n"
+    "  --verify             compare all memory before the target may run it\n"
+    "  --paused             leave it paused on the target\n"
+    "  --not-live           pause it first, move it then\n"
+    "  --change-home        its definition moves along\n"
+    "  --tls yes|no         encrypt, or not, whatever migrd.conf says\n"
+    "  --quiet              no progress and no report, errors only\n"
+    "  --json               the final record as JSON\n\n"
+    "What is not given is taken from migrd.conf. ^C asks migrd to cancel; a second ^C\n"
+    "leaves, and the migration goes on without you.\n";
+
+static const char resolve_options[] =
+    "  --run-here           this host's copy is the one: run it here\n"
+    "  --discard            the other host's copy is the one: drop this host's\n"
+    "  --force              although the other host could not be asked\n"
+    "  --reason TEXT        is kept in the journal\n\n"
+    "Only for a domain whose hand-over stopped half-way ('in doubt'). Make sure that the\n"
+    "other host does not run it before you use --run-here --force: two running copies\n"
+    "ruin its disks.\n";
+
+static const char pki_options[] =
+    "  init [--name NAME] [--days N]                 make a certificate authority\n"
+    "  issue HOST [--alt NAME]... [--out DIR] [--days N]\n"
+    "                                                a key and certificate for HOST\n"
+    "  renew [--out DIR] [--days N]                  the same key with new dates\n"
+    "  show [FILE...]                                what is there, until when it is valid\n\n"
+    "  --dir DIR            the authority's folder (default /etc/migrd/pki)\n"
+    "  --out DIR            where host.key, host.crt and ca.crt go (default: --dir)\n"
+    "  --alt NAME           a further name or address of the host; may be repeated\n";
+
+static const char acl_options[] =
+    "  --config FILE        ask that migrd.conf, not the running migrd\n\n"
+    "Exit status 0: admitted, 1: refused.\n";
+
+static const char json_option[] = "  --json               as JSON\n";
+
+static const struct tool_cmd commands[] = {
+    { "status", "[--json]", "The host, its domains and migrations at a glance.", migctl_status,
+        json_option, true },
+    { "list", "[--json | --names]", "Domains: where they run and under which epoch.", migctl_list,
+        "  --json               as JSON\n  --names              names only\n", true },
+    { "migrate", "DOMAIN HOST [options]", "Move a running domain to HOST.", migctl_migrate,
+        migrate_options, true },
+    { "watch", "DOMAIN|ID [--json]", "Follow a migration that is under way.", migctl_watch,
+        json_option, true },
+    { "cancel", "DOMAIN|ID", "Cancel a migration; the guest runs on here.", migctl_cancel, NULL,
+        true },
+    { "tune", "DOMAIN|ID [--bandwidth RATE] [--budget TIME]",
+        "Change a migration that is under way.", migctl_tune,
+        "  --bandwidth RATE     at most so much per second: 100M (MiB); 0: no cap\n"
+        "  --budget TIME        longest pause of the guest to aim for: 100ms\n",
+        true },
+    { "migrations", "[-a] [--json] [ID]", "Migrations under way; with -a finished ones too.",
+        migctl_migrations,
+        "  -a, --all            also those that have ended\n"
+        "  --json               as JSON\n"
+        "  ID                   the whole report of one\n",
+        true },
+    { "resolve", "DOMAIN --run-here|--discard [--force] [--reason TEXT]",
+        "Decide about a domain in doubt.", migctl_resolve, resolve_options, false },
+    { "journal", "[-n N] [DOMAIN]", "What migrd has written down, newest last.", migctl_journal,
+        "  -n N                 the last N entries (default 50)\n", false },
+    { "log", "[-n LINES]", "migrd's log.", xm_log,
+        "  -n LINES             so many (default 1000)\n", false },
+    { "acl", "test NAME|ADDRESS [--config FILE]",
+        "Which expression admits or refuses a host, and why.", migctl_acl, acl_options, false },
+    { "pki", "init|issue|renew|show [options]", "Certificates for the hosts of a cluster.",
+        migctl_pki, pki_options, false },
+    { "config", "[show | get KEY | keys] [--file FILE]", "migrd.conf as migrd understands it.",
+        migctl_config,
+        "  show                 all settings, defaults too (this is the default)\n"
+        "  get KEY              one setting\n"
+        "  keys                 all keys with what they are for\n"
+        "  --file FILE          another file\n",
+        false },
+    { "import-xend", "FILE [--output FILE]", "Make a migrd.conf of an xend-config.sxp.",
+        migctl_import_xend, "  --output FILE        write it there, not to standard output\n",
+        false },
+    { "dump", "DOMAIN [--xml]", "A domain's definition as xm's domain file or libvirt XML.",
+        migctl_dump, NULL, false },
+    { "reload", "", "Make migrd read migrd.conf again.", migctl_reload, NULL, false },
+    { "help", "[subcommand]", "This, or the help of a subcommand.", migctl_help, NULL, true },
+    { "version", "", "The version.", migctl_version, NULL, false },
+    { NULL, NULL, NULL, NULL, NULL, false },
+};
+
+static int migctl_help(struct tool *t, int argc, char **argv)
+{
+    const struct tool_cmd *c;
+
+    if (argc < 2) {
+        tool_help(t, true, stdout);
+        return TOOL_OK;
+    }
+    c = tool_find(t, argv[1]);
+    if (c == NULL)
+        return tool_usage(t, "Subcommand '%s' not found!", argv[1]);
+    return tool_cmd_help(t, c);
+}
+
+int migctl_run(int argc, char **argv)
+{
+    struct tool t = {
+        .program = "migctl",
+        .about = "Move domains between hosts, and look after migrd.",
+        .footer = "DOMAIN is a name, id or uuid. Starting and stopping domains: see xm(1).\n"
+                  "More: migctl(1).",
+        .cmds = commands,
+    };
+
+    return tool_run(&t, argc, argv);
+}

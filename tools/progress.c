@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * The progress of a migration on stderr: one line drawn again and again on a terminal, a
+ * plain line each second elsewhere. Percent is the share of the guest's memory that the
+ * target holds and that has not been written since: it may fall when a new round begins.
+ */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "tools/format.h"
+#include "tools/migrate.h"
+
+#define PAGE 4096u
+#define BAR 20
+#define LINE_EVERY_NS NS_PER_S
+
+static unsigned percent(const Migrd__Progress *p)
+{
+    uint64_t left = p->pages_remaining;
+
+    if (p->pages_total == 0)
+        return 0;
+    if (left > p->pages_total)
+        left = p->pages_total;
+    return (unsigned)((p->pages_total - left) * 100 / p->pages_total);
+}
+
+static void phase_text(const Migrd__Progress *p, char *out, size_t len)
+{
+    switch (p->phase) {
+    case MIGRD__PHASE__PHASE_CONNECT:
+        snprintf(out, len, "connecting");
+        return;
+    case MIGRD__PHASE__PHASE_PRECOPY:
+        snprintf(out, len, "round %u", p->round);
+        return;
+    case MIGRD__PHASE__PHASE_PAUSED:
+        snprintf(out, len, "guest paused");
+        return;
+    case MIGRD__PHASE__PHASE_COMMITTED:
+        snprintf(out, len, "handing over");
+        return;
+    case MIGRD__PHASE__PHASE_DONE:
+        snprintf(out, len, "done");
+        return;
+    case _MIGRD__PHASE_IS_INT_SIZE:
+        break;
+    }
+    snprintf(out, len, "phase %d", (int)p->phase);
+}
+
+static const char *from_or_to(const Migrd__MigrationInfo *m)
+{
+    return strcmp(m->direction, "in") == 0 ? "from" : "to";
+}
+
+void progress_line(const Migrd__MigrationInfo *m, char *out, size_t len)
+{
+    const Migrd__Progress *p = m->progress;
+    char phase[32], left[FORMAT_LEN], dirty[FORMAT_LEN], link[FORMAT_LEN], slow[32] = "",
+                                                                           bar[BAR + 1];
+    unsigned done;
+
+    if (p == NULL || p->phase == MIGRD__PHASE__PHASE_CONNECT) {
+        snprintf(out, len, "%s %s %s  %s", m->domain, from_or_to(m), m->peer,
+            p == NULL ? m->state : "connecting");
+        return;
+    }
+    done = percent(p);
+    for (unsigned i = 0; i < BAR; i++)
+        bar[i] = i < done * BAR / 100 ? '#' : '.';
+    bar[BAR] = '\0';
+    phase_text(p, phase, sizeof phase);
+    if (p->throttle > 0)
+        snprintf(slow, sizeof slow, "  throttle %u%%", p->throttle);
+    snprintf(out, len, "%s %s %s  [%s] %3u%%  %s  %s left  dirty %s/s  link %s/s  pause ~%u ms%s",
+        m->domain, from_or_to(m), m->peer, bar, done, phase,
+        format_bytes(left, p->pages_remaining * PAGE), format_bytes(dirty, p->dirty_rate),
+        format_bytes(link, p->bandwidth), p->expected_pause_ms, slow);
+}
+
+static size_t terminal_width(void)
+{
+    struct winsize w;
+
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
+}
+
+/* A remark of the policy stays on the screen, above the bar. */
+static void show_note(struct progress *p, const Migrd__Progress *now)
+{
+    if (now->note == NULL || now->note[0] == '\0' ||
+        strncmp(p->note, now->note, sizeof p->note - 1) == 0)
+        return;
+    snprintf(p->note, sizeof p->note, "%s", now->note);
+    fprintf(stderr, "%s  round %u: %s\n", p->drawn ? "\r\033[K" : "", now->round, p->note);
+    p->drawn = false;
+}
+
+void progress_show(struct progress *p, const Migrd__MigrationInfo *m)
+{
+    uint64_t now = clock_ns();
+    char line[512];
+    size_t width;
+
+    if (m->progress != NULL)
+        show_note(p, m->progress);
+    progress_line(m, line, sizeof line);
+    if (!isatty(STDERR_FILENO)) {
+        if (p->last_line_ns != 0 && now - p->last_line_ns < LINE_EVERY_NS)
+            return;
+        p->last_line_ns = now;
+        fprintf(stderr, "%s\n", line);
+        return;
+    }
+    width = terminal_width() - 1;
+    if (strlen(line) > width)
+        line[width] = '\0';
+    fprintf(stderr, "\r%s\033[K", line);
+    p->drawn = true;
+}
+
+void progress_end(struct progress *p)
+{
+    if (p->drawn)
+        fputs("\r\033[K", stderr);
+    p->drawn = false;
+}

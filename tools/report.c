@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: ISC */
+/* The report of a finished migration: what happened, the rounds, where the pause went. */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+
+#include "base/pbjson.h"
+#include "tools/format.h"
+#include "tools/migrate.h"
+
+#define PAGE 4096u
+
+static void number(char out[FORMAT_LEN], uint64_t v)
+{
+    snprintf(out, FORMAT_LEN, "%llu", (unsigned long long)v);
+}
+
+static const char *rate(char out[FORMAT_LEN], uint64_t bytes, uint64_t us)
+{
+    if (us == 0)
+        snprintf(out, FORMAT_LEN, "-");
+    else
+        snprintf(out, FORMAT_LEN, "%.0f", (double)bytes / (1024 * 1024) / ((double)us / 1e6));
+    return out;
+}
+
+static void print_rounds(const Migrd__Finished *f)
+{
+    struct table *t = table_new("rrrrrrrrr");
+
+    if (f->n_rounds == 0) {
+        table_print(&t, "", stdout);
+        return;
+    }
+    table_row(
+        t, "Round", "Pages", "Zero", "Skipped", "Sent", "Time", "MiB/s", "Dirty after", "Throttle");
+    for (size_t i = 0; i < f->n_rounds; i++) {
+        const Migrd__RoundReport *r = f->rounds[i];
+        char c[8][FORMAT_LEN], slow[FORMAT_LEN];
+
+        number(c[0], r->round);
+        number(c[1], r->pages);
+        number(c[2], r->zero);
+        number(c[3], r->skipped);
+        format_bytes(c[4], r->bytes);
+        format_us(c[5], r->duration_us);
+        rate(c[6], r->bytes, r->duration_us);
+        number(c[7], r->dirty_after);
+        snprintf(slow, sizeof slow, r->throttle > 0 ? "%u%%" : "-", r->throttle);
+        table_row(t, c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], slow);
+    }
+    putchar('\n');
+    table_print(&t, "  ", stdout);
+}
+
+static void print_pause(const Migrd__Finished *f)
+{
+    struct table *t = table_new("lrr");
+
+    for (size_t i = 0; i < f->n_pause_steps; i++) {
+        char us[FORMAT_LEN], share[FORMAT_LEN];
+
+        format_us(us, f->pause_steps[i]->us);
+        snprintf(share, sizeof share, "%.0f%%",
+            f->pause_us > 0 ? (double)f->pause_steps[i]->us * 100 / (double)f->pause_us : 0.0);
+        table_row(t, f->pause_steps[i]->name, us, share);
+    }
+    if (f->n_pause_steps > 0)
+        puts("\n  Where the pause went");
+    table_print(&t, "    ", stdout);
+}
+
+static void print_totals(const Migrd__Finished *f)
+{
+    char a[FORMAT_LEN], b[FORMAT_LEN];
+
+    printf("\n  %-10s %s in %s", "Wire", format_bytes(a, f->wire_bytes), format_us(b, f->total_us));
+    if (f->channels > 0)
+        printf(", %u channel%s", f->channels, f->channels > 1 ? "s" : "");
+    printf(", %s\n", f->cipher[0] != '\0' ? f->cipher : "plain TCP");
+    printf("  %-10s %llu pages sent (%s), %llu zero pages\n", "Memory",
+        (unsigned long long)f->pages_sent, format_bytes(a, f->pages_sent * PAGE),
+        (unsigned long long)f->pages_zero);
+    if (f->ok)
+        printf("  %-10s %llu pages compared before the hand-over\n", "Verified",
+            (unsigned long long)f->verified_pages);
+    printf("  %-10s %s of this host's CPU\n", "Processor", format_us(a, f->cpu_us));
+}
+
+static void print_success(const Migrd__MigrationInfo *m)
+{
+    const Migrd__Finished *f = m->report;
+    char total[FORMAT_LEN], pause[FORMAT_LEN];
+
+    if (strcmp(m->direction, "in") == 0)
+        printf("%s came from %s in %s.\n", m->domain, m->peer, format_us(total, f->total_us));
+    else
+        printf("%s now runs on %s: %s in all, paused for %s.\n", m->domain, m->peer,
+            format_us(total, f->total_us), format_us(pause, f->pause_us));
+}
+
+static void print_failure(const Migrd__MigrationInfo *m)
+{
+    const Migrd__Finished *f = m->report;
+    char total[FORMAT_LEN], phase[32];
+
+    pbjson_enum(&migrd__phase__descriptor, (int)f->phase, phase, sizeof phase);
+    printf("%s did not move: %s after %s in phase %s.\n", m->domain,
+        strcmp(f->code, "cancelled") == 0 ? "cancelled" : "failed", format_us(total, f->total_us),
+        phase);
+    if (strcmp(m->direction, "in") != 0 && f->guest_resumed)
+        puts("The guest runs on here.");
+    else if (strcmp(m->state, "in doubt") == 0)
+        printf(
+            "It is in doubt which host owns %s: see 'migctl resolve' in migctl(1).\n", m->domain);
+}
+
+void report_print(const Migrd__MigrationInfo *m)
+{
+    const Migrd__Finished *f = m->report;
+
+    if (f == NULL) {
+        printf("%s: %s\n", m->domain, m->state);
+        return;
+    }
+    if (f->ok)
+        print_success(m);
+    else
+        print_failure(m);
+    print_rounds(f);
+    print_pause(f);
+    if (f->wire_bytes > 0)
+        print_totals(f);
+}
