@@ -100,16 +100,18 @@ static struct virtio *virtio_of(struct device *d)
     return (struct virtio *)d;
 }
 
-/* ---- rings: fields of guest memory, read once and written once ---- */
+/* ---- rings: fields of guest memory, read once and written once. Sequential consistency: we write
+ * an index and then look at what the driver wants, it does the same, and one must see the other.
+ * ---- */
 
 static uint16_t ring_get(const uint8_t *p)
 {
-    return __atomic_load_n((const uint16_t *)(const void *)p, __ATOMIC_ACQUIRE);
+    return __atomic_load_n((const uint16_t *)(const void *)p, __ATOMIC_SEQ_CST);
 }
 
 static void ring_put(uint8_t *p, uint16_t v)
 {
-    __atomic_store_n((uint16_t *)(void *)p, v, __ATOMIC_RELEASE);
+    __atomic_store_n((uint16_t *)(void *)p, v, __ATOMIC_SEQ_CST);
 }
 
 /* Offsets of used_event in the available ring and of avail_event in the used ring. */
@@ -421,7 +423,6 @@ static int chains_waiting(struct virtio *v, struct virtio_queue *q)
 
     if (n == 0) {
         want_notify(v, q, true);
-        __atomic_thread_fence(__ATOMIC_SEQ_CST);
         n = (uint16_t)(ring_get(q->avail + 2) - q->last_avail);
     }
     return n <= q->num ? n : -1;
@@ -527,7 +528,6 @@ static bool wants_interrupt(const struct virtio *v, struct virtio_queue *q)
 
     q->signalled = new;
     q->signalled_valid = true;
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (!virtio_has(v, VIRTIO_FEATURE_EVENT_IDX))
         return (ring_get(q->avail) & AVAIL_NO_INTERRUPT) == 0;
     event = ring_get(q->avail + used_event_at(q));
