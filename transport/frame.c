@@ -52,8 +52,7 @@ static int check_place(const struct frame_header *h, uint32_t channel, uint64_t 
     return 0;
 }
 
-int frame_check_header(
-    const struct frame_header *h, uint32_t channel, uint64_t seq, struct err *e)
+int frame_check_header(const struct frame_header *h, uint32_t channel, uint64_t seq, struct err *e)
 {
     if (check_place(h, channel, seq, e) < 0)
         return -1;

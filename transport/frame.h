@@ -15,7 +15,7 @@
 
 #define FRAME_MAGIC 0x4250474dU /* "MGPB" */
 #define FRAME_VERSION 1
-#define FRAME_PAGES_MAX 1024    /* data pages of one frame; zero runs do not count */
+#define FRAME_PAGES_MAX 1024 /* data pages of one frame; zero runs do not count */
 #define FRAME_RUNS_MAX 1024
 #define FRAME_PAYLOAD_MAX (FRAME_PAGES_MAX * 4096u)
 #define FRAME_ZERO_PAGES_MAX (1u << 28) /* 1 TiB: the most pages of one zero run */
@@ -44,7 +44,7 @@ struct frame_header { /* 48 bytes */
     uint32_t magic;
     uint8_t version;
     uint8_t type;
-    uint16_t flags;   /* FRAME_F_LIVE or zero */
+    uint16_t flags; /* FRAME_F_LIVE or zero */
     uint32_t round;
     uint32_t runs;
     uint32_t payload; /* bytes */
@@ -60,7 +60,7 @@ struct frame_run { /* 24 bytes */
     uint32_t pages;
     uint16_t encoding;
     uint16_t reserved;
-    uint32_t length;   /* bytes of this run in the payload */
+    uint32_t length; /* bytes of this run in the payload */
     uint32_t reserved2;
 };
 _Static_assert(sizeof(struct frame_run) == 24, "wire format");
@@ -85,14 +85,13 @@ struct iovec;
 uint64_t frame_digest(const struct iovec *iov, int n);
 
 /* Header alone, before anything else is read; `channel` and `seq` are what must come next. */
-int frame_check_header(const struct frame_header *h, uint32_t channel, uint64_t seq,
-    struct err *e);
+int frame_check_header(const struct frame_header *h, uint32_t channel, uint64_t seq, struct err *e);
 /* The runs against the header and the guest's memory. */
 int frame_check_runs(const struct frame_header *h, const struct frame_run *runs,
     const struct hv_layout *layout, struct err *e);
 
 /* Every page of the runs belongs on h->channel of `channels`. */
-int frame_check_channel(const struct frame_header *h, const struct frame_run *runs,
-    unsigned channels, struct err *e);
+int frame_check_channel(
+    const struct frame_header *h, const struct frame_run *runs, unsigned channels, struct err *e);
 
 #endif

@@ -15,10 +15,10 @@
 #include "base/err.h"
 
 struct pki_request {
-    const char *name;              /* host name: CN and first subjectAltName */
-    const char *const *alt_names;  /* further names and addresses, NULL-terminated; may be NULL */
-    unsigned days;                 /* validity; 0: 825 for hosts, 3650 for the CA */
-    long start_offset_s;           /* added to now for notBefore/notAfter; tests make expired ones */
+    const char *name;             /* host name: CN and first subjectAltName */
+    const char *const *alt_names; /* further names and addresses, NULL-terminated; may be NULL */
+    unsigned days;                /* validity; 0: 825 for hosts, 3650 for the CA */
+    long start_offset_s;          /* added to now for notBefore/notAfter; tests make expired ones */
 };
 
 /* Files are in folder `dir`: ca.key, ca.crt. Refuses to overwrite (ERR_EXISTS). */

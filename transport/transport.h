@@ -17,14 +17,14 @@
 #include "base/err.h"
 #include "transport/session.pb-c.h"
 
-#define TR_PORT 8002              /* xend-relocation-port */
-#define TR_VERSION 1              /* of the protocol: greeting, RELOCATE line, Offer */
-#define TR_VERSION_OLDEST 1       /* the oldest that this release still speaks */
-#define TR_LINE_MAX 512           /* bytes of a greeting or preamble line with its CR LF */
-#define TR_MESSAGE_MAX (72u << 20) /* of a FinalState: HV_STATE_MAX and room */
+#define TR_PORT 8002                /* xend-relocation-port */
+#define TR_VERSION 1                /* of the protocol: greeting, RELOCATE line, Offer */
+#define TR_VERSION_OLDEST 1         /* the oldest that this release still speaks */
+#define TR_LINE_MAX 512             /* bytes of a greeting or preamble line with its CR LF */
+#define TR_MESSAGE_MAX (72u << 20)  /* of a FinalState: HV_STATE_MAX and room */
 #define TR_MESSAGE_SMALL (1u << 20) /* of every other message */
 #define TR_CHANNELS_MAX 16
-#define TR_SESSION_LEN 33         /* 32 hex digits and NUL */
+#define TR_SESSION_LEN 33 /* 32 hex digits and NUL */
 #define TR_NAME_LEN 256
 
 /* --- preamble: pure text, both sides ---------------------------------------------- */
@@ -72,14 +72,14 @@ void tr_shaper_set(struct tr_shaper *s, uint64_t bytes_per_s);
 void tr_shaper_free(struct tr_shaper **s);
 
 struct tr_options {
-    const struct tr_tls *tls;     /* NULL: plain TCP */
-    unsigned connect_timeout_ms;  /* also bounds greeting, preamble and handshake; 0: 10000 */
-    unsigned dead_peer_ms;        /* TCP_USER_TIMEOUT, keepalive, every read and write that
-                                     makes no progress; 0: 15000 */
-    bool patient;                 /* a read may wait for its first byte without limit (TCP keepalive
-                                     still finds a dead host): for data channels, whose peer is
-                                     watched on the message channel */
-    struct tr_shaper *shaper;     /* may be NULL; not owned */
+    const struct tr_tls *tls;    /* NULL: plain TCP */
+    unsigned connect_timeout_ms; /* also bounds greeting, preamble and handshake; 0: 10000 */
+    unsigned dead_peer_ms;       /* TCP_USER_TIMEOUT, keepalive, every read and write that
+                                    makes no progress; 0: 15000 */
+    bool patient;                /* a read may wait for its first byte without limit (TCP keepalive
+                                    still finds a dead host): for data channels, whose peer is
+                                    watched on the message channel */
+    struct tr_shaper *shaper;    /* may be NULL; not owned */
 };
 
 /*
@@ -89,8 +89,8 @@ struct tr_options {
  * certificate as well. ERR_REFUSED: a 530 (with the server's text) or a certificate; ERR_RESOURCE:
  * a 421; ERR_TIMEOUT, ERR_PEER, ERR_PROTOCOL as named. Cannot be aborted: it is bounded.
  */
-int tr_connect(const char *host, unsigned port, const char *preamble,
-    const struct tr_options *opt, struct tr_conn **out, struct err *e);
+int tr_connect(const char *host, unsigned port, const char *preamble, const struct tr_options *opt,
+    struct tr_conn **out, struct err *e);
 
 /* Server: takes over `fd` after migrd has answered "220 go ahead"; does TLS. Any certificate of the
  * CA passes; the caller compares tr_peer_has_name. On failure fd is closed. */
