@@ -67,7 +67,7 @@ void tool_help(const struct tool *t, bool all, FILE *to)
     fprintf(to, "Usage: %s [--root DIR] <subcommand> [args]\n\n%s\n\n", t->program, t->about);
     fprintf(to, all ? "%s full list of subcommands:\n\n" : "Common %s commands:\n\n", t->program);
     for (const struct tool_cmd *c = t->cmds; c->name != NULL; c++)
-        if (all || c->common)
+        if (c->help != NULL && (all || c->common))
             fprintf(to, " %-20s %s\n", c->name, c->help);
     fprintf(to, "\n%s\n", t->footer);
     if (!all)
@@ -112,7 +112,8 @@ static int read_globals(struct tool *t, int argc, char **argv)
 
 bool tool_asked_help(struct tool *t, int argc, char **argv)
 {
-    if (argc != 2 || (strcmp(argv[1], "--help") != 0 && strcmp(argv[1], "-h") != 0))
+    if (argc != 2 || t->cmd->help == NULL ||
+        (strcmp(argv[1], "--help") != 0 && strcmp(argv[1], "-h") != 0))
         return false;
     tool_cmd_help(t, t->cmd);
     return true;

@@ -28,7 +28,7 @@ struct tool;
 struct tool_cmd {
     const char *name;
     const char *args; /* after the name in the usage line */
-    const char *help; /* one line */
+    const char *help; /* one line; NULL: not listed */
     int (*run)(struct tool *t, int argc, char **argv);
     const char *options; /* further lines of the help, or NULL */
     bool common;         /* listed in the short help */

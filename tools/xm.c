@@ -62,7 +62,7 @@ static int xm_refused(struct tool *t, int argc, char **argv)
 
 #define REFUSED(name)                                                                              \
     {                                                                                              \
-        name, "...", "Not supported by migrd; says what to do instead.", xm_refused, NULL, false   \
+        name, "", NULL, xm_refused, NULL, false                                                    \
     }
 
 /* --- the table ----------------------------------------------------------------------- */
@@ -175,6 +175,10 @@ static int xm_help(struct tool *t, int argc, char **argv)
     c = tool_find(t, argv[1]);
     if (c == NULL)
         return tool_usage(t, "Subcommand '%s' not found!", argv[1]);
+    if (c->help == NULL) { /* one of those refused */
+        t->cmd = c;
+        return c->run(t, 1, argv + 1);
+    }
     return tool_cmd_help(t, c);
 }
 
