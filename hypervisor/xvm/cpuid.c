@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * What CPU a guest sees: KVM's own list of what it supports, minus what cannot be
+ * migrated or needs state that we do not carry, plus the topology of this domain. A
+ * guest keeps the table it booted with for its whole life, also on other hosts: it is
+ * part of the saved state, and a host that lacks one of its features refuses it.
+ *
+ * Taken away: nested virtualization, MONITOR, performance counters and tracing, SGX,
+ * user interrupts, the invariant-TSC promise (the next host may tick differently),
+ * asynchronous page faults (their pending tokens are not readable), AMX.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "hypervisor/cpu.h"
+#include "hypervisor/xvm/machine_internal.h"
+
+struct mask {
+    uint32_t leaf, index;
+    enum hv_reg reg;
+    uint32_t clear;
+};
+
+#define BIT(n) (1u << (n))
+
+static const struct mask masks[] = {
+    { 0x1, 0, HV_ECX, BIT(2) | BIT(3) | BIT(5) | BIT(6) | BIT(11) | BIT(15) | BIT(27) },
+    { 0x1, 0, HV_EDX, BIT(21) | BIT(22) },
+    { 0x7, 0, HV_EBX, BIT(2) | BIT(12) | BIT(14) | BIT(15) | BIT(25) },
+    { 0x7, 0, HV_ECX, BIT(4) | BIT(5) | BIT(13) | BIT(23) | BIT(29) | BIT(30) },
+    { 0x7, 0, HV_EDX,
+        BIT(5) | BIT(15) | BIT(18) | BIT(19) | BIT(20) | BIT(22) | BIT(24) | BIT(25) },
+    { 0x80000001, 0, HV_ECX, BIT(2) | BIT(10) | BIT(12) | BIT(13) | BIT(23) | BIT(24) | BIT(28) },
+    { 0x80000007, 0, HV_EDX, BIT(8) },
+    { 0x40000001, 0, HV_EAX, BIT(4) | BIT(10) | BIT(14) },
+};
+
+/* Leaves that are emptied: performance monitoring, SGX, tracing, AMX, SVM, memory encryption. */
+static const uint32_t emptied[] = { 0xa, 0x12, 0x14, 0x19, 0x1d, 0x1e, 0x8000000a, 0x8000001b,
+    0x8000001c, 0x8000001f, 0x80000022 };
+
+static uint32_t *reg_of(struct kvm_cpuid_entry2 *x, enum hv_reg reg)
+{
+    switch (reg) {
+    case HV_EAX:
+        return &x->eax;
+    case HV_EBX:
+        return &x->ebx;
+    case HV_ECX:
+        return &x->ecx;
+    case HV_EDX:
+        return &x->edx;
+    }
+    return NULL;
+}
+
+static struct kvm_cpuid_entry2 *find(const struct cpuid_table *t, uint32_t leaf, uint32_t index)
+{
+    for (uint32_t i = 0; i < t->head.nent; i++) {
+        const struct kvm_cpuid_entry2 *x = &t->entry[i];
+
+        if (x->function == leaf &&
+            ((x->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) == 0 || x->index == index))
+            return (struct kvm_cpuid_entry2 *)x;
+    }
+    return NULL;
+}
+
+static void apply_masks(struct cpuid_table *t)
+{
+    struct kvm_cpuid_entry2 *x;
+
+    for (size_t i = 0; i < sizeof masks / sizeof masks[0]; i++)
+        if ((x = find(t, masks[i].leaf, masks[i].index)) != NULL)
+            *reg_of(x, masks[i].reg) &= ~masks[i].clear;
+    for (size_t k = 0; k < sizeof emptied / sizeof emptied[0]; k++)
+        for (uint32_t i = 0; i < t->head.nent; i++)
+            if (t->entry[i].function == emptied[k])
+                t->entry[i].eax = t->entry[i].ebx = t->entry[i].ecx = t->entry[i].edx = 0;
+    if ((x = find(t, 0x1, 0)) != NULL)
+        x->ecx |= BIT(31);
+}
+
+int cpuid_offered(int kvm_fd, struct cpuid_table *out, struct err *e)
+{
+    memset(out, 0, sizeof *out);
+    out->head.nent = CPUID_MAX;
+    if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, &out->head) < 0)
+        return err_sys(e, "/dev/kvm: what CPU features it supports");
+    apply_masks(out);
+    return 0;
+}
+
+/* The brand string is the host's: KVM leaves it empty. */
+static void set_brand(struct cpuid_table *t)
+{
+    struct hv_caps host;
+    char text[48] = { 0 };
+
+    memset(&host, 0, sizeof host);
+    hv_host_cpu(&host);
+    memcpy(text, host.cpu_model, strnlen(host.cpu_model, sizeof text));
+    for (uint32_t i = 0; i < 3; i++) {
+        struct kvm_cpuid_entry2 *x = find(t, 0x80000002 + i, 0);
+
+        if (x == NULL)
+            continue;
+        memcpy(&x->eax, text + 16 * i, 4);
+        memcpy(&x->ebx, text + 16 * i + 4, 4);
+        memcpy(&x->ecx, text + 16 * i + 8, 4);
+        memcpy(&x->edx, text + 16 * i + 12, 4);
+    }
+}
+
+/* Extended topology: no threads, all vCPUs are cores of one package. */
+static void set_topology_leaf(struct cpuid_table *t, unsigned id, unsigned n, unsigned bits)
+{
+    uint32_t to = 0;
+
+    for (uint32_t i = 0; i < t->head.nent; i++)
+        if (t->entry[i].function != 0xb && t->entry[i].function != 0x1f)
+            t->entry[to++] = t->entry[i];
+    t->head.nent = to;
+    for (uint32_t level = 0; level < 3 && t->head.nent < CPUID_MAX; level++) {
+        struct kvm_cpuid_entry2 *x = &t->entry[t->head.nent++];
+
+        memset(x, 0, sizeof *x);
+        x->function = 0xb;
+        x->index = level;
+        x->flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+        x->eax = level == 1 ? bits : 0;
+        x->ebx = level == 0 ? 1 : level == 1 ? n : 0;
+        x->ecx = level | (level == 0 ? 1u << 8 : level == 1 ? 2u << 8 : 0);
+        x->edx = id;
+    }
+}
+
+void cpuid_for_vcpu(struct cpuid_table *t, unsigned id, unsigned n)
+{
+    struct kvm_cpuid_entry2 *x;
+    unsigned bits = 0;
+
+    while ((1u << bits) < n)
+        bits++;
+    set_brand(t);
+    if ((x = find(t, 0x1, 0)) != NULL) {
+        x->ebx = (x->ebx & 0xff00) | id << 24 | n << 16;
+        x->edx = n > 1 ? x->edx | BIT(28) : x->edx & ~BIT(28);
+    }
+    if ((x = find(t, 0x80000008, 0)) != NULL)
+        x->ecx = (x->ecx & ~0xf0ffu) | bits << 12 | (n - 1);
+    if ((x = find(t, 0x8000001e, 0)) != NULL) {
+        x->eax = id;
+        x->ebx = id;
+        x->ecx = 0;
+    }
+    set_topology_leaf(t, id, n, bits);
+}
+
+static uint32_t word_of(const struct cpuid_table *t, unsigned word)
+{
+    const struct hv_word_place *p = hv_word_place(word);
+    struct kvm_cpuid_entry2 *x = p == NULL ? NULL : find(t, p->leaf, p->index);
+
+    return x == NULL ? 0 : *reg_of(x, p->reg);
+}
+
+void cpuid_caps(const struct cpuid_table *t, struct hv_caps *out)
+{
+    const struct kvm_cpuid_entry2 *x;
+
+    for (unsigned i = 0; i < HV_FEATURE_WORDS; i++)
+        out->features[i] = word_of(t, i);
+    if ((x = find(t, 0x1, 0)) != NULL)
+        hv_cpu_signature(out, x->eax);
+    if ((x = find(t, 0xd, 0)) != NULL) {
+        out->xcr0 = (uint64_t)x->edx << 32 | x->eax;
+        out->xsave_size = x->ecx;
+    }
+}
+
+static uint32_t kvm_word(const struct cpuid_table *t)
+{
+    const struct kvm_cpuid_entry2 *x = find(t, 0x40000001, 0);
+
+    return x == NULL ? 0 : x->eax;
+}
+
+static bool same_vendor(const struct cpuid_table *a, const struct cpuid_table *b)
+{
+    const struct kvm_cpuid_entry2 *x = find(a, 0, 0), *y = find(b, 0, 0);
+
+    return x != NULL && y != NULL && x->ebx == y->ebx && x->ecx == y->ecx && x->edx == y->edx;
+}
+
+int cpuid_fits(const struct cpuid_table *guest, const struct cpuid_table *host, struct err *e)
+{
+    if (!same_vendor(guest, host))
+        return err_set(e, ERR_REFUSED, "the guest booted on a CPU of another vendor");
+    for (unsigned w = 0; hv_feature_word_name(w) != NULL; w++) {
+        uint32_t lacks = word_of(guest, w) & ~word_of(host, w);
+        char number[48];
+        const char *name;
+
+        if (w == 1)
+            lacks &= ~BIT(28); /* "ht" is set by us, by the number of vCPUs */
+        if (lacks == 0)
+            continue;
+        name = hv_feature_name(w, (unsigned)__builtin_ctz(lacks));
+        snprintf(
+            number, sizeof number, "bit %d of %s", __builtin_ctz(lacks), hv_feature_word_name(w));
+        return err_set(e, ERR_REFUSED,
+            "the guest booted with CPU feature %s, which is missing here",
+            name == NULL ? number : name);
+    }
+    if ((kvm_word(guest) & ~kvm_word(host)) != 0)
+        return err_set(e, ERR_REFUSED,
+            "the guest booted with KVM features 0x%x, this host's KVM has 0x%x; use a newer kernel",
+            kvm_word(guest), kvm_word(host));
+    return 0;
+}

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * Events of all domains of one run_dir, whoever started them. Each domain has one
+ * subscribed connection here (a watch); its end means that the process is gone. New
+ * folders are seen by inotify: xvm-domain renames its folder into place when its socket
+ * listens. Everything is read inside next_event only, so the epoll descriptor over the
+ * watches and inotify is readable exactly when there is something to read.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "hypervisor/xvm/driver_internal.h"
+
+#define SUBSCRIBE_TIMEOUT_MS 1000
+#define BATCH 16
+
+struct watch {
+    struct watch *next;
+    char uuid[HV_UUID_LEN];
+    struct msgconn *conn;
+};
+
+struct queued_event {
+    struct queued_event *next;
+    struct hv_event ev;
+};
+
+static void push(struct hv *hv, const char *uuid, enum hv_event_type type, const char *detail)
+{
+    struct queued_event *q = calloc(1, sizeof *q);
+
+    if (q == NULL)
+        return; /* no memory for an event: enumerate shows the truth */
+    q->ev.type = type;
+    snprintf(q->ev.uuid, sizeof q->ev.uuid, "%s", uuid);
+    snprintf(q->ev.detail, sizeof q->ev.detail, "%s", detail);
+    *hv->events_tail = q;
+    hv->events_tail = &q->next;
+}
+
+static struct watch **find_watch(struct hv *hv, const char *uuid)
+{
+    struct watch **w = &hv->watches;
+
+    while (*w != NULL && strcmp((*w)->uuid, uuid) != 0)
+        w = &(*w)->next;
+    return w;
+}
+
+static void drop(struct watch **at)
+{
+    struct watch *w = *at;
+
+    *at = w->next;
+    msgconn_free(&w->conn); /* closing takes it out of epoll */
+    free(w);
+}
+
+static int subscribe(struct hv *hv, struct watch *w, struct err *e)
+{
+    Migrd__Xvm__Request q = MIGRD__XVM__REQUEST__INIT;
+    struct epoll_event ev = { .events = EPOLLIN, .data.ptr = w };
+    struct xvm_client c;
+    char dir[RUNDIR_LEN];
+
+    driver_dir(hv, w->uuid, dir);
+    if (xvm_connect(&c, dir, e) < 0)
+        return -1;
+    w->conn = c.conn;
+    q.serial = 1;
+    q.op = MIGRD__XVM__OP__OP_SUBSCRIBE;
+    if (msgconn_send(w->conn, &q.base, -1, clock_ns() + SUBSCRIBE_TIMEOUT_MS * NS_PER_MS, e) < 0)
+        return -1;
+    if (epoll_ctl(hv->epoll_fd, EPOLL_CTL_ADD, msgconn_fd(w->conn), &ev) < 0)
+        return err_sys(e, "epoll_ctl");
+    return 0;
+}
+
+/* Under the lock. */
+static int watch_locked(struct hv *hv, const char *uuid, struct err *e)
+{
+    struct watch *w;
+
+    if (*find_watch(hv, uuid) != NULL)
+        return 0;
+    w = calloc(1, sizeof *w);
+    if (w == NULL)
+        return err_set(e, ERR_MEMORY, "out of memory");
+    snprintf(w->uuid, sizeof w->uuid, "%s", uuid);
+    if (subscribe(hv, w, e) < 0) {
+        msgconn_free(&w->conn);
+        free(w);
+        return -1;
+    }
+    w->next = hv->watches;
+    hv->watches = w;
+    return 0;
+}
+
+int events_watch(struct hv *hv, const char *uuid, struct err *e)
+{
+    int r;
+
+    pthread_mutex_lock(&hv->lock);
+    r = watch_locked(hv, uuid, e);
+    pthread_mutex_unlock(&hv->lock);
+    return r;
+}
+
+void events_forget(struct hv *hv, const char *uuid)
+{
+    struct watch **w;
+
+    pthread_mutex_lock(&hv->lock);
+    w = find_watch(hv, uuid);
+    if (*w != NULL)
+        drop(w);
+    pthread_mutex_unlock(&hv->lock);
+}
+
+/* Under the lock: whatever runs now and is not watched yet. */
+static void watch_all(struct hv *hv)
+{
+    DIR *d = opendir(hv->run_dir);
+    struct dirent *x;
+
+    if (d == NULL)
+        return;
+    while ((x = readdir(d)) != NULL)
+        if (rundir_is_uuid(x->d_name))
+            watch_locked(hv, x->d_name, NULL);
+    closedir(d);
+}
+
+int events_open(struct hv *hv, struct err *e)
+{
+    struct epoll_event ev = { .events = EPOLLIN, .data.ptr = NULL };
+
+    hv->events_tail = &hv->events;
+    hv->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    hv->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    if (hv->epoll_fd < 0 || hv->inotify_fd < 0)
+        return err_sys(e, "xvm: event descriptors");
+    if (inotify_add_watch(hv->inotify_fd, hv->run_dir, IN_MOVED_TO | IN_ONLYDIR) < 0)
+        return err_sys(e, "xvm: watching %s", hv->run_dir);
+    if (epoll_ctl(hv->epoll_fd, EPOLL_CTL_ADD, hv->inotify_fd, &ev) < 0)
+        return err_sys(e, "epoll_ctl");
+    pthread_mutex_lock(&hv->lock);
+    watch_all(hv);
+    pthread_mutex_unlock(&hv->lock);
+    return 0;
+}
+
+static bool pop(struct hv *hv, struct hv_event *out)
+{
+    struct queued_event *q = hv->events;
+
+    if (q == NULL)
+        return false;
+    hv->events = q->next;
+    if (hv->events == NULL)
+        hv->events_tail = &hv->events;
+    *out = q->ev;
+    free(q);
+    return true;
+}
+
+void events_close(struct hv *hv)
+{
+    struct hv_event ev;
+
+    while (hv->watches != NULL)
+        drop(&hv->watches);
+    while (hv->events_tail != NULL && pop(hv, &ev))
+        ;
+    io_close(&hv->inotify_fd);
+    io_close(&hv->epoll_fd);
+}
+
+static void read_inotify(struct hv *hv)
+{
+    char buf[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
+    ssize_t n;
+
+    while ((n = read(hv->inotify_fd, buf, sizeof buf)) > 0)
+        ; /* which folder does not matter: look at all */
+    watch_all(hv);
+}
+
+static void take_message(struct hv *hv, const struct watch *w, const Migrd__Xvm__Reply *r)
+{
+    if (r->event != NULL && r->event->type < HV_EV_MAX)
+        push(hv, w->uuid, (enum hv_event_type)r->event->type, r->event->detail);
+}
+
+static void read_watch(struct hv *hv, struct watch *w)
+{
+    bool ended = msgconn_fill(w->conn, NULL) < 0;
+
+    for (;;) {
+        ProtobufCMessage *m = NULL;
+        int r = msgconn_next(w->conn, &m, NULL, NULL);
+
+        if (r <= 0) {
+            ended |= r < 0;
+            break;
+        }
+        take_message(hv, w, (Migrd__Xvm__Reply *)m);
+        protobuf_c_message_free_unpacked(m, NULL);
+    }
+    if (ended) {
+        push(hv, w->uuid, HV_EV_GONE, "its process has ended");
+        drop(find_watch(hv, w->uuid));
+    }
+}
+
+int driver_event_fd(struct hv *hv)
+{
+    return hv->epoll_fd;
+}
+
+int driver_next_event(struct hv *hv, struct hv_event *out, struct err *e)
+{
+    struct epoll_event ev[BATCH];
+    int n = 1, r = 0;
+
+    pthread_mutex_lock(&hv->lock);
+    while (!(r = pop(hv, out)) && n > 0) {
+        n = epoll_wait(hv->epoll_fd, ev, BATCH, 0);
+        if (n < 0 && errno != EINTR)
+            r = err_sys(e, "epoll_wait");
+        for (int i = 0; i < n; i++) {
+            if (ev[i].data.ptr == NULL)
+                read_inotify(hv);
+            else
+                read_watch(hv, ev[i].data.ptr);
+        }
+    }
+    pthread_mutex_unlock(&hv->lock);
+    return r;
+}

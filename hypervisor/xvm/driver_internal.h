@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * driver_internal: the insides of the xvm driver, shared by driver.c (lifecycle),
+ * driver_events.c and driver_mig.c.
+ */
+#ifndef XVM_DRIVER_INTERNAL_H
+#define XVM_DRIVER_INTERNAL_H
+
+#include <pthread.h>
+
+#include "hypervisor/xvm/client.h"
+#include "hypervisor/xvm/driver.h"
+#include "hypervisor/xvm/rundir.h"
+
+struct watch; /* an event connection to one domain */
+struct queued_event;
+
+struct hv {
+    char run_dir[256], log_dir[256]; /* set by open, read only */
+    bool has_caps;                   /* under lock: caps holds what does not change */
+    struct hv_caps caps;
+
+    pthread_mutex_t lock; /* protects everything below, and caps */
+    int epoll_fd, inotify_fd;
+    struct watch *watches;
+    struct queued_event *events, **events_tail;
+};
+
+void driver_dir(const struct hv *hv, const char *uuid, char out[RUNDIR_LEN]);
+
+/* One call on a connection of its own. */
+int driver_call(struct hv *hv, const char *uuid, Migrd__Xvm__Request *q, Migrd__Xvm__Reply **reply,
+    unsigned timeout_ms, struct err *e);
+
+/* driver_events.c */
+int events_open(struct hv *hv, struct err *e);
+void events_close(struct hv *hv);
+/* From now on this domain's events are reported; fine if they are already. */
+int events_watch(struct hv *hv, const char *uuid, struct err *e);
+/* Forgets a domain that never came to be: no HV_EV_GONE. */
+void events_forget(struct hv *hv, const char *uuid);
+int driver_event_fd(struct hv *hv);
+int driver_next_event(struct hv *hv, struct hv_event *out, struct err *e);
+
+/* driver_mig.c: the members of hv_ops with the same names. */
+int driver_mig_open(
+    struct hv *hv, const char *uuid, enum hv_side side, struct hv_mig **out, struct err *e);
+void driver_mig_close(struct hv_mig **m);
+int driver_mig_layout(struct hv_mig *m, struct hv_layout *out, struct err *e);
+int driver_mig_populated(struct hv_mig *m, uint64_t *bitmap, struct err *e);
+int driver_mig_map(struct hv_mig *m, const uint64_t *gfn, size_t n, bool write,
+    struct hv_mapping *map, struct err *e);
+void driver_mig_unmap(struct hv_mig *m, struct hv_mapping *map);
+int driver_mig_zero(struct hv_mig *m, uint64_t gfn, uint64_t n, struct err *e);
+int driver_dirty_start(struct hv_mig *m, struct err *e);
+int driver_dirty_collect(struct hv_mig *m, uint64_t *bitmap, struct err *e);
+int driver_dirty_peek(struct hv_mig *m, uint64_t *bitmap, struct err *e);
+int driver_dirty_give_back(struct hv_mig *m, const uint64_t *bitmap, struct err *e);
+int driver_dirty_stop(struct hv_mig *m, struct err *e);
+int driver_mig_pause(struct hv_mig *m, uint64_t epoch, struct err *e);
+int driver_mig_resume(struct hv_mig *m, uint64_t epoch, struct err *e);
+int driver_state_save(struct hv_mig *m, uint8_t **blob, size_t *len, struct err *e);
+int driver_state_load(struct hv_mig *m, const uint8_t *blob, size_t len, struct err *e);
+int driver_throttle(struct hv_mig *m, unsigned percent, struct err *e);
+
+#endif

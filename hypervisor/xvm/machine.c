@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * The machine's life. The control thread makes all transitions; what a guest does to
+ * itself comes in through machine_guest_stopped, which parks the vCPUs at once and
+ * leaves the transition to the control thread (machine_take_stop).
+ *
+ *              pause      resume     load       save    guest stops
+ *   INCOMING   refused    refused    LOADED     refused    -
+ *   LOADED     stays      RUNNING    refused    refused    -
+ *   BROKEN     refused    refused    refused    refused    -
+ *   PAUSED     stays      RUNNING    refused    yes        STOPPED
+ *   RUNNING    PAUSED     stays      refused    refused    STOPPED
+ *   STOPPED    refused    refused    refused    refused    -
+ *
+ * A load that fails leaves BROKEN. Pausing parks the vCPUs first, then quiesces the
+ * devices: a vCPU that still handles an I/O exit finds its device at work. Resuming goes
+ * the other way round. A guest that stopped while it was being paused is STOPPED, and
+ * the pause is refused with the reason.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "hypervisor/xvm/kvm_internal.h"
+
+static const char *const life_names[] = {
+    [LIFE_INCOMING] = "incoming",
+    [LIFE_LOADED] = "loaded",
+    [LIFE_BROKEN] = "broken by a state that did not fit",
+    [LIFE_PAUSED] = "paused",
+    [LIFE_RUNNING] = "running",
+    [LIFE_STOPPED] = "stopped",
+};
+_Static_assert(sizeof life_names / sizeof life_names[0] == LIFE_MAX, "name every life");
+
+const char *life_name(enum life l)
+{
+    return (unsigned)l < LIFE_MAX ? life_names[l] : "unknown";
+}
+
+struct machine *machine_new(const char *run_dir, const char *log_dir)
+{
+    struct machine *m = calloc(1, sizeof *m);
+    pthread_condattr_t attr;
+
+    if (m == NULL)
+        return NULL;
+    snprintf(m->run_dir, sizeof m->run_dir, "%s", run_dir);
+    snprintf(m->log_dir, sizeof m->log_dir, "%s", log_dir);
+    m->kvm_fd = m->vm_fd = m->ram_fd = m->shared_fd = -1;
+    m->stop_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (m->stop_event < 0) {
+        free(m);
+        return NULL;
+    }
+    pthread_mutex_init(&m->run_lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&m->run_cond, &attr);
+    pthread_cond_init(&m->parked_cond, &attr);
+    pthread_condattr_destroy(&attr);
+    return m;
+}
+
+static void quiesce_devices(struct machine *m)
+{
+    for (struct device *d = m->devices; d != NULL; d = d->next)
+        d->ops->quiesce(d);
+}
+
+static void start_devices(struct machine *m)
+{
+    for (struct device *d = m->devices; d != NULL; d = d->next)
+        d->ops->start(d);
+}
+
+void machine_free(struct machine **mp)
+{
+    struct machine *m = *mp;
+
+    if (m == NULL)
+        return;
+    *mp = NULL;
+    if (m->n_vcpus != 0)
+        vcpus_free(m);
+    quiesce_devices(m);
+    while (m->devices != NULL) {
+        struct device *d = m->devices;
+
+        m->devices = d->next;
+        d->ops->free(d);
+    }
+    kvm_free_vm(m);
+    dirty_free(m);
+    ram_free(m);
+    io_close(&m->stop_event);
+    pthread_cond_destroy(&m->run_cond);
+    pthread_cond_destroy(&m->parked_cond);
+    pthread_mutex_destroy(&m->run_lock);
+    if (m->def != NULL)
+        migrd__domain__free_unpacked(m->def, NULL);
+    free(m);
+}
+
+static int probe_vcpu_features(struct machine *m, struct err *e)
+{
+    struct kvm_device_attr a = { .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET };
+    int xsave2 = ioctl(m->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+
+    if (ioctl(m->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE) <= 0 ||
+        ioctl(m->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XCRS) <= 0)
+        return err_set(e, ERR_UNSUPPORTED, "/dev/kvm: no XSAVE; this CPU is too old");
+    m->xsave_len = xsave2 > 4096 ? (uint32_t)xsave2 : 4096;
+    m->has_tsc_offset = ioctl(m->vcpu[0].fd, KVM_HAS_DEVICE_ATTR, &a) == 0;
+    return 0;
+}
+
+static int alloc_bitmaps(struct machine *m, struct err *e)
+{
+    size_t words = HV_BITMAP_WORDS(m->max_gfn);
+
+    m->device_dirty = calloc(words, sizeof *m->device_dirty);
+    m->kvm_dirty = calloc(words, sizeof *m->kvm_dirty);
+    if (m->device_dirty == NULL || m->kvm_dirty == NULL)
+        return err_set(e, ERR_MEMORY, "domain %s: out of memory for bitmaps", m->def->name);
+    return 0;
+}
+
+/* CPUID and the first registers of a machine that boots here. */
+static int boot(struct machine *m, struct err *e)
+{
+    struct cpuid_table offered;
+
+    if (cpuid_offered(m->kvm_fd, &offered, e) < 0)
+        return -1;
+    for (unsigned i = 0; i < m->n_vcpus; i++) {
+        struct cpuid_table t = offered;
+
+        cpuid_for_vcpu(&t, i, m->n_vcpus);
+        if (ioctl(m->vcpu[i].fd, KVM_SET_CPUID2, &t.head) < 0)
+            return err_sys(e, "domain %s: CPUID of vcpu %u", m->def->name, i);
+    }
+    for (struct device *d = m->devices; d != NULL; d = d->next)
+        d->ops->reset(d);
+    return boot_kernel(m, e);
+}
+
+static int check_pinning(const struct machine *m, struct err *e)
+{
+    cpu_set_t set;
+
+    return pinning_parse(m->def->vcpu_pinning, &set, e) < 0
+               ? err_prefix(e, "domain %s", m->def->name)
+               : 0;
+}
+
+int machine_build(
+    struct machine *m, Migrd__Domain *def, int domid, uint64_t epoch, bool incoming, struct err *e)
+{
+    m->def = def;
+    m->domid = domid;
+    m->epoch = epoch;
+    m->incoming = incoming;
+    if (check_pinning(m, e) < 0 || ram_create(m, e) < 0 || alloc_bitmaps(m, e) < 0 ||
+        kvm_create_vm(m, e) < 0 || vcpus_create(m, e) < 0 || probe_vcpu_features(m, e) < 0 ||
+        platform_create(m, e) < 0 || devices_create(m, incoming, e) < 0)
+        return -1;
+    if (!incoming && boot(m, e) < 0)
+        return -1;
+    if (vcpus_start_threads(m, e) < 0)
+        return -1;
+    m->life = incoming ? LIFE_INCOMING : LIFE_PAUSED;
+    if (!incoming && def->balloon && def->max_memory_kib > def->memory_kib)
+        return virtio_balloon_set(m, def->memory_kib, e);
+    return 0;
+}
+
+void machine_guest_stopped(struct machine *m, enum machine_stop why, const char *detail)
+{
+    uint64_t one = 1;
+    bool first;
+
+    pthread_mutex_lock(&m->run_lock);
+    first = !m->stop_seen;
+    if (first) {
+        m->stop_why = why;
+        snprintf(m->stop_detail, sizeof m->stop_detail, "%s", detail == NULL ? "" : detail);
+        m->stop_seen = true;
+    }
+    pthread_mutex_unlock(&m->run_lock);
+    vcpus_ask_to_park(m);
+    if (first && write(m->stop_event, &one, sizeof one) < 0)
+        log_error("xvm", "%s: telling of its end: errno %d", m->def->name, errno);
+}
+
+static bool stop_seen(struct machine *m)
+{
+    bool seen;
+
+    pthread_mutex_lock(&m->run_lock);
+    seen = m->stop_seen;
+    pthread_mutex_unlock(&m->run_lock);
+    return seen;
+}
+
+bool machine_take_stop(struct machine *m)
+{
+    uint64_t n;
+
+    if (read(m->stop_event, &n, sizeof n) < 0 && errno != EAGAIN)
+        log_error("xvm", "%s: eventfd: errno %d", m->def->name, errno);
+    if (!stop_seen(m) || (m->life != LIFE_RUNNING && m->life != LIFE_PAUSED))
+        return false;
+    vcpus_park(m);
+    quiesce_devices(m);
+    if (m->stop_why == STOP_SHUTDOWN && m->reboot_asked)
+        m->stop_why = STOP_REBOOT;
+    m->life = LIFE_STOPPED;
+    return true;
+}
+
+static int wrong_life(const struct machine *m, const char *action, struct err *e)
+{
+    return err_set(e, ERR_STATE, "domain %s: cannot %s: it is %s%s%s", m->def->name, action,
+        life_name(m->life), m->life == LIFE_STOPPED ? ": " : "",
+        m->life == LIFE_STOPPED ? m->stop_detail : "");
+}
+
+int machine_pause(struct machine *m, struct err *e)
+{
+    switch (m->life) {
+    case LIFE_LOADED:
+    case LIFE_PAUSED:
+        return 0;
+    case LIFE_RUNNING:
+        break;
+    case LIFE_INCOMING:
+    case LIFE_BROKEN:
+    case LIFE_STOPPED:
+    case LIFE_MAX:
+        return wrong_life(m, "pause", e);
+    }
+    vcpus_park(m);
+    quiesce_devices(m);
+    if (stop_seen(m))
+        return err_set(e, ERR_STATE, "domain %s: cannot pause: it has just ended itself: %s",
+            m->def->name, m->stop_detail);
+    m->life = LIFE_PAUSED;
+    return 0;
+}
+
+int machine_resume(struct machine *m, struct err *e)
+{
+    switch (m->life) {
+    case LIFE_RUNNING:
+        return 0;
+    case LIFE_LOADED:
+    case LIFE_PAUSED:
+        break;
+    case LIFE_INCOMING:
+    case LIFE_BROKEN:
+    case LIFE_STOPPED:
+    case LIFE_MAX:
+        return wrong_life(m, "run", e);
+    }
+    start_devices(m);
+    m->life = LIFE_RUNNING;
+    vcpus_run(m);
+    if (m->incoming)
+        virtio_net_announce(m);
+    m->incoming = false;
+    return 0;
+}
+
+/* Each writes its own section, named as its ops are. */
+static int save_devices(struct machine *m, struct state_writer *w, struct err *e)
+{
+    for (struct device *d = m->devices; d != NULL; d = d->next)
+        if (d->ops->save(d, w, e) < 0)
+            return err_prefix(e, "device %s", d->ops->name);
+    return 0;
+}
+
+static int save_all(struct machine *m, struct state_writer *w, struct err *e)
+{
+    struct clock_state clock;
+
+    if (clock_save(m, w, &clock, e) < 0)
+        return -1;
+    for (unsigned i = 0; i < m->n_vcpus; i++)
+        if (vcpu_save(&m->vcpu[i], w, &clock, e) < 0)
+            return -1;
+    return vm_save(m, w, e) < 0 || save_devices(m, w, e) < 0 ? -1 : 0;
+}
+
+int machine_save(struct machine *m, uint8_t **blob, size_t *len, struct err *e)
+{
+    struct state_writer w;
+
+    if (m->life != LIFE_PAUSED || stop_seen(m))
+        return wrong_life(m, "save its state", e);
+    state_writer_init(&w);
+    if (save_all(m, &w, e) < 0) {
+        state_writer_dispose(&w);
+        return -1;
+    }
+    return state_finish(&w, blob, len, e);
+}
+
+static int load_devices(struct machine *m, struct state_blob *b, struct err *e)
+{
+    for (struct device *d = m->devices; d != NULL; d = d->next) {
+        struct state_reader r;
+
+        if (state_open(b, d->ops->name, &r, e) < 0 || d->ops->load(d, &r, e) < 0)
+            return err_prefix(e, "device %s", d->ops->name);
+    }
+    return 0;
+}
+
+/* Interrupt controllers before the vCPUs' LAPICs, devices last: they raise their lines. */
+static int load_all(struct machine *m, struct state_blob *b, struct err *e)
+{
+    struct cpuid_table host;
+    struct clock_state clock;
+
+    if (cpuid_offered(m->kvm_fd, &host, e) < 0 || vm_load(m, b, e) < 0 ||
+        clock_load(m, b, &clock, e) < 0)
+        return -1;
+    for (unsigned i = 0; i < m->n_vcpus; i++)
+        if (vcpu_load(&m->vcpu[i], b, &host, &clock, e) < 0)
+            return -1;
+    return load_devices(m, b, e) < 0 || state_all_taken(b, e) < 0 ? -1 : 0;
+}
+
+int machine_load(struct machine *m, const uint8_t *blob, size_t len, struct err *e)
+{
+    struct state_blob *b = NULL;
+    int r = -1;
+
+    if (m->life != LIFE_INCOMING)
+        return wrong_life(m, "load a state", e);
+    m->msr_refused = 0;
+    if (state_parse(blob, len, &b, e) == 0)
+        r = load_all(m, b, e);
+    state_blob_free(&b);
+    m->life = r == 0 ? LIFE_LOADED : LIFE_BROKEN;
+    if (m->msr_refused != 0)
+        log_debug("xvm", "%s: %u MSRs kept the values of this host", m->def->name, m->msr_refused);
+    return r;
+}
+
+int machine_press_power(struct machine *m, bool reboot, struct err *e)
+{
+    if (m->life != LIFE_RUNNING)
+        return wrong_life(m, "ask it to shut down", e);
+    m->reboot_asked = reboot;
+    platform_power_button(m);
+    return 0;
+}
+
+enum hv_state machine_state(const struct machine *m)
+{
+    switch (m->life) {
+    case LIFE_INCOMING:
+    case LIFE_LOADED:
+    case LIFE_BROKEN:
+        return HV_INCOMING;
+    case LIFE_PAUSED:
+        return HV_PAUSED;
+    case LIFE_RUNNING:
+        return vcpus_sleep(m) ? HV_BLOCKED : HV_RUNNING;
+    case LIFE_STOPPED:
+        return m->stop_why == STOP_CRASH ? HV_CRASHED : HV_SHUTDOWN;
+    case LIFE_MAX:
+        break;
+    }
+    return HV_CRASHED;
+}
+
+const Migrd__Domain *machine_def(const struct machine *m)
+{
+    return m->def;
+}
+
+const char *machine_run_dir(const struct machine *m)
+{
+    return m->run_dir;
+}
+
+const char *machine_log_dir(const struct machine *m)
+{
+    return m->log_dir;
+}

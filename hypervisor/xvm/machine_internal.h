@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * machine_internal: the insides of a machine, for the files that make it up (memory,
+ * bus, kvm, dirty, vcpu, state, boot, acpi, platform) and for control.c, which drives
+ * it. Devices include machine.h only.
+ *
+ * Threads: the control thread calls everything that says so and is the only one that
+ * changes `life`. vCPU and device threads call the bus, RAM, dirty and irq functions
+ * and machine_guest_stopped. What is set up before the first vCPU runs is read without
+ * a lock afterwards.
+ */
+#ifndef XVM_MACHINE_INTERNAL_H
+#define XVM_MACHINE_INTERNAL_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "hypervisor/hypervisor.h"
+#include "hypervisor/xvm/machine.h"
+#include "hypervisor/xvm/state.h"
+
+#define RAM_LOW_MAX (UINT64_C(3) << 30)
+#define RAM_HIGH_BASE (UINT64_C(4) << 30)
+#define RAM_REGIONS 2
+#define XVM_MAX_VCPUS 64u
+#define CPUID_MAX 128u
+#define MSR_MAX 512u
+
+/* Ports of the platform; tests/guests/README.md speaks of the same. */
+#define PORT_I8042 0x60
+#define PORT_PANIC 0x505
+#define PORT_NAP 0x506
+#define PORT_PM1_EVENT 0x600
+#define PORT_PM1_CONTROL 0x604
+#define PORT_RESET 0xcf9
+#define GSI_SCI 3
+
+struct ram_region {
+    uint64_t gpa, len, offset; /* offset in the memfd */
+};
+
+/* What may happen to a machine, and when: the table is in machine.c. */
+enum life {
+    LIFE_INCOMING, /* waits for a state */
+    LIFE_LOADED,   /* has one, never ran */
+    LIFE_BROKEN,   /* refused one: can only be destroyed */
+    LIFE_PAUSED,
+    LIFE_RUNNING,
+    LIFE_STOPPED, /* ended itself: `stop` says how */
+    LIFE_MAX
+};
+
+struct vcpu {
+    struct machine *m;
+    unsigned id;
+    int fd;
+    struct kvm_run *run;
+    size_t run_len;
+    pthread_t thread;
+    bool has_thread;
+    bool parked;   /* under run_lock */
+    int stat_fd;   /* its /proc/.../stat, for "sleeps or runs" */
+};
+
+struct cpuid_table {
+    struct kvm_cpuid2 head;
+    struct kvm_cpuid_entry2 entry[CPUID_MAX];
+};
+
+struct machine {
+    /* Set up by machine_build, read only afterwards. */
+    Migrd__Domain *def;
+    int domid;
+    char run_dir[256], log_dir[256];
+    int kvm_fd, vm_fd;
+    int ram_fd;
+    uint8_t *ram;
+    uint64_t ram_len;
+    unsigned n_regions;
+    struct ram_region region[RAM_REGIONS];
+    uint64_t max_gfn;
+    struct device *devices;
+    struct vcpu *vcpu;
+    unsigned n_vcpus;
+    bool has_tsc_offset;
+    uint32_t xsave_len;
+
+    /* Dirty log: `device_dirty` by anybody, atomically; the rest by the control thread. */
+    atomic_bool logging;
+    _Atomic uint64_t *device_dirty;
+    uint64_t *kvm_dirty; /* scratch for one KVM_GET_DIRTY_LOG */
+    int shared_fd;       /* memfd of the bitmap shared with the migration's client */
+    uint64_t *shared;
+
+    /* This lock protects what lets vCPUs run. */
+    pthread_mutex_t run_lock;
+    pthread_cond_t run_cond, parked_cond;
+    bool run, quit;
+    unsigned n_parked;
+    uint64_t throttle_until_ns;
+    unsigned throttle_percent;
+    pthread_t throttle_thread;
+    bool has_throttle_thread;
+    bool stop_seen; /* machine_guest_stopped was called; why and detail are set */
+    enum machine_stop stop_why;
+    char stop_detail[160];
+
+    /* Control thread only. */
+    enum life life;
+    uint64_t epoch;
+    bool incoming;     /* came here by migration; cleared by its first resume */
+    bool reboot_asked; /* the power-off that follows is a reboot */
+    int stop_event;    /* eventfd: machine_guest_stopped was called */
+    unsigned msr_refused;
+};
+
+/* machine.c; all by the control thread. */
+struct machine *machine_new(const char *run_dir, const char *log_dir);
+void machine_free(struct machine **m);
+/* Takes def over in any case. */
+int machine_build(struct machine *m, Migrd__Domain *def, int domid, uint64_t epoch, bool incoming,
+    struct err *e);
+int machine_pause(struct machine *m, struct err *e);
+int machine_resume(struct machine *m, struct err *e);
+int machine_save(struct machine *m, uint8_t **blob, size_t *len, struct err *e);
+int machine_load(struct machine *m, const uint8_t *blob, size_t len, struct err *e);
+/* After stop_event: parks everything; true once, when the machine has just become LIFE_STOPPED. */
+bool machine_take_stop(struct machine *m);
+int machine_press_power(struct machine *m, bool reboot, struct err *e);
+enum hv_state machine_state(const struct machine *m);
+const char *life_name(enum life l);
+
+/* memory.c */
+int ram_create(struct machine *m, struct err *e);
+void ram_free(struct machine *m);
+uint64_t ram_populated_kib(const struct machine *m);
+
+/* bus.c: both return false when nobody answers there. */
+bool bus_read(struct machine *m, bool pio, uint64_t addr, void *data, unsigned len);
+bool bus_write(struct machine *m, bool pio, uint64_t addr, const void *data, unsigned len);
+
+/* kvm.c */
+int kvm_create_vm(struct machine *m, struct err *e);
+void kvm_free_vm(struct machine *m);
+int vm_save(struct machine *m, struct state_writer *w, struct err *e);
+int vm_load(struct machine *m, struct state_blob *b, struct err *e);
+
+/* cpuid.c: what guests get; also for capabilities, so on /dev/kvm's descriptor. */
+int cpuid_offered(int kvm_fd, struct cpuid_table *out, struct err *e);
+void cpuid_for_vcpu(struct cpuid_table *t, unsigned id, unsigned n_vcpus);
+void cpuid_caps(const struct cpuid_table *t, struct hv_caps *out);
+/* Refuses, by name, a table that has features which `host` lacks. */
+int cpuid_fits(const struct cpuid_table *guest, const struct cpuid_table *host, struct err *e);
+
+/* dirty.c; control thread, except machine_dirty. */
+int dirty_start(struct machine *m, struct err *e);
+int dirty_stop(struct machine *m, struct err *e);
+int dirty_fetch(struct machine *m, bool forget, struct err *e); /* ORs into m->shared */
+void dirty_give_back(struct machine *m);                        /* takes from m->shared */
+int dirty_open_shared(struct machine *m, struct err *e);
+void dirty_free(struct machine *m);
+
+/* vcpu.c */
+int vcpus_create(struct machine *m, struct err *e);
+int vcpus_start_threads(struct machine *m, struct err *e);
+void vcpus_free(struct machine *m);
+void vcpus_run(struct machine *m);
+void vcpus_ask_to_park(struct machine *m); /* from any thread, does not wait */
+void vcpus_park(struct machine *m);        /* returns when none runs */
+int vcpus_throttle(struct machine *m, unsigned percent, struct err *e);
+uint64_t vcpus_cpu_ns(const struct machine *m);
+bool vcpus_sleep(const struct machine *m);      /* none of them wants to run */
+void vcpu_nap(struct machine *m, unsigned ms); /* by a vCPU thread; a pause ends it */
+
+/* vcpu_state.c */
+struct clock_state {
+    uint64_t guest_ns;   /* kvmclock */
+    uint64_t wall_ns;    /* CLOCK_REALTIME when guest_ns was read */
+    uint64_t host_tsc;   /* reference for the TSC values saved with it; this host's */
+    uint64_t elapsed_ns; /* load: real time since wall_ns */
+};
+int vcpu_save(
+    struct vcpu *v, struct state_writer *w, const struct clock_state *clock, struct err *e);
+int vcpu_load(struct vcpu *v, struct state_blob *b, const struct cpuid_table *host,
+    const struct clock_state *clock, struct err *e);
+
+/* boot.c and friends: fills memory and vCPU 0's registers. */
+int boot_kernel(struct machine *m, struct err *e);
+
+/* acpi.c: writes the tables; the RSDP is at ACPI_RSDP. */
+#define ACPI_RSDP 0xe0000u
+int acpi_write(struct machine *m, struct err *e);
+
+/* platform.c: reset, power button, panic and nap ports. */
+int platform_create(struct machine *m, struct err *e);
+void platform_power_button(struct machine *m);
+
+/* pinning.c: the definition's CPU list as a set; an empty list is all (returns 0). */
+int pinning_parse(const char *list, void *cpu_set, struct err *e);
+
+#endif

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * Guest memory: one memfd, mapped once. Its first 3 GiB are at guest-physical 0, the
+ * rest is at 4 GiB, so that devices and the APICs have the gap. The memfd is sealed
+ * against a change of size: who maps it cannot be made to fault by truncation. What the
+ * guest never touched is a hole, which is what a migration skips.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "hypervisor/xvm/machine_internal.h"
+
+#define RAM_MIN (UINT64_C(4) << 20)
+#define RAM_MAX (UINT64_C(4) << 40)
+#define HUGE_PAGE (UINT64_C(2) << 20)
+
+static int check_size(const struct machine *m, struct err *e)
+{
+    uint64_t unit = m->def->huge_pages ? HUGE_PAGE : HV_PAGE_SIZE;
+
+    if (m->ram_len < RAM_MIN || m->ram_len > RAM_MAX || m->ram_len % unit != 0)
+        return err_set(e, ERR_INVALID,
+            "domain %s: memory of %llu KiB: choose a multiple of %llu KiB from %llu up",
+            m->def->name, (unsigned long long)(m->ram_len >> 10), (unsigned long long)(unit >> 10),
+            (unsigned long long)(RAM_MIN >> 10));
+    return 0;
+}
+
+static void lay_out(struct machine *m)
+{
+    uint64_t low = m->ram_len < RAM_LOW_MAX ? m->ram_len : RAM_LOW_MAX;
+
+    m->region[0] = (struct ram_region){ 0, low, 0 };
+    m->n_regions = 1;
+    m->max_gfn = (low >> HV_PAGE_SHIFT) - 1;
+    if (m->ram_len > low) {
+        m->region[1] = (struct ram_region){ RAM_HIGH_BASE, m->ram_len - low, low };
+        m->n_regions = 2;
+        m->max_gfn = ((RAM_HIGH_BASE + m->ram_len - low) >> HV_PAGE_SHIFT) - 1;
+    }
+}
+
+static int no_memory(const struct machine *m, struct err *e)
+{
+    return err_set(e, ERR_MEMORY, "domain %s: this host cannot give %llu MiB of %smemory%s",
+        m->def->name, (unsigned long long)(m->ram_len >> 20),
+        m->def->huge_pages ? "huge-page " : "",
+        m->def->huge_pages ? "; raise vm.nr_hugepages" : "");
+}
+
+int ram_create(struct machine *m, struct err *e)
+{
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+
+    m->ram_len = (m->def->max_memory_kib ? m->def->max_memory_kib : m->def->memory_kib) << 10;
+    if (check_size(m, e) < 0)
+        return -1;
+    lay_out(m);
+    if (m->def->huge_pages)
+        flags |= MFD_HUGETLB | MFD_HUGE_2MB;
+    m->ram_fd = memfd_create("xvm-ram", flags);
+    if (m->ram_fd < 0)
+        return err_sys(e, "domain %s: memory", m->def->name);
+    if (ftruncate(m->ram_fd, (off_t)m->ram_len) < 0)
+        return no_memory(m, e);
+    if (fcntl(m->ram_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+        return err_sys(e, "domain %s: sealing its memory", m->def->name);
+    m->ram = mmap(NULL, m->ram_len, PROT_READ | PROT_WRITE, MAP_SHARED, m->ram_fd, 0);
+    if (m->ram == MAP_FAILED) {
+        m->ram = NULL;
+        return no_memory(m, e);
+    }
+    madvise(m->ram, m->ram_len, MADV_DONTDUMP);
+    return 0;
+}
+
+void ram_free(struct machine *m)
+{
+    if (m->ram != NULL)
+        munmap(m->ram, m->ram_len);
+    m->ram = NULL;
+    io_close(&m->ram_fd);
+}
+
+uint64_t ram_populated_kib(const struct machine *m)
+{
+    struct stat st;
+
+    return fstat(m->ram_fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks / 2;
+}
+
+static const struct ram_region *find(const struct machine *m, uint64_t gpa, uint64_t len)
+{
+    for (unsigned i = 0; i < m->n_regions; i++) {
+        const struct ram_region *r = &m->region[i];
+
+        if (gpa >= r->gpa && gpa - r->gpa < r->len && len <= r->len - (gpa - r->gpa))
+            return r;
+    }
+    return NULL;
+}
+
+void *machine_ram(struct machine *m, uint64_t gpa, uint64_t len)
+{
+    const struct ram_region *r = find(m, gpa, len);
+
+    return r == NULL ? NULL : m->ram + r->offset + (gpa - r->gpa);
+}
+
+void machine_discard(struct machine *m, uint64_t gpa, uint64_t len)
+{
+    const struct ram_region *r = find(m, gpa, len);
+
+    if (r == NULL)
+        return;
+    if (fallocate(m->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+            (off_t)(r->offset + (gpa - r->gpa)), (off_t)len) < 0)
+        log_debug("xvm", "%s: giving back %llu bytes of memory: errno %d", m->def->name,
+            (unsigned long long)len, errno);
+    machine_dirty(m, gpa, len); /* its content changed to zeroes */
+}

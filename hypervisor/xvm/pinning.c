@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * The list of host CPUs of a definition, in xm's form: "0-3,^2,7": numbers and ranges
+ * add, ^ takes away, in the order they come.
+ */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <stdlib.h>
+
+#include "hypervisor/xvm/machine_internal.h"
+
+/* "3" or "0-3" at *p; moves *p behind it. */
+static bool range(const char **p, unsigned long *from, unsigned long *to)
+{
+    char *end;
+
+    if (**p < '0' || **p > '9')
+        return false;
+    *from = *to = strtoul(*p, &end, 10);
+    if (*end == '-') {
+        *p = end + 1;
+        if (**p < '0' || **p > '9')
+            return false;
+        *to = strtoul(*p, &end, 10);
+    }
+    *p = end;
+    return *from <= *to && *to < CPU_SETSIZE;
+}
+
+int pinning_parse(const char *list, void *cpu_set, struct err *e)
+{
+    cpu_set_t *set = cpu_set;
+    const char *p = list;
+
+    CPU_ZERO(set);
+    if (list == NULL || *list == '\0')
+        return 0;
+    for (;;) {
+        bool take_away = *p == '^';
+        unsigned long from, to;
+
+        p += take_away;
+        if (!range(&p, &from, &to) || (*p != '\0' && *p != ','))
+            return err_set(e, ERR_INVALID, "CPU list \"%s\": write it as 0-3,^2", list);
+        for (unsigned long c = from; c <= to; c++) {
+            if (take_away)
+                CPU_CLR(c, set);
+            else
+                CPU_SET(c, set);
+        }
+        if (*p == '\0')
+            break;
+        p++;
+    }
+    if (CPU_COUNT(set) == 0)
+        return err_set(e, ERR_INVALID, "CPU list \"%s\" is of no CPU", list);
+    return 1;
+}

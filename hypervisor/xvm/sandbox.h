@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * sandbox: what a running domain's process may still ask of the kernel. Entered once
+ * the machine is built (its disks, taps and pty are open), for all threads. A system
+ * call that is not on the list fails with EPERM: a forgotten one must not kill a guest.
+ */
+#ifndef XVM_SANDBOX_H
+#define XVM_SANDBOX_H
+
+#include "base/err.h"
+
+/* Cannot be undone. Fails when the kernel has no seccomp; the caller goes on without, and says so.
+ */
+int sandbox_enter(struct err *e);
+
+#endif
