@@ -185,7 +185,22 @@ $(B)/guests/testguest: $(GUEST_OBJS) $(GUEST_DIR)/guest.ld
 	$(call say,LD,$@)mkdir -p $(@D) && $(LD) -static -T $(GUEST_DIR)/guest.ld --build-id=none -z noexecstack \
 	    -z max-page-size=4096 --no-warn-rwx-segments -o $@ $(GUEST_OBJS)
 
+# The Linux guest: Debian's newest kernel, unpacked, and an initramfs of ours.
+LINUX_MODULES := virtio_mmio virtio_blk virtio_net virtio_rng virtio_balloon button evdev
+MKBOOT        := tests/testbed/mkboot
+
+$(B)/guests/lifeline: tests/guests/linux/lifeline.c
+	$(call say,CC,$<)mkdir -p $(@D) && $(CC) -std=gnu11 $(WARN) -O2 -g -static -o $@ $<
+
+$(B)/guests/linux-initrd.gz: tests/guests/linux/init.sh $(B)/guests/lifeline $(MKBOOT) tests/testbed/bootfiles.py \
+                             $(wildcard /boot/vmlinuz-*)
+	$(call say,INITRD,$@)$(MKBOOT) initramfs --init $< $(LINUX_MODULES:%=--module %) \
+	    --add $(B)/guests/lifeline:bin/lifeline $@
+
+$(B)/guests/vmlinux: $(MKBOOT) tests/testbed/bootfiles.py $(wildcard /boot/vmlinuz-*)
+	$(call say,UNPACK,$@)mkdir -p $(@D) && $(MKBOOT) vmlinux $@
+
 .PHONY: guests
-guests: $(B)/guests/testguest
+guests: $(B)/guests/testguest $(B)/guests/linux-initrd.gz $(B)/guests/vmlinux
 
 -include $(LIB_OBJS:.o=.d) $(MAINS:%.c=$(B)/obj/%.d) $(wildcard $(B)/obj/tests/*/*.d)

@@ -87,12 +87,15 @@ void clock_init(void)
     tsc_start = tsc_now();
 }
 
-/* A source that went back (another host's, badly set) goes on from where it was. */
+/*
+ * A source that went back (another host's, badly set) goes on from where it was. Less than 100 us
+ * is what kvmclock may do between host CPUs whose TSCs differ: evened out, not counted.
+ */
 uint64_t clock_ns(void)
 {
     uint64_t ns = (use_kvmclock ? kvmclock_ns() : tsc_ns()) + adjust_ns;
     if (ns < last_ns) {
-        clock_backward++;
+        clock_backward += last_ns - ns > 100000;
         adjust_ns += last_ns - ns;
         ns = last_ns;
     }
