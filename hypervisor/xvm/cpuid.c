@@ -221,3 +221,11 @@ int cpuid_fits(const struct cpuid_table *guest, const struct cpuid_table *host, 
             kvm_word(guest), kvm_word(host));
     return 0;
 }
+
+int cpuid_set(struct vcpu *v, const struct cpuid_table *t, struct err *e)
+{
+    /* Reading it back from KVM would give OSXSAVE and the like as they are now, and on some
+     * kernels bits of the host's CPU. */
+    v->cpuid = *t;
+    return ioctl(v->fd, KVM_SET_CPUID2, &t->head) < 0 ? err_sys(e, "CPUID of vcpu %u", v->id) : 0;
+}

@@ -146,8 +146,8 @@ static int boot(struct machine *m, struct err *e)
         struct cpuid_table t = offered;
 
         cpuid_for_vcpu(&t, i, m->n_vcpus);
-        if (ioctl(m->vcpu[i].fd, KVM_SET_CPUID2, &t.head) < 0)
-            return err_sys(e, "domain %s: CPUID of vcpu %u", m->def->name, i);
+        if (cpuid_set(&m->vcpu[i], &t, e) < 0)
+            return -1;
     }
     for (struct device *d = m->devices; d != NULL; d = d->next)
         d->ops->reset(d);

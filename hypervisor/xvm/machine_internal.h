@@ -52,6 +52,11 @@ enum life {
     LIFE_MAX
 };
 
+struct cpuid_table {
+    struct kvm_cpuid2 head;
+    struct kvm_cpuid_entry2 entry[CPUID_MAX];
+};
+
 struct vcpu {
     struct machine *m;
     unsigned id;
@@ -60,13 +65,9 @@ struct vcpu {
     size_t run_len;
     pthread_t thread;
     bool has_thread;
-    bool parked;   /* under run_lock */
-    int stat_fd;   /* its /proc/.../stat, for "sleeps or runs" */
-};
-
-struct cpuid_table {
-    struct kvm_cpuid2 head;
-    struct kvm_cpuid_entry2 entry[CPUID_MAX];
+    bool parked;              /* under run_lock */
+    struct cpuid_table cpuid; /* as it booted, before KVM's own changes */
+    int stat_fd;              /* its /proc/.../stat, for "sleeps or runs" */
 };
 
 struct machine {
@@ -120,8 +121,8 @@ struct machine {
 struct machine *machine_new(const char *run_dir, const char *log_dir);
 void machine_free(struct machine **m);
 /* Takes def over in any case. */
-int machine_build(struct machine *m, Migrd__Domain *def, int domid, uint64_t epoch, bool incoming,
-    struct err *e);
+int machine_build(
+    struct machine *m, Migrd__Domain *def, int domid, uint64_t epoch, bool incoming, struct err *e);
 int machine_pause(struct machine *m, struct err *e);
 int machine_resume(struct machine *m, struct err *e);
 int machine_save(struct machine *m, uint8_t **blob, size_t *len, struct err *e);
@@ -150,6 +151,7 @@ int vm_load(struct machine *m, struct state_blob *b, struct err *e);
 /* cpuid.c: what guests get; also for capabilities, so on /dev/kvm's descriptor. */
 int cpuid_offered(int kvm_fd, struct cpuid_table *out, struct err *e);
 void cpuid_for_vcpu(struct cpuid_table *t, unsigned id, unsigned n_vcpus);
+int cpuid_set(struct vcpu *v, const struct cpuid_table *t, struct err *e);
 void cpuid_caps(const struct cpuid_table *t, struct hv_caps *out);
 /* Refuses, by name, a table that has features which `host` lacks. */
 int cpuid_fits(const struct cpuid_table *guest, const struct cpuid_table *host, struct err *e);
@@ -171,7 +173,7 @@ void vcpus_ask_to_park(struct machine *m); /* from any thread, does not wait */
 void vcpus_park(struct machine *m);        /* returns when none runs */
 int vcpus_throttle(struct machine *m, unsigned percent, struct err *e);
 uint64_t vcpus_cpu_ns(const struct machine *m);
-bool vcpus_sleep(const struct machine *m);      /* none of them wants to run */
+bool vcpus_sleep(const struct machine *m);     /* none of them wants to run */
 void vcpu_nap(struct machine *m, unsigned ms); /* by a vCPU thread; a pause ends it */
 
 /* vcpu_state.c */

@@ -151,17 +151,10 @@ static void put_tsc(struct vcpu *v, struct state_writer *w, const struct clock_s
     state_put_u64(w, tsc);
 }
 
-static int put_cpuid(struct vcpu *v, struct state_writer *w, struct err *e)
+static void put_cpuid(const struct vcpu *v, struct state_writer *w)
 {
-    struct cpuid_table t;
-
-    memset(&t, 0, sizeof t);
-    t.head.nent = CPUID_MAX;
-    if (ioctl(v->fd, KVM_GET_CPUID2, &t.head) < 0)
-        return err_sys(e, "vcpu %u: CPUID", v->id);
-    state_put_u32(w, t.head.nent);
-    state_put(w, t.entry, t.head.nent * sizeof t.entry[0]);
-    return 0;
+    state_put_u32(w, v->cpuid.head.nent);
+    state_put(w, v->cpuid.entry, v->cpuid.head.nent * sizeof v->cpuid.entry[0]);
 }
 
 static int put_xsave(struct vcpu *v, struct state_writer *w, struct err *e)
@@ -208,8 +201,7 @@ int vcpu_save(
 
     snprintf(name, sizeof name, "vcpu%u", v->id);
     state_section_begin(w, name, VCPU_SECTION_VERSION);
-    if (put_cpuid(v, w, e) < 0)
-        return -1;
+    put_cpuid(v, w);
     put_tsc(v, w, clock);
     /* MP state first among these: reading it makes KVM take in a pending INIT or SIPI. */
     if (put_ioctl(v, w, KVM_GET_MP_STATE, "MP state", &u.mp, sizeof u.mp, e) < 0 ||
@@ -374,7 +366,7 @@ static int apply_image(
     for (uint32_t k = 0; k < i->n_msrs; k++)
         if (i->msr[k].index == MSR_TSC_DEADLINE)
             deadline = i->msr[k].data;
-    if (set_ioctl(v, KVM_SET_CPUID2, "CPUID", &i->cpuid.head, e) < 0 ||
+    if (cpuid_set(v, &i->cpuid, e) < 0 ||
         set_ioctl(v, KVM_SET_SREGS, "segments", &i->sregs, e) < 0 ||
         set_ioctl(v, KVM_SET_REGS, "registers", &i->regs, e) < 0 ||
         set_ioctl(v, KVM_SET_XCRS, "XCRs", &i->xcrs, e) < 0 ||
