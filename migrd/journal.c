@@ -581,21 +581,31 @@ static int write_line(struct journal *j, const char *line, size_t len, bool sync
     return 0;
 }
 
-int journal_append(struct journal *j, struct journal_record *r, bool sync, struct err *e)
+int journal_append_all(
+    struct journal *j, struct journal_record *r, size_t n, bool sync, struct err *e)
 {
-    char line[JOURNAL_LINE_MAX];
-    size_t len;
+    char text[JOURNAL_LINE_MAX * JOURNAL_BATCH_MAX];
+    size_t len = 0;
     int ret;
 
+    if (n > JOURNAL_BATCH_MAX)
+        return err_set(e, ERR_INTERNAL, "journal: %zu records at once", n);
     pthread_mutex_lock(&j->lock);
-    r->seq = ++j->seq;
-    r->wall_ns = clock_wall_ns();
-    len = journal_format(line, r);
-    ret = write_line(j, line, len, sync, e);
-    if (ret == 0)
-        show(j, r);
+    for (size_t i = 0; i < n; i++) {
+        r[i].seq = ++j->seq;
+        r[i].wall_ns = clock_wall_ns();
+        len += journal_format(text + len, &r[i]);
+    }
+    ret = write_line(j, text, len, sync, e);
+    for (size_t i = 0; ret == 0 && i < n; i++)
+        show(j, &r[i]);
     pthread_mutex_unlock(&j->lock);
     return ret;
+}
+
+int journal_append(struct journal *j, struct journal_record *r, bool sync, struct err *e)
+{
+    return journal_append_all(j, r, 1, sync, e);
 }
 
 void journal_replay(

@@ -64,6 +64,11 @@ void journal_close(struct journal **j);
  * failure nothing of the record is left in the file, and the step must not be taken. */
 int journal_append(struct journal *j, struct journal_record *r, bool sync, struct err *e);
 
+/* The same for several records at once: all of them or none. */
+int journal_append_all(
+    struct journal *j, struct journal_record *r, size_t n, bool sync, struct err *e);
+#define JOURNAL_BATCH_MAX 4
+
 /* The records that were live at open, oldest first. */
 void journal_replay(
     const struct journal *j, void (*fn)(void *arg, const struct journal_record *r), void *arg);

@@ -1,0 +1,747 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * The engine under both tables. An event enters the migration's queue; the queue is
+ * worked off in order, except that a cell MT_DEFER leaves its event where it is until the
+ * state has changed. A cell's operation either acts at once or is a job in the pool, whose
+ * result is the next event: so at any time at most one step is under way per migration,
+ * and every step sees the outcome of the one before it.
+ *
+ * Life: active list -> (final state) history, `finished` list, last watch call -> freed
+ * when MIGRATIONS_KEPT newer ones have ended. Worker, job and timer hold it in the active
+ * list until they are gone.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uuid/uuid.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "migrd/events.h"
+#include "migrd/migration_internal.h"
+
+/* --- lists ------------------------------------------------------------------------------- */
+
+struct migration *mig_new(struct migrd *m, enum mig_kind kind)
+{
+    struct migration *g = calloc(1, sizeof *g);
+    struct migration **tail = &m->migrations->active;
+    uuid_t u;
+
+    if (g == NULL)
+        return NULL;
+    g->m = m;
+    g->kind = kind;
+    uuid_generate_random(u);
+    uuid_unparse_lower(u, g->id);
+    migrd__precopy_params__init(&g->params);
+    g->start_wall_ns = clock_wall_ns();
+    uv_timer_init(m->loop, &g->timer);
+    g->timer.data = g;
+    g->timer_open = true;
+    while (*tail != NULL)
+        tail = &(*tail)->next;
+    *tail = g;
+    return g;
+}
+
+static void mig_free(struct migration *g)
+{
+    if (g->def != NULL)
+        migrd__domain__free_unpacked(g->def, NULL);
+    if (g->offer != NULL)
+        migrd__offer__free_unpacked(g->offer, NULL);
+    if (g->progress != NULL)
+        migrd__progress__free_unpacked(g->progress, NULL);
+    if (g->report != NULL)
+        migrd__finished__free_unpacked(g->report, NULL);
+    free(g);
+}
+
+static void unlink_from(struct migration **list, struct migration *g)
+{
+    for (; *list != NULL; list = &(*list)->next)
+        if (*list == g) {
+            *list = g->next;
+            return;
+        }
+}
+
+/* Newest first; drops the oldest beyond MIGRATIONS_KEPT. */
+static void keep_in_history(struct migrations *ms, struct migration *g)
+{
+    struct migration **p = &ms->finished;
+
+    g->next = ms->finished;
+    ms->finished = g;
+    for (unsigned n = 0; *p != NULL; n++) {
+        struct migration *old = *p;
+
+        if (n < MIGRATIONS_KEPT) {
+            p = &old->next;
+            continue;
+        }
+        *p = old->next;
+        mig_free(old);
+    }
+}
+
+static void timer_closed(uv_handle_t *h)
+{
+    struct migration *g = h->data;
+
+    if (g->m->migrations->stopping)
+        return; /* migrations_close frees the active ones */
+    unlink_from(&g->m->migrations->active, g);
+    if (g->is_query || (g->kind == MIG_IN && g->uuid[0] == '\0'))
+        mig_free(g);
+    else
+        keep_in_history(g->m->migrations, g);
+}
+
+static void retire_if_free(struct migration *g)
+{
+    if (!g->is_over || g->worker != NULL || g->jobs > 0 || !g->timer_open || g->draining)
+        return;
+    g->timer_open = false;
+    uv_close((uv_handle_t *)&g->timer, timer_closed);
+}
+
+struct migration *mig_by_session(struct migrd *m, const char *session)
+{
+    for (struct migration *g = m->migrations->active; g != NULL; g = g->next)
+        if (g->kind == MIG_IN && strcmp(g->session, session) == 0)
+            return g;
+    return NULL;
+}
+
+struct migration *migration_next(struct migrd *m, struct migration *after, bool finished)
+{
+    struct migration *g = after != NULL ? after->next : m->migrations->active;
+
+    if (after != NULL && after->is_over && !after->timer_open)
+        return g;
+    /* Sessions without an offer are nobody's business, those that have ended are in history. */
+    while (g != NULL && (g->is_query || g->uuid[0] == '\0' || g->is_over))
+        g = g->next;
+    if (g == NULL && finished)
+        return m->migrations->finished;
+    return g;
+}
+
+struct migration *migration_find(struct migrd *m, const char *which)
+{
+    struct domain *d = registry_find(m->registry, which);
+
+    for (struct migration *g = m->migrations->active; g != NULL; g = g->next)
+        if (!g->is_over && (strcmp(g->id, which) == 0 || (d != NULL && d->mig == g)))
+            return g;
+    return NULL;
+}
+
+struct domain *mig_domain(const struct migration *g)
+{
+    struct domain *d = registry_by_uuid(g->m->registry, g->uuid);
+
+    return d != NULL && d->mig == g ? d : NULL;
+}
+
+/* --- states and words ------------------------------------------------------------------------ */
+
+static const char *state_name(const struct migration *g)
+{
+    switch (g->kind) {
+    case MIG_OUT:
+        return mt_source_state_name((enum src_state)g->state);
+    case MIG_IN:
+        return mt_target_state_name((enum tgt_state)g->state);
+    case MIG_SAVE:
+    case MIG_RESTORE:
+        break;
+    }
+    return save_state_name(g);
+}
+
+static bool state_final(const struct migration *g)
+{
+    switch (g->kind) {
+    case MIG_OUT:
+        return mt_source_final((enum src_state)g->state);
+    case MIG_IN:
+        return mt_target_final((enum tgt_state)g->state);
+    case MIG_SAVE:
+    case MIG_RESTORE:
+        break;
+    }
+    return g->is_over;
+}
+
+bool migration_in_doubt(const struct migration *g)
+{
+    if (g->kind == MIG_OUT)
+        return g->state == SRC_DOUBT || g->state == SRC_QUERYING;
+    return g->kind == MIG_IN && g->state == TGT_DOUBT;
+}
+
+const char *migration_domain_state(const struct migration *g)
+{
+    if (migration_in_doubt(g))
+        return "in doubt";
+    switch (g->kind) {
+    case MIG_OUT:
+        return "migrating";
+    case MIG_IN:
+        return "incoming";
+    case MIG_SAVE:
+        return "saving";
+    case MIG_RESTORE:
+        break;
+    }
+    return "restoring";
+}
+
+static const char *direction(const struct migration *g)
+{
+    static const char *const words[] = { "out", "in", "save", "restore" };
+
+    return words[g->kind];
+}
+
+void mig_fail(struct migration *g, enum err_code code, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (g->failure.code != ERR_NONE)
+        return;
+    g->failure.code = code;
+    va_start(ap, fmt);
+    vsnprintf(g->failure.text, sizeof g->failure.text, fmt, ap);
+    va_end(ap);
+}
+
+int migration_outcome(const struct migration *g, struct err *e)
+{
+    bool ok = g->kind == MIG_OUT ? g->state == SRC_DONE
+        : g->kind == MIG_IN      ? g->state == TGT_DONE
+                                 : g->failure.code == ERR_NONE;
+
+    if (ok)
+        return 0;
+    if (g->failure.code == ERR_NONE)
+        return err_set(e, ERR_INTERNAL, "ended in state %s", state_name(g));
+    *e = g->failure;
+    return -1;
+}
+
+void migration_info(const struct migration *g, Migrd__MigrationInfo *out)
+{
+    migrd__migration_info__init(out);
+    out->id = (char *)(uintptr_t)g->id;
+    out->domain = (char *)(uintptr_t)g->name;
+    out->uuid = (char *)(uintptr_t)g->uuid;
+    out->direction = (char *)(uintptr_t)direction(g);
+    out->peer = (char *)(uintptr_t)(g->kind == MIG_SAVE || g->kind == MIG_RESTORE ? g->path
+            : g->owner[0] != '\0'                                                  ? g->owner
+                                                                                   : g->peer);
+    out->state = (char *)(uintptr_t)state_name(g);
+    out->progress = g->progress;
+    out->report = g->report;
+    out->start_wall_ns = g->start_wall_ns;
+    out->end_wall_ns = g->end_wall_ns;
+    out->epoch = g->epoch;
+}
+
+/* --- watchers and events ----------------------------------------------------------------------- */
+
+int migration_watch(struct migration *g, migration_watch_fn *fn, void *arg)
+{
+    for (size_t i = 0; i < MIGRATION_WATCHERS_MAX; i++)
+        if (g->watch[i].fn == NULL) {
+            g->watch[i] = (struct watch){ fn, arg };
+            return 0;
+        }
+    return -1;
+}
+
+void migration_unwatch(struct migrd *m, migration_watch_fn *fn, void *arg)
+{
+    if (m->migrations == NULL)
+        return;
+    for (struct migration *g = m->migrations->active; g != NULL; g = g->next)
+        for (size_t i = 0; i < MIGRATION_WATCHERS_MAX; i++)
+            if (g->watch[i].fn == fn && g->watch[i].arg == arg)
+                g->watch[i].fn = NULL;
+}
+
+void mig_tell_watchers(struct migration *g, bool last)
+{
+    for (size_t i = 0; i < MIGRATION_WATCHERS_MAX; i++) {
+        struct watch w = g->watch[i];
+
+        if (w.fn == NULL)
+            continue;
+        if (last)
+            g->watch[i].fn = NULL;
+        w.fn(w.arg, g, last);
+    }
+}
+
+static void publish(struct migration *g, const char *type)
+{
+    const Migrd__Progress *p = g->progress;
+    char json[700];
+    struct event ev = { .type = type, .uuid = g->uuid, .name = g->name, .migration = g->id,
+        .json = json };
+
+    if (g->uuid[0] == '\0')
+        return;
+    snprintf(json, sizeof json,
+        "{\"direction\":\"%s\",\"peer\":\"%s\",\"state\":\"%s\",\"round\":%u,\"wire_bytes\":%llu,"
+        "\"dirty_rate\":%llu,\"bandwidth\":%llu,\"expected_pause_ms\":%u}",
+        direction(g), g->kind == MIG_OUT || g->kind == MIG_IN ? g->peer : "", state_name(g),
+        p ? p->round : 0, p ? (unsigned long long)p->wire_bytes : 0,
+        p ? (unsigned long long)p->dirty_rate : 0, p ? (unsigned long long)p->bandwidth : 0,
+        p ? p->expected_pause_ms : 0);
+    events_publish(g->m->events, &ev);
+}
+
+void mig_take_progress(struct migration *g, const Migrd__Progress *p)
+{
+    size_t len = migrd__progress__get_packed_size(p);
+    uint8_t *buf = malloc(len + 1);
+    Migrd__Progress *copy = NULL;
+
+    if (buf != NULL) {
+        migrd__progress__pack(p, buf);
+        copy = migrd__progress__unpack(NULL, len, buf);
+    }
+    free(buf);
+    if (copy == NULL)
+        return;
+    if (g->progress != NULL)
+        migrd__progress__free_unpacked(g->progress, NULL);
+    g->progress = copy;
+    if (p->note[0] != '\0')
+        log_info("migration", "%s %s: %s", g->name, direction(g), p->note);
+    publish(g, "migration-progress");
+    mig_tell_watchers(g, false);
+}
+
+void mig_take_report(struct migration *g, const Migrd__Finished *f)
+{
+    size_t len;
+    uint8_t *buf;
+
+    if (f == NULL || g->report != NULL)
+        return;
+    len = migrd__finished__get_packed_size(f);
+    buf = malloc(len + 1);
+    if (buf == NULL)
+        return;
+    migrd__finished__pack(f, buf);
+    g->report = migrd__finished__unpack(NULL, len, buf);
+    free(buf);
+}
+
+/* --- the queue ------------------------------------------------------------------------------------ */
+
+static struct mt_cell look_up(const struct migration *g, int event)
+{
+    return g->kind == MIG_OUT ? mt_source((enum src_state)g->state, (enum src_event)event)
+                              : mt_target((enum tgt_state)g->state, (enum tgt_event)event);
+}
+
+static const char *event_name(const struct migration *g, int event)
+{
+    return g->kind == MIG_OUT ? mt_source_event_name((enum src_event)event)
+                              : mt_target_event_name((enum tgt_event)event);
+}
+
+static void add_asker(struct migration *g, const char *asker)
+{
+    if (asker[0] != '\0' && g->n_askers < ASKERS_MAX)
+        snprintf(g->askers[g->n_askers++], TR_SESSION_LEN, "%s", asker);
+}
+
+static void enter(struct migration *g, struct mt_cell cell, const char *why)
+{
+    const char *before = state_name(g);
+    bool moved = g->state != cell.next;
+
+    g->state = cell.next;
+    if (moved)
+        log_info("migration", "%s %s %s: %s -> %s (%s%s%s)", g->id, g->name[0] ? g->name : "-",
+            direction(g), before, state_name(g), why, cell.op == MT_NONE ? "" : "; ",
+            cell.op == MT_NONE ? "" : mt_op_name((enum mt_op)cell.op));
+    if (moved) {
+        publish(g, "migration-state");
+        mig_tell_watchers(g, false);
+    }
+    if (g->kind == MIG_OUT)
+        src_run(g, (enum mt_op)cell.op);
+    else
+        tgt_run(g, (enum mt_op)cell.op);
+    if (g->kind == MIG_IN)
+        tgt_answer(g);
+}
+
+static bool take_one(struct migration *g)
+{
+    for (unsigned i = 0; i < g->n_queue; i++) {
+        struct mig_event ev = g->queue[i];
+        struct mt_cell cell = look_up(g, ev.event);
+
+        if (cell.op == MT_DEFER)
+            continue;
+        g->n_queue--;
+        memmove(&g->queue[i], &g->queue[i + 1], (g->n_queue - i) * sizeof g->queue[0]);
+        add_asker(g, ev.asker);
+        if (cell.op == MT_BUG)
+            log_error("migration", "%s %s: event %s cannot come in state %s; ignored", g->id,
+                g->name, event_name(g, ev.event), state_name(g));
+        enter(g, cell, event_name(g, ev.event));
+        return true;
+    }
+    return false;
+}
+
+void mig_post_from(struct migration *g, int event, const char *asker)
+{
+    struct mig_event *ev;
+
+    if (g->n_queue == QUEUE_MAX) {
+        log_error("migration", "%s: too many events wait; %s is dropped", g->id,
+            event_name(g, event));
+        return;
+    }
+    ev = &g->queue[g->n_queue++];
+    ev->event = event;
+    snprintf(ev->asker, sizeof ev->asker, "%s", asker);
+    if (g->draining)
+        return;
+    g->draining = true;
+    while (take_one(g))
+        continue;
+    g->draining = false;
+    if (state_final(g) && !g->is_over && g->worker == NULL && g->jobs == 0)
+        mig_close(g);
+    retire_if_free(g);
+}
+
+void mig_post(struct migration *g, int event)
+{
+    mig_post_from(g, event, "");
+}
+
+/* --- the end ----------------------------------------------------------------------------------------- */
+
+static void summary(const struct migration *g)
+{
+    const Migrd__Finished *f = g->report;
+    struct err e = { 0 };
+
+    if (migration_outcome(g, &e) < 0) {
+        log_warn("migration", "%s %s %s: failed (%s): %s", g->id, g->name, direction(g),
+            err_code_name(e.code), e.text);
+        return;
+    }
+    log_info("migration",
+        "%s: %s %s %s: %zu rounds, %.3f s in all, guest stopped for %.1f ms, %.1f MiB on the wire, "
+        "%llu pages sent, %llu zero, %u channels, %s",
+        g->name, direction(g), g->kind == MIG_IN ? "from" : "to",
+        g->kind == MIG_SAVE || g->kind == MIG_RESTORE ? g->path
+            : g->owner[0]                             ? g->owner
+                                                      : g->peer,
+        f ? f->n_rounds : 0, f ? (double)f->total_us / 1e6 : 0, f ? (double)f->pause_us / 1e3 : 0,
+        f ? (double)f->wire_bytes / (1 << 20) : 0, f ? (unsigned long long)f->pages_sent : 0,
+        f ? (unsigned long long)f->pages_zero : 0, f ? f->channels : 0,
+        f && f->cipher[0] ? f->cipher : "-");
+}
+
+static void count(struct migration *g, bool ok)
+{
+    static const char *const names[4][2] = {
+        { "migrd_migrations_out_failed_total", "migrd_migrations_out_ok_total" },
+        { "migrd_migrations_in_failed_total", "migrd_migrations_in_ok_total" },
+        { "migrd_saves_failed_total", "migrd_saves_ok_total" },
+        { "migrd_restores_failed_total", "migrd_restores_ok_total" },
+    };
+
+    ++*events_counter(g->m->events, names[g->kind][ok], "Ended migrations, saves and restores");
+    if (g->report != NULL && (g->kind == MIG_OUT || g->kind == MIG_IN))
+        *events_counter(g->m->events,
+            g->kind == MIG_OUT ? "migrd_migration_sent_bytes_total"
+                               : "migrd_migration_received_bytes_total",
+            "Bytes of relocation streams") += g->report->wire_bytes;
+}
+
+void mig_close(struct migration *g)
+{
+    struct domain *d = mig_domain(g);
+    struct err e;
+    bool ok = migration_outcome(g, &e) == 0;
+
+    if (g->is_over)
+        return;
+    g->is_over = true;
+    g->end_wall_ns = clock_wall_ns();
+    if (g->timer_open)
+        uv_timer_stop(&g->timer);
+    if (g->uuid[0] != '\0') {
+        summary(g);
+        count(g, ok);
+        publish(g, ok ? "migration-done" : "migration-failed");
+    } else if (!g->is_query && g->kind == MIG_IN) {
+        log_info("migration", "a session from %s ended without an offer: %s", g->address,
+            g->failure.text[0] ? g->failure.text : "closed");
+    }
+    if (d != NULL)
+        registry_release(g->m, d);
+    mig_tell_watchers(g, true);
+    retire_if_free(g);
+}
+
+/* --- jobs --------------------------------------------------------------------------------------------- */
+
+struct mig_job *mig_job_new(struct migration *g, enum mt_op op)
+{
+    struct mig_job *mj = calloc(1, sizeof *mj);
+
+    if (mj == NULL)
+        return NULL;
+    mj->g = g;
+    mj->op = op;
+    mj->kind = g->kind;
+    mj->ops = g->m->hv_ops;
+    mj->hv = g->m->hv;
+    mj->journal = g->m->journal;
+    mj->sync = true;
+    mj->epoch = g->epoch;
+    mj->domid = g->domid;
+    snprintf(mj->uuid, sizeof mj->uuid, "%s", g->uuid);
+    return mj;
+}
+
+static void job_finished(struct job *j)
+{
+    struct mig_job *mj = (struct mig_job *)j;
+    struct migration *g = mj->g;
+    bool quiet = mj->quiet;
+    int ok = g->kind == MIG_OUT ? (int)SRC_EV_OP_OK : (int)TGT_EV_OP_OK;
+    int failed = g->kind == MIG_OUT ? (int)SRC_EV_OP_FAILED : (int)TGT_EV_OP_FAILED;
+
+    g->jobs--;
+    if (j->result == 0)
+        err_clear(&j->err);
+    g->op_error = j->err;
+    if (j->result < 0)
+        log_warn("migration", "%s %s: %s failed: %s", g->id, g->name, mt_op_name(mj->op),
+            j->err.text);
+    if (mj->then != NULL)
+        mj->then(mj);
+    if (!quiet)
+        mig_post(g, j->result == 0 ? ok : failed);
+    else if (state_final(g) && !g->is_over && g->worker == NULL && g->jobs == 0)
+        mig_close(g);
+    if (mj->def != NULL)
+        migrd__domain__free_unpacked(mj->def, NULL);
+    free(mj);
+    retire_if_free(g);
+}
+
+void mig_job_run(struct mig_job *mj, void (*work)(struct job *j))
+{
+    mj->job.work = work;
+    mj->job.done = job_finished;
+    mj->g->jobs++;
+    job_run(mj->g->m->loop, &mj->job);
+}
+
+void mig_journal_work(struct job *j)
+{
+    struct mig_job *mj = (struct mig_job *)j;
+
+    j->result = journal_append_all(mj->journal, mj->rec, mj->n_rec, mj->sync, &j->err);
+}
+
+void mig_record(const struct migration *g, enum mt_step step, struct journal_record *r)
+{
+    *r = (struct journal_record){ .kind = g->kind == MIG_OUT ? JK_OUT : JK_IN,
+        .step = step,
+        .port = g->port,
+        .epoch = g->epoch,
+        .flags = g->flags };
+    snprintf(r->migration, sizeof r->migration, "%s", g->id);
+    snprintf(r->uuid, sizeof r->uuid, "%s", g->uuid);
+    snprintf(r->name, sizeof r->name, "%s", g->name);
+    snprintf(r->peer, sizeof r->peer, "%s", g->peer);
+    /* The target's own name is needed to say who owns it; the source's certificate to check a
+     * question. */
+    snprintf(r->cert, sizeof r->cert, "%.*s", (int)sizeof r->cert - 1,
+        g->kind == MIG_OUT ? g->owner : g->cert);
+    snprintf(r->text, sizeof r->text, "%s", g->reason);
+}
+
+void mig_owner_record(
+    const struct migration *g, const char *owner, uint64_t epoch, struct journal_record *r)
+{
+    *r = (struct journal_record){ .kind = JK_DOMAIN, .epoch = epoch, .domid = g->domid };
+    snprintf(r->uuid, sizeof r->uuid, "%s", g->uuid);
+    snprintf(r->name, sizeof r->name, "%s", g->name);
+    snprintf(r->peer, sizeof r->peer, "%s", owner);
+    snprintf(r->migration, sizeof r->migration, "%s", g->id);
+}
+
+void mig_note_step(struct migration *g, enum mt_step step)
+{
+    struct mig_job *mj = mig_job_new(g, MT_NONE);
+
+    if (mj == NULL)
+        return;
+    mig_record(g, step, &mj->rec[0]);
+    mj->n_rec = 1;
+    mj->sync = false;
+    mj->quiet = true;
+    mig_job_run(mj, mig_journal_work);
+}
+
+void mig_worker_tls(const struct migrd *m, Migrd__WorkerTls *out, char path[3][PATHS_LEN])
+{
+    static const char *const names[3] = { "ca.crt", "host.crt", "host.key" };
+    const char *const set[3] = { m->config.tls_ca, m->config.tls_cert, m->config.tls_key };
+
+    migrd__worker_tls__init(out);
+    for (int i = 0; i < 3; i++) {
+        if (set[i][0] != '\0')
+            snprintf(path[i], PATHS_LEN, "%.*s", PATHS_LEN - 1, set[i]);
+        else
+            snprintf(path[i], PATHS_LEN, "%.*s/%s", PATHS_LEN - 16, m->paths.pki, names[i]);
+    }
+    out->ca = path[0];
+    out->cert = path[1];
+    out->key = path[2];
+}
+
+/* --- operators ------------------------------------------------------------------------------------------- */
+
+int migration_cancel(struct migrd *m, struct migration *g, struct err *e)
+{
+    (void)m;
+    if (g->kind == MIG_OUT && look_up(g, SRC_EV_CANCEL).op == MT_REFUSE)
+        return err_set(e, ERR_STATE,
+            "migration of %s is past the point of commit (%s): it cannot be cancelled", g->name,
+            state_name(g));
+    if (g->kind == MIG_IN && look_up(g, TGT_EV_CANCEL).op == MT_REFUSE)
+        return err_set(e, ERR_STATE,
+            "incoming %s is complete (%s): its source decides now", g->name, state_name(g));
+    mig_fail(g, ERR_CANCELLED, "cancelled");
+    g->cancelled = true;
+    if (g->kind == MIG_OUT)
+        mig_post(g, SRC_EV_CANCEL);
+    else if (g->kind == MIG_IN)
+        mig_post(g, TGT_EV_CANCEL);
+    else if (g->worker != NULL)
+        worker_cancel(g->worker, "cancelled");
+    return 0;
+}
+
+int migration_tune(struct migration *g, const Migrd__SetParams *p, struct err *e)
+{
+    Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
+
+    if (g->kind != MIG_OUT || g->worker == NULL)
+        return err_set(e, ERR_STATE, "%s is not being migrated away from this host", g->name);
+    t.body_case = MIGRD__TO_WORKER__BODY_SET_PARAMS;
+    t.set_params = (Migrd__SetParams *)(uintptr_t)p;
+    worker_send(g->worker, &t, -1);
+    return 0;
+}
+
+void migration_guest_ended(struct migrd *m, struct domain *d)
+{
+    struct migration *g = d->mig;
+
+    (void)m;
+    if (g == NULL || g->is_over)
+        return;
+    if (g->kind == MIG_OUT) {
+        if (!mt_source_committed((enum src_state)g->state))
+            mig_fail(g, ERR_STATE, "the guest ended during its migration");
+        mig_post(g, SRC_EV_GUEST_GONE);
+    } else if (g->kind == MIG_IN) {
+        if (g->state != TGT_RUNNING)
+            mig_fail(g, ERR_STATE, "the incoming domain's process ended");
+        mig_post(g, TGT_EV_GUEST_GONE);
+    } else if (g->worker != NULL) {
+        worker_cancel(g->worker, "the guest ended");
+    }
+}
+
+/* --- the daemon's end -------------------------------------------------------------------------------------- */
+
+void migrations_cancel_all(struct migrd *m, const char *reason)
+{
+    for (struct migration *g = m->migrations->active; g != NULL; g = g->next) {
+        if (g->worker == NULL || g->is_over)
+            continue;
+        mig_fail(g, ERR_CANCELLED, "%s", reason);
+        /* A worker past its commit ignores it. */
+        worker_cancel(g->worker, reason);
+    }
+}
+
+unsigned migrations_active(const struct migrd *m)
+{
+    unsigned n = 0;
+
+    for (const struct migration *g = m->migrations->active; g != NULL; g = g->next)
+        n += g->worker != NULL || g->jobs > 0;
+    return n;
+}
+
+void migrations_stop(struct migrd *m)
+{
+    struct migrations *ms = m->migrations;
+
+    if (ms == NULL || ms->stopping)
+        return;
+    ms->stopping = true;
+    query_stop_all(m);
+    for (struct migration *g = ms->active; g != NULL; g = g->next) {
+        if (g->worker != NULL)
+            worker_forget(g->worker);
+        if (g->timer_open)
+            uv_close((uv_handle_t *)&g->timer, NULL);
+        g->timer_open = false;
+    }
+}
+
+void migrations_close(struct migrd *m)
+{
+    struct migrations *ms = m->migrations;
+
+    if (ms == NULL)
+        return;
+    m->migrations = NULL;
+    while (ms->active != NULL) {
+        struct migration *g = ms->active;
+
+        ms->active = g->next;
+        mig_free(g);
+    }
+    while (ms->finished != NULL) {
+        struct migration *g = ms->finished;
+
+        ms->finished = g->next;
+        mig_free(g);
+    }
+    while (ms->ended != NULL) {
+        struct ended_in *e = ms->ended;
+
+        ms->ended = e->next;
+        free(e);
+    }
+    free(ms->open);
+    free(ms);
+}

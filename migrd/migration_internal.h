@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * migration_internal: what migration.c (lists, queue of events, jobs), migration_source.c,
+ * migration_target.c, migration_query.c, migration_recover.c and migration_save.c share.
+ */
+#ifndef MIGRATION_INTERNAL_H
+#define MIGRATION_INTERNAL_H
+
+#include "migrd/job.h"
+#include "migrd/migration.h"
+#include "migrd/worker.h"
+#include "transport/transport.h"
+
+#define QUEUE_MAX 32
+#define ASKERS_MAX 8
+
+enum mig_kind { MIG_OUT, MIG_IN, MIG_SAVE, MIG_RESTORE };
+
+struct mig_event {
+    int event;
+    char asker[TR_SESSION_LEN]; /* QUERY*: the session that asks */
+};
+
+struct watch {
+    migration_watch_fn *fn; /* NULL: free */
+    void *arg;
+};
+
+struct migration {
+    struct migration *next;
+    struct migrd *m;
+    enum mig_kind kind;
+    int state; /* src_state, tgt_state; save and restore: bool ended */
+    char id[HV_UUID_LEN];
+    char session[TR_SESSION_LEN]; /* MIG_IN */
+    char uuid[HV_UUID_LEN], name[HV_NAME_LEN];
+    char peer[256];  /* MIG_OUT: as asked for; MIG_IN: the source's name */
+    char owner[256]; /* MIG_OUT: the target's own name */
+    char address[64], peer_name[256], cert[128]; /* MIG_IN */
+    char path[512];  /* save, restore */
+    unsigned port, flags;
+    uint64_t epoch;  /* the target's: the source's own is one less, after a reclaim one more */
+    int domid;       /* MIG_IN, MIG_RESTORE */
+    Migrd__PrecopyParams params;
+    Migrd__Domain *def;
+    Migrd__Offer *offer;
+    struct worker *worker;
+    bool is_query;   /* MIG_IN: a session that only asks */
+    bool is_over;    /* in the finished list, or about to be */
+    bool draining, cancelled;
+    bool prepared;  /* MIG_OUT: the target may hold a complete copy */
+    bool reclaimed; /* MIG_OUT: taken back after COMMITTED */
+    struct mig_event queue[QUEUE_MAX];
+    unsigned n_queue, jobs;
+    char askers[ASKERS_MAX][TR_SESSION_LEN];
+    unsigned n_askers;
+    uv_timer_t timer; /* back-off of questions */
+    bool timer_open;
+    unsigned tries;
+    Migrd__Progress *progress;
+    Migrd__Finished *report;
+    struct err failure; /* why it failed; first reason stands */
+    struct err op_error;
+    char reason[200];   /* operator's */
+    struct watch watch[MIGRATION_WATCHERS_MAX];
+    uint64_t start_wall_ns, end_wall_ns;
+};
+
+/* An incoming migration that has ended: what to answer when its source asks. */
+struct ended_in {
+    struct ended_in *next;
+    char id[HV_UUID_LEN], uuid[HV_UUID_LEN], cert[128];
+    Migrd__Outcome outcome;
+    uint64_t epoch;
+};
+
+/* A domain of ours that a target may still hold: it is told that we took it back. */
+struct teller;
+
+struct migrations {
+    struct migration *active, *finished;
+    struct ended_in *ended; /* newest first */
+    struct teller *tellers;
+    struct journal_record *open; /* unfinished ones, from the journal */
+    size_t n_open, cap_open;
+    bool stopping;
+};
+
+/* --- migration.c --------------------------------------------------------------------------- */
+
+struct migration *mig_new(struct migrd *m, enum mig_kind kind);
+struct migration *mig_by_session(struct migrd *m, const char *session);
+/* Feeds an event to the migration's table; operations follow at once or later. */
+void mig_post(struct migration *g, int event);
+void mig_post_from(struct migration *g, int event, const char *asker);
+/* Keeps the first reason. */
+void mig_fail(struct migration *g, enum err_code code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void mig_tell_watchers(struct migration *g, bool last);
+/* The migration has ended: history, counters, summary, watchers. It is freed later, once no
+ * worker and no job holds it. */
+void mig_close(struct migration *g);
+void mig_take_progress(struct migration *g, const Migrd__Progress *p);
+void mig_take_report(struct migration *g, const Migrd__Finished *f);
+struct domain *mig_domain(const struct migration *g);
+void mig_worker_tls(const struct migrd *m, Migrd__WorkerTls *out, char path[3][PATHS_LEN]);
+
+/* Jobs: an operation with a result, in the pool; posts OP_OK or OP_FAILED. */
+struct mig_job {
+    struct job job; /* first */
+    struct migration *g;
+    enum mt_op op;
+    enum mig_kind kind;
+    const struct hv_ops *ops;
+    struct hv *hv;
+    struct journal *journal;
+    struct journal_record rec[JOURNAL_BATCH_MAX];
+    size_t n_rec;
+    bool sync, leave_paused;
+    char uuid[HV_UUID_LEN];
+    uint64_t epoch;
+    int domid;
+    Migrd__Domain *def;
+    struct hv_caps caps;
+    void (*then)(struct mig_job *mj); /* in the loop, before the event; NULL none */
+    bool quiet; /* posts no event */
+};
+struct mig_job *mig_job_new(struct migration *g, enum mt_op op);
+void mig_job_run(struct mig_job *mj, void (*work)(struct job *j));
+void mig_journal_work(struct job *j);
+/* Record of that step with the migration's identity. */
+void mig_record(const struct migration *g, enum mt_step step, struct journal_record *r);
+void mig_owner_record(
+    const struct migration *g, const char *owner, uint64_t epoch, struct journal_record *r);
+/* Writes a step that only helps a restart; no event follows. */
+void mig_note_step(struct migration *g, enum mt_step step);
+
+/* --- sides ------------------------------------------------------------------------------------ */
+
+void src_run(struct migration *g, enum mt_op op);
+void tgt_run(struct migration *g, enum mt_op op);
+void src_destroy_copy(struct migration *g);
+/* Answers those who asked, if the state allows an answer. */
+void tgt_answer(struct migration *g);
+int tgt_check_offer(struct migration *g, struct err *e);
+int tgt_check_host(const struct migration *g, const struct hv_caps *caps, struct err *e);
+
+/* --- questions ---------------------------------------------------------------------------------- */
+
+/* Source: asks the target; posts an SRC_EV_ANS_ event. */
+void query_start(struct migration *g);
+/* Source: tells the target, in the background and with patience, that it must not run it. */
+void query_tell_abort(struct migrd *m, const struct migration *g);
+void query_stop_all(struct migrd *m);
+/* Target: a session asks. */
+void query_seen(struct migration *session, const Migrd__QuerySeen *q);
+void query_reply(struct migration *session, Migrd__Outcome outcome, uint64_t epoch,
+    const char *text);
+void query_remember(struct migrd *m, const struct migration *g, Migrd__Outcome outcome);
+
+void save_message(struct migration *g, const Migrd__FromWorker *fw);
+const char *save_state_name(const struct migration *g);
+
+#endif

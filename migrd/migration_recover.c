@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * After a restart of migrd (or of the host): the journal's last step of each migration and
+ * the copy that is found in the hypervisor decide what to do; mt_source_restart and
+ * mt_target_restart are the tables. Workers of before see their socket closed and
+ * give up, unless they are past their commit; in no case do they act without us.
+ *
+ *   out: STARTED, PREPARED   guest goes on here at e; the target is told
+ *        COMMITTED           guest stays paused; the target is asked
+ *        DONE                our copy goes
+ *        RECLAIMED           guest goes on here at e+2
+ *   in:  PREPARED            incomplete: discarded
+ *        READY               complete: held until the source says go or abort
+ *        RUNNING             runs, or is made to
+ *        DISCARDED           what is left of it goes
+ *
+ * An operator's word (migration_resolve) enters here too: it is what replaces a proof.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "migrd/define/define.h"
+#include "migrd/migration_internal.h"
+#include "migrd/registry_internal.h"
+
+/* --- reading -------------------------------------------------------------------------------- */
+
+static void keep_open(struct migrd *m, const struct journal_record *r)
+{
+    struct migrations *ms = m->migrations;
+
+    if (ms->n_open == ms->cap_open) {
+        size_t cap = ms->cap_open ? ms->cap_open * 2 : 16;
+        struct journal_record *p = realloc(ms->open, cap * sizeof *p);
+
+        if (p == NULL) {
+            log_error("migration", "out of memory: %s is not recovered", r->migration);
+            return;
+        }
+        ms->open = p;
+        ms->cap_open = cap;
+    }
+    ms->open[ms->n_open++] = *r;
+}
+
+static void remember(struct migrd *m, const struct journal_record *r, Migrd__Outcome outcome)
+{
+    struct migration shadow;
+
+    memset(&shadow, 0, sizeof shadow);
+    memcpy(shadow.id, r->migration, sizeof shadow.id);
+    memcpy(shadow.uuid, r->uuid, sizeof shadow.uuid);
+    memcpy(shadow.cert, r->cert, sizeof shadow.cert);
+    shadow.epoch = r->epoch;
+    query_remember(m, &shadow, outcome);
+}
+
+static void read_out(struct migrd *m, const struct journal_record *r)
+{
+    if (r->step == STEP_DONE)
+        registry_note_record(
+            m, r->uuid, r->cert[0] != '\0' ? r->cert : r->peer, r->epoch, 0, false);
+    if (r->step == STEP_RECLAIMED)
+        registry_note_record(m, r->uuid, ".", r->epoch + 1, 0, false);
+    if (r->step != STEP_ABORTED && r->step != STEP_CLOSED)
+        keep_open(m, r);
+}
+
+static void read_in(struct migrd *m, const struct journal_record *r)
+{
+    if (r->step == STEP_RUNNING)
+        registry_note_record(m, r->uuid, ".", r->epoch, 0, false);
+    if (r->step == STEP_DISCARDED)
+        remember(m, r, MIGRD__OUTCOME__OUTCOME_DISCARDED);
+    else if (r->step == STEP_CLOSED)
+        remember(m, r, MIGRD__OUTCOME__OUTCOME_RUNNING);
+    if (r->step != STEP_CLOSED)
+        keep_open(m, r);
+}
+
+static void read_record(void *arg, const struct journal_record *r)
+{
+    struct migrd *m = arg;
+
+    switch (r->kind) {
+    case JK_DOMAIN:
+        registry_note_record(m, r->uuid, r->peer, r->epoch, r->domid, false);
+        break;
+    case JK_OUT:
+        read_out(m, r);
+        break;
+    case JK_IN:
+        read_in(m, r);
+        break;
+    case JK_DOUBT:
+        registry_note_record(m, r->uuid, "", 0, 0, true);
+        break;
+    case JK_NOTE:
+    case JK_MAX:
+        break;
+    }
+}
+
+int migrations_read_journal(struct migrd *m, struct err *e)
+{
+    m->migrations = calloc(1, sizeof *m->migrations);
+    if (m->migrations == NULL)
+        return err_set(e, ERR_MEMORY, "migrations: out of memory");
+    journal_replay(m->journal, read_record, m);
+    return 0;
+}
+
+/* --- taking up ------------------------------------------------------------------------------------ */
+
+static enum mt_copy copy_of(const struct domain *d, uint64_t epoch)
+{
+    if (d == NULL || !d->live || d->info.epoch > epoch)
+        return COPY_ABSENT; /* a later life of the domain is none of this migration's business */
+    return d->info.state == HV_RUNNING || d->info.state == HV_BLOCKED ? COPY_RUNS : COPY_HELD;
+}
+
+static struct migration *rebuild(struct migrd *m, const struct journal_record *r, struct domain *d)
+{
+    struct migration *g = mig_new(m, r->kind == JK_OUT ? MIG_OUT : MIG_IN);
+
+    if (g == NULL)
+        return NULL;
+    memcpy(g->id, r->migration, sizeof g->id);
+    memcpy(g->uuid, r->uuid, sizeof g->uuid);
+    memcpy(g->name, r->name, sizeof g->name);
+    memcpy(g->peer, r->peer, sizeof g->peer);
+    if (r->kind == JK_OUT)
+        memcpy(g->owner, r->cert, sizeof r->cert);
+    else
+        memcpy(g->cert, r->cert, sizeof g->cert);
+    g->port = r->port;
+    g->flags = r->flags;
+    g->epoch = r->epoch;
+    g->domid = d->live ? d->info.domid : 0;
+    g->def = d->live_def != NULL ? define_copy(d->live_def) : NULL;
+    g->start_wall_ns = r->wall_ns;
+    g->prepared = r->kind == JK_OUT && r->step != STEP_STARTED;
+    return g;
+}
+
+static void take_up(struct migrd *m, const struct journal_record *r)
+{
+    struct domain *d = registry_by_uuid(m->registry, r->uuid);
+    /* The newest epoch that this migration can have given to a copy here. */
+    enum mt_copy copy = copy_of(d, r->kind == JK_OUT ? r->epoch + 1 : r->epoch);
+    struct mt_cell cell = r->kind == JK_OUT ? mt_source_restart(r->step, copy)
+                                            : mt_target_restart(r->step, copy);
+    struct migration *g;
+    struct err e;
+
+    log_info("migration", "%s %s: journal says %s, the copy here %s: %s", r->migration, r->name,
+        mt_step_name(r->step),
+        copy == COPY_ABSENT ? "is gone" : copy == COPY_RUNS ? "runs" : "is held",
+        mt_op_name((enum mt_op)cell.op));
+    if (cell.op == MT_BUG)
+        return;
+    if (cell.op == MT_CLOSE && r->kind == JK_IN && r->step == STEP_DISCARDED)
+        return;
+    if (d == NULL)
+        d = registry_add(m, r->uuid, r->name, &e);
+    if (d == NULL || d->mig != NULL || (g = rebuild(m, r, d)) == NULL) {
+        log_error("migration", "%s %s cannot be taken up", r->migration, r->name);
+        return;
+    }
+    d->mig = g;
+    g->state = cell.next;
+    if (g->kind == MIG_OUT)
+        mig_fail(g, ERR_PEER, "migrd was restarted in the middle of it");
+    if (cell.op == MT_J_RECLAIMED || r->step == STEP_RECLAIMED)
+        g->reclaimed = true;
+    if (g->kind == MIG_OUT)
+        src_run(g, (enum mt_op)cell.op);
+    else
+        tgt_run(g, (enum mt_op)cell.op);
+    if (cell.op == MT_CLOSE && g->jobs == 0)
+        mig_close(g);
+}
+
+int migrations_open(struct migrd *m, struct err *e)
+{
+    struct migrations *ms = m->migrations;
+
+    (void)e;
+    for (size_t i = 0; i < ms->n_open; i++)
+        take_up(m, &ms->open[i]);
+    free(ms->open);
+    ms->open = NULL;
+    ms->n_open = ms->cap_open = 0;
+    return 0;
+}
+
+/* --- the operator's word ------------------------------------------------------------------------------ */
+
+static const char risk_run[] =
+    "If the other host runs this domain too, two copies will write to the same disks and destroy them. "
+    "Make sure that it is off there (power the host off if you cannot reach it), then repeat with --force.";
+static const char risk_discard[] =
+    "If no other host runs this domain, its memory is lost: it can only be booted anew. "
+    "Look at the other host first, then repeat with --force.";
+
+struct owner_job {
+    struct job job; /* first */
+    struct migrd *m;
+    struct journal_record rec;
+};
+
+static void owner_work(struct job *j)
+{
+    struct owner_job *o = (struct owner_job *)j;
+
+    j->result = journal_append(o->m->journal, &o->rec, true, &j->err);
+}
+
+static void owner_done(struct job *j)
+{
+    struct owner_job *o = (struct owner_job *)j;
+    struct domain *d = registry_by_uuid(o->m->registry, o->rec.uuid);
+
+    if (j->result < 0)
+        log_error("migration", "%s: the operator's decision is not durable: %s", o->rec.name,
+            j->err.text);
+    else if (d != NULL)
+        registry_set_owner(o->m, d, o->m->host_name, o->rec.epoch);
+    free(o);
+}
+
+/* No migration is under way: the domain was given away, or the journal was damaged. */
+static int take_ownership(struct migrd *m, struct domain *d, const char *reason, struct err *e)
+{
+    struct owner_job *o = calloc(1, sizeof *o);
+
+    if (o == NULL)
+        return err_set(e, ERR_MEMORY, "out of memory");
+    o->job.work = owner_work;
+    o->job.done = owner_done;
+    o->m = m;
+    o->rec = (struct journal_record){ .kind = JK_DOMAIN, .epoch = d->epoch + 1, .flags = JF_FORCED };
+    memcpy(o->rec.uuid, d->uuid, sizeof o->rec.uuid);
+    memcpy(o->rec.name, d->name, sizeof o->rec.name);
+    strcpy(o->rec.peer, ".");
+    snprintf(o->rec.text, sizeof o->rec.text, "operator: %.300s", reason);
+    job_run(m->loop, &o->job);
+    return 0;
+}
+
+static int resolve_migration(
+    struct migration *g, const Migrd__Resolve *rq, char *text, size_t len, struct err *e)
+{
+    int event;
+
+    if (!migration_in_doubt(g))
+        return err_set(e, ERR_STATE,
+            "the migration of %s is under way, not in doubt; migctl cancel stops it", g->name);
+    if (g->kind == MIG_OUT)
+        event = rq->run_here ? (int)SRC_EV_RESOLVE_RUN : (int)SRC_EV_RESOLVE_DISCARD;
+    else
+        event = rq->run_here ? (int)TGT_EV_RESOLVE_RUN : (int)TGT_EV_RESOLVE_DISCARD;
+    g->flags |= JF_FORCED;
+    snprintf(g->reason, sizeof g->reason, "operator: %.160s", rq->reason);
+    log_warn("migration", "%s: %s: an operator decides without proof: %s (%s)", g->id, g->name,
+        rq->run_here ? "run it here" : "discard it here", rq->reason);
+    mig_post(g, event);
+    snprintf(text, len, "%s: %s", g->name,
+        rq->run_here ? "it will run here" : "the copy here will be discarded");
+    return 0;
+}
+
+int migration_resolve(struct migrd *m, const char *domain, const Migrd__Resolve *rq, char *text,
+    size_t len, struct err *e)
+{
+    struct domain *d = registry_find(m->registry, domain);
+    struct migration *g = migration_find(m, domain);
+
+    if (d == NULL && g == NULL)
+        return err_set(e, ERR_NOT_FOUND, "no domain %.64s here", domain);
+    if (rq->run_here == rq->discard)
+        return err_set(e, ERR_INVALID, "either run it here or discard it here");
+    if (rq->reason[0] == '\0')
+        return err_set(e, ERR_INVALID, "a reason is needed: it is kept in the journal");
+    if (!rq->force)
+        return err_set(e, ERR_REFUSED, "%s: there is no proof. %s",
+            d != NULL ? d->name : g->name, rq->run_here ? risk_run : risk_discard);
+    if (g != NULL)
+        return resolve_migration(g, rq, text, len, e);
+    if (!d->doubt && registry_owned(m, d))
+        return err_set(e, ERR_STATE, "domain %s is not in doubt: this host owns it", d->name);
+    if (!rq->run_here)
+        return err_set(e, ERR_STATE,
+            "domain %s does not run here; migctl has nothing to discard (xm delete removes its "
+            "definition)", d->name);
+    snprintf(text, len, "%s: this host owns it again; start it when you like", d->name);
+    return take_ownership(m, d, rq->reason, e);
+}

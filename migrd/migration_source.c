@@ -1,0 +1,471 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * The source side: operations of the source table, messages of the source worker, and the
+ * request that starts it all. Epochs: the guest runs here under epoch - 1, the target is
+ * to run it under epoch, and should we take it back it runs under epoch + 1.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "migrd/define/define.h"
+#include "migrd/migration_internal.h"
+
+/* 1, 2, 5, 10, then every 30 s. */
+static const unsigned backoff_s[] = { 1, 2, 5, 10, 30 };
+
+/* --- worker ---------------------------------------------------------------------------------- */
+
+static void step_answer(struct migration *g, bool ok)
+{
+    Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
+    Migrd__StepOk s = MIGRD__STEP_OK__INIT;
+
+    if (g->worker == NULL)
+        return;
+    s.ok = ok;
+    s.code = (char *)(uintptr_t)(ok ? "" : err_code_name(g->op_error.code));
+    s.text = ok ? (char *)(uintptr_t) "" : g->op_error.text;
+    if (!ok)
+        mig_fail(g, g->op_error.code, "%s", g->op_error.text);
+    t.body_case = MIGRD__TO_WORKER__BODY_STEP;
+    t.step = &s;
+    worker_send(g->worker, &t, -1);
+}
+
+static void on_message(void *arg, const Migrd__FromWorker *fw)
+{
+    struct migration *g = arg;
+
+    switch (fw->body_case) {
+    case MIGRD__FROM_WORKER__BODY_ACCEPTED:
+        snprintf(g->owner, sizeof g->owner, "%s", fw->accepted->target_host);
+        mig_post(g, SRC_EV_ACCEPTED);
+        break;
+    case MIGRD__FROM_WORKER__BODY_WANT_PAUSE:
+        mig_post(g, SRC_EV_WANT_PAUSE);
+        break;
+    case MIGRD__FROM_WORKER__BODY_WANT_COMMIT:
+        mig_post(g, SRC_EV_WANT_COMMIT);
+        break;
+    case MIGRD__FROM_WORKER__BODY_PROGRESS:
+        mig_take_progress(g, fw->progress);
+        break;
+    case MIGRD__FROM_WORKER__BODY_OFFER:
+    case MIGRD__FROM_WORKER__BODY_QUERY:
+    case MIGRD__FROM_WORKER__BODY_WANT_READY:
+    case MIGRD__FROM_WORKER__BODY_GO_RECEIVED:
+    case MIGRD__FROM_WORKER__BODY_FINISHED:
+    case MIGRD__FROM_WORKER__BODY__NOT_SET:
+    default:
+        log_error("migration", "%s: the source worker sends a message of kind %d", g->id,
+            (int)fw->body_case);
+        worker_kill(g->worker);
+        break;
+    }
+}
+
+static void on_ended(void *arg, const Migrd__Finished *fin, const char *how)
+{
+    struct migration *g = arg;
+
+    g->worker = NULL;
+    mig_take_report(g, fin);
+    if (fin == NULL) {
+        mig_fail(g, ERR_INTERNAL, "%s", how);
+    } else if (!fin->ok) {
+        enum err_code code = ERR_INTERNAL;
+
+        for (int c = 1; c < ERR_CODE_MAX; c++)
+            if (strcmp(err_code_name((enum err_code)c), fin->code) == 0)
+                code = (enum err_code)c;
+        mig_fail(g, code, "%s", fin->text);
+    }
+    if (fin != NULL && fin->ok)
+        mig_post(g, SRC_EV_END_OK);
+    else if (fin != NULL && fin->guest_resumed)
+        mig_post(g, SRC_EV_END_RESUMED);
+    else
+        mig_post(g, SRC_EV_END_FAILED);
+}
+
+static void spawn(struct migration *g)
+{
+    static const struct worker_calls calls = { on_message, on_ended };
+    struct migrd *m = g->m;
+    Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
+    Migrd__SourceStart s = MIGRD__SOURCE_START__INIT;
+    Migrd__WorkerTls tls;
+    char path[3][PATHS_LEN];
+    struct err e;
+
+    if (worker_start(m, 0, &calls, g, &g->worker, &e) < 0) {
+        mig_fail(g, e.code, "%s", e.text);
+        mig_post(g, SRC_EV_END_FAILED);
+        return;
+    }
+    s.migration = g->id;
+    s.hypervisor = (char *)(uintptr_t)m->hv_ops->name;
+    s.run_dir = m->paths.xvm;
+    s.log_dir = m->paths.log;
+    s.domain = g->def;
+    s.epoch = g->epoch - 1;
+    s.host = g->peer;
+    s.port = g->port;
+    s.own_name = m->host_name;
+    s.params = &g->params;
+    if ((g->flags & JF_TLS) != 0) {
+        mig_worker_tls(m, &tls, path);
+        s.tls = &tls;
+    }
+    t.body_case = MIGRD__TO_WORKER__BODY_SOURCE;
+    t.source = &s;
+    worker_send(g->worker, &t, -1);
+}
+
+/* --- hypervisor jobs ---------------------------------------------------------------------------- */
+
+static void resume_work(struct job *j)
+{
+    struct mig_job *mj = (struct mig_job *)j;
+    struct hv_info info;
+
+    j->result = mj->ops->info(mj->hv, mj->uuid, &info, &j->err);
+    if (j->result < 0 || mj->leave_paused || info.state != HV_PAUSED)
+        return;
+    j->result = mj->ops->resume(mj->hv, mj->uuid, mj->epoch, &j->err);
+}
+
+static void destroy_work(struct job *j)
+{
+    struct mig_job *mj = (struct mig_job *)j;
+
+    j->result = mj->ops->destroy(mj->hv, mj->uuid, mj->epoch, &j->err);
+    if (j->result < 0 && j->err.code == ERR_NOT_FOUND)
+        j->result = 0;
+}
+
+/* Before a question with go: our copy must stand still. */
+static void hold_work(struct job *j)
+{
+    struct mig_job *mj = (struct mig_job *)j;
+    struct hv_info info;
+
+    if (mj->ops->info(mj->hv, mj->uuid, &info, &j->err) < 0) {
+        j->result = j->err.code == ERR_NOT_FOUND ? 0 : -1;
+        return;
+    }
+    j->result = 0;
+    if (info.state == HV_RUNNING || info.state == HV_BLOCKED)
+        j->result = mj->ops->pause(mj->hv, mj->uuid, mj->epoch, &j->err);
+}
+
+static void held(struct mig_job *mj)
+{
+    if (mj->job.result == 0)
+        query_start(mj->g);
+    else
+        mig_post(mj->g, SRC_EV_ANS_NONE);
+}
+
+static void reclaimed(struct mig_job *mj)
+{
+    struct migration *g = mj->g;
+    struct domain *d = mig_domain(g);
+
+    if (mj->job.result == 0 && d != NULL)
+        registry_set_owner(g->m, d, g->m->host_name, g->epoch + 1);
+    g->reclaimed = mj->job.result == 0;
+    if (g->reclaimed)
+        mig_fail(g, ERR_PEER, "the target never ran it: the guest goes on here");
+}
+
+static void given_away(struct mig_job *mj)
+{
+    struct migration *g = mj->g;
+    struct domain *d = mig_domain(g);
+
+    if (d != NULL)
+        registry_set_owner(g->m, d, g->owner[0] ? g->owner : g->peer, g->epoch);
+}
+
+/* --- journal ---------------------------------------------------------------------------------------- */
+
+static void journal(struct migration *g, enum mt_step step)
+{
+    enum mt_op op = step == STEP_STARTED ? MT_J_STARTED
+        : step == STEP_PREPARED         ? MT_J_PREPARED
+        : step == STEP_COMMITTED        ? MT_J_COMMITTED
+        : step == STEP_DONE             ? MT_J_DONE
+        : step == STEP_RECLAIMED        ? MT_J_RECLAIMED
+                                        : MT_J_ABORTED;
+    struct mig_job *mj = mig_job_new(g, op);
+
+    if (mj == NULL) {
+        err_set(&g->op_error, ERR_MEMORY, "out of memory for a journal record");
+        mig_post(g, SRC_EV_OP_FAILED);
+        return;
+    }
+    mig_record(g, step, &mj->rec[mj->n_rec++]);
+    if (step == STEP_DONE) {
+        mig_owner_record(g, g->owner[0] ? g->owner : g->peer, g->epoch, &mj->rec[mj->n_rec++]);
+        mj->then = given_away;
+    }
+    if (step == STEP_RECLAIMED) {
+        mig_owner_record(g, ".", g->epoch + 1, &mj->rec[mj->n_rec++]);
+        mj->then = reclaimed;
+    }
+    mig_job_run(mj, mig_journal_work);
+}
+
+static void hv_job(struct migration *g, enum mt_op op)
+{
+    struct mig_job *mj = mig_job_new(g, op);
+
+    if (mj == NULL) {
+        err_set(&g->op_error, ERR_MEMORY, "out of memory");
+        mig_post(g, op == MT_QUERY ? SRC_EV_ANS_NONE : SRC_EV_OP_FAILED);
+        return;
+    }
+    mj->leave_paused = (g->flags & JF_WAS_PAUSED) != 0;
+    mj->epoch = op == MT_RESUME_NEW ? g->epoch + 1 : g->epoch - 1;
+    if (op == MT_QUERY) {
+        mj->quiet = true;
+        mj->then = held;
+        mig_job_run(mj, hold_work);
+    } else {
+        mig_job_run(mj, op == MT_DESTROY ? destroy_work : resume_work);
+    }
+}
+
+/* --- operations ---------------------------------------------------------------------------------------- */
+
+static void timer_due(uv_timer_t *t)
+{
+    mig_post(t->data, SRC_EV_TIMER);
+}
+
+static void arm(struct migration *g)
+{
+    const unsigned n = sizeof backoff_s / sizeof backoff_s[0];
+    unsigned wait = backoff_s[g->tries < n ? g->tries : n - 1];
+
+    g->tries++;
+    log_warn("migration", "%s: %s does not answer: %s stays paused here, in doubt; next question in "
+        "%u s (migctl resolve decides without it)", g->id, g->peer, g->name, wait);
+    uv_timer_start(&g->timer, timer_due, wait * 1000, 0);
+}
+
+static void close_out(struct migration *g)
+{
+    struct domain *d = mig_domain(g);
+
+    if (g->state == SRC_DONE && g->op_error.code == ERR_NONE) {
+        if (d != NULL)
+            registry_gone(g->m, d);
+        mig_note_step(g, STEP_CLOSED);
+    } else if (g->state == SRC_DONE) {
+        log_error("migration", "%s: our copy of %s could not be destroyed: %s; it stays paused and "
+            "must not run: xm destroy %s", g->id, g->name, g->op_error.text, g->name);
+    } else if (g->op_error.code == ERR_NONE && g->reclaimed) {
+        mig_note_step(g, STEP_ABORTED); /* a restart need not resume it again */
+    }
+    if (g->state == SRC_FAILED && g->prepared)
+        query_tell_abort(g->m, g);
+    if (g->state == SRC_DONE && d != NULL && (g->flags & JF_CHANGE_HOME) != 0 && d->def != NULL)
+        log_info("migration", "%s: its home is %s now; its definition here may be undefined", g->name,
+            g->owner);
+}
+
+void src_run(struct migration *g, enum mt_op op)
+{
+    switch (op) {
+    case MT_SPAWN:
+        spawn(g);
+        break;
+    case MT_STEP_YES:
+        if (FAULT("migrd-source-before-step-ok"))
+            break;
+        step_answer(g, true);
+        break;
+    case MT_STEP_NO:
+        step_answer(g, false);
+        break;
+    case MT_CANCEL:
+        if (g->worker != NULL)
+            worker_cancel(g->worker, g->failure.text);
+        break;
+    case MT_KILL:
+    case MT_VIOLATION:
+        log_error("migration", "%s: the source worker breaks the order of steps", g->id);
+        if (g->worker != NULL)
+            worker_kill(g->worker);
+        break;
+    case MT_ARM:
+        arm(g);
+        break;
+    case MT_QUERY:
+        hv_job(g, MT_QUERY);
+        break;
+    case MT_CLOSE:
+        close_out(g);
+        break;
+    case MT_J_STARTED:
+        journal(g, STEP_STARTED);
+        break;
+    case MT_J_PREPARED:
+        g->prepared = true;
+        journal(g, STEP_PREPARED);
+        break;
+    case MT_J_COMMITTED:
+        journal(g, STEP_COMMITTED);
+        break;
+    case MT_J_DONE:
+        journal(g, STEP_DONE);
+        break;
+    case MT_J_ABORTED:
+        journal(g, STEP_ABORTED);
+        break;
+    case MT_J_RECLAIMED:
+        g->prepared = true;
+        journal(g, STEP_RECLAIMED);
+        break;
+    case MT_RESUME:
+    case MT_RESUME_NEW:
+    case MT_DESTROY:
+        hv_job(g, op);
+        break;
+    case MT_UNSET:
+    case MT_NONE:
+    case MT_DEFER:
+    case MT_REFUSE:
+    case MT_BUG:
+    case MT_ANSWER:
+    case MT_VERDICT_YES:
+    case MT_VERDICT_NO:
+    case MT_J_READY:
+    case MT_J_RUNNING:
+    case MT_J_DISCARDED:
+    case MT_CHECK:
+    case MT_START:
+    case MT_OP_MAX:
+        break;
+    }
+}
+
+/* --- the request -------------------------------------------------------------------------------------------- */
+
+static unsigned outgoing(const struct migrd *m)
+{
+    unsigned n = 0;
+
+    for (const struct migration *g = m->migrations->active; g != NULL; g = g->next)
+        n += g->kind == MIG_OUT && !g->is_over && !migration_in_doubt(g);
+    return n;
+}
+
+static int check_request(
+    const struct migrd *m, const struct domain *d, const Migrd__Migrate *rq, struct err *e)
+{
+    if (d->mig != NULL)
+        return err_set(e, ERR_STATE, "domain %s is busy: migration in progress", d->name);
+    if (d->busy != NULL)
+        return err_set(e, ERR_STATE, "domain %s is busy: %s", d->name, d->busy);
+    if (!d->live || (d->info.state != HV_RUNNING && d->info.state != HV_BLOCKED &&
+                        d->info.state != HV_PAUSED))
+        return err_set(e, ERR_STATE, "domain %s is %s: only a running or paused one can be migrated",
+            d->name, registry_state(d));
+    if (!registry_owned(m, d) || d->live_def == NULL)
+        return err_set(e, ERR_STATE, "domain %s belongs to host %s", d->name, d->owner);
+    if (rq->host[0] == '\0' || strlen(rq->host) >= 256)
+        return err_set(e, ERR_INVALID, "to which host?");
+    if (rq->port > 65535)
+        return err_set(e, ERR_INVALID, "port %u is not between 1 and 65535", rq->port);
+    if (outgoing(m) >= m->config.max_outgoing)
+        return err_set(e, ERR_RESOURCE,
+            "%u migrations leave this host already (migration-max-outgoing); wait for one to end",
+            m->config.max_outgoing);
+    return 0;
+}
+
+static void take_params(struct migration *g, const Migrd__Migrate *rq)
+{
+    const struct config *c = &g->m->config;
+    Migrd__PrecopyParams *p = &g->params;
+
+    if (rq->params != NULL) {
+        const Migrd__PrecopyParams *q = rq->params;
+
+        p->pause_budget_ms = q->pause_budget_ms;
+        p->bandwidth = q->bandwidth;
+        p->channels = q->channels;
+        p->time_limit_s = q->time_limit_s;
+        p->throttle_max = q->throttle_max;
+        p->verify = q->verify;
+        p->live = q->live;
+        p->stay_paused = q->stay_paused;
+        p->change_home = q->change_home;
+        p->dead_peer_ms = q->dead_peer_ms;
+        p->max_rounds = q->max_rounds;
+    }
+    p->pause_budget_ms = p->pause_budget_ms ? p->pause_budget_ms : c->pause_budget_ms;
+    p->bandwidth = p->bandwidth ? p->bandwidth : c->bandwidth;
+    p->channels = p->channels ? p->channels : c->channels;
+    p->time_limit_s = p->time_limit_s ? p->time_limit_s : c->time_limit_s;
+    p->throttle_max = p->throttle_max ? p->throttle_max : c->throttle_max;
+    p->dead_peer_ms = p->dead_peer_ms ? p->dead_peer_ms : c->dead_peer_ms;
+    p->max_rounds = p->max_rounds ? p->max_rounds : c->max_rounds;
+    if (!rq->params_set_verify && !p->verify)
+        p->verify = c->verify;
+}
+
+static unsigned flags_of(const struct migrd *m, const struct domain *d, const Migrd__Migrate *rq)
+{
+    unsigned flags = d->info.state == HV_PAUSED ? JF_WAS_PAUSED : 0;
+    bool tls = m->config.relocation_tls;
+
+    if (rq->no_tls || strcmp(rq->tls, "no") == 0)
+        tls = false;
+    else if (strcmp(rq->tls, "yes") == 0)
+        tls = true;
+    if (rq->params != NULL && rq->params->stay_paused)
+        flags |= JF_STAY_PAUSED;
+    if (rq->params != NULL && rq->params->change_home)
+        flags |= JF_CHANGE_HOME;
+    return flags | (tls ? JF_TLS : 0);
+}
+
+int migration_start(struct migrd *m, struct domain *d, const Migrd__Migrate *rq,
+    struct migration **out, struct err *e)
+{
+    struct migration *g;
+
+    if (check_request(m, d, rq, e) < 0)
+        return -1;
+    g = mig_new(m, MIG_OUT);
+    if (g == NULL)
+        return err_set(e, ERR_MEMORY, "domain %s: out of memory", d->name);
+    g->def = define_copy(d->live_def);
+    g->state = SRC_STARTING;
+    snprintf(g->uuid, sizeof g->uuid, "%s", d->uuid);
+    snprintf(g->name, sizeof g->name, "%s", d->name);
+    snprintf(g->peer, sizeof g->peer, "%s", rq->host);
+    g->port = rq->port != 0 ? rq->port : m->config.relocation_port;
+    g->epoch = d->epoch + 1;
+    g->flags = flags_of(m, d, rq);
+    take_params(g, rq);
+    /* A paused guest stays so on the target: nobody asked for it to run. */
+    if ((g->flags & JF_WAS_PAUSED) != 0)
+        g->params.stay_paused = true;
+    if (g->def != NULL && d->info.memory_kib > 0)
+        g->def->memory_kib = d->info.memory_kib;
+    d->mig = g;
+    log_info("migration", "%s: %s to %s port %u, epoch %llu, %s", g->id, g->name, g->peer, g->port,
+        (unsigned long long)g->epoch, (g->flags & JF_TLS) ? "TLS" : "plain TCP");
+    *out = g;
+    src_run(g, MT_J_STARTED);
+    return 0;
+}

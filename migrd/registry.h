@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * registry: the domains of this host: those defined here (state/domains/UUID.xml, kept
+ * across everything) and those that exist in the hypervisor (found again at start).
+ * All calls in the loop's thread; what blocks goes through the pool, one operation per
+ * domain at a time. While a migration holds a domain (`mig` set) only the migration acts
+ * on it. A `struct domain` lives until it is neither defined nor running nor held; keep
+ * uuids across callbacks, not pointers.
+ */
+#ifndef REGISTRY_H
+#define REGISTRY_H
+
+#include "migrd/migrd.h"
+
+#define REGISTRY_POLL_MS 2000
+/* A domain that ends this often in this time is not restarted any more. */
+#define RESTART_LIMIT 3
+#define RESTART_WINDOW_S 60
+#define REGISTRY_DOMAINS_MAX 4096
+
+struct migration;
+
+struct domain {
+    struct domain *next;
+    char uuid[HV_UUID_LEN];
+    char name[HV_NAME_LEN];
+    Migrd__Domain *def;       /* persistent definition, NULL: transient */
+    Migrd__Domain *live_def;  /* what it was started with, NULL: does not exist here */
+    bool live;                /* exists in the hypervisor */
+    struct hv_info info;      /* last known, valid while live */
+    char owner[256];          /* host that may run it */
+    uint64_t epoch;
+    bool doubt;               /* the journal does not say whether it may run here */
+    uint64_t start_wall_ns;
+    uint64_t changed;         /* registry's counter at the last change of `live` */
+    const char *busy;         /* operation in the pool: "start"; NULL none */
+    struct migration *mig;    /* hand-over or save under way, not owned */
+    enum hv_event_type ended; /* end that waits for its policy; HV_EV_MAX none */
+    uint64_t restarts[RESTART_LIMIT]; /* clock_ns of the last ones */
+    struct waiter *waiters;   /* shutdown --wait */
+};
+
+enum registry_op {
+    REG_START,
+    REG_PAUSE,
+    REG_UNPAUSE,
+    REG_SHUTDOWN,
+    REG_REBOOT,
+    REG_DESTROY,
+    REG_RESTART, /* destroy and start anew */
+    REG_SET_MEMORY,
+    REG_OP_MAX
+};
+
+struct registry_args {
+    bool paused;         /* REG_START */
+    uint64_t memory_kib; /* REG_SET_MEMORY */
+};
+
+/* Called once, in the loop. e->code ERR_NONE: done. */
+typedef void registry_done(void *arg, const char *uuid, const struct err *e);
+
+/* Makes m->registry, empty: the journal's owners are noted before registry_open. */
+int registry_make(struct migrd *m, struct err *e);
+/* Loads definitions and finds running domains; blocks (before the loop runs). */
+int registry_open(struct migrd *m, struct err *e);
+/* Starts polling and events. */
+int registry_start(struct migrd *m, struct err *e);
+void registry_stop(struct migrd *m);
+void registry_close(struct migrd *m);
+
+/* By name, uuid or id; NULL: none. */
+struct domain *registry_find(struct registry *r, const char *which);
+struct domain *registry_by_uuid(struct registry *r, const char *uuid);
+struct domain *registry_first(struct registry *r);
+
+/* "running", "shut off", "migrating", "in doubt", ... */
+const char *registry_state(const struct domain *d);
+/* What runs, else what is defined; NULL never. */
+const Migrd__Domain *registry_definition(const struct domain *d);
+bool registry_owned(const struct migrd *m, const struct domain *d);
+
+/* Adds a definition, or replaces that of the same uuid, durably. Takes *def. ERR_EXISTS if name or
+ * uuid is taken. `done` may be NULL. */
+int registry_define(struct migrd *m, Migrd__Domain **def, registry_done *done, void *arg,
+    struct err *e);
+/* Makes a transient domain and starts it. Takes *def. */
+int registry_create(struct migrd *m, Migrd__Domain **def, bool paused, registry_done *done,
+    void *arg, struct err *e);
+int registry_undefine(struct migrd *m, struct domain *d, registry_done *done, void *arg,
+    struct err *e);
+/* -1: refused at once, `done` is not called. */
+int registry_act(struct migrd *m, struct domain *d, enum registry_op op,
+    const struct registry_args *args, registry_done *done, void *arg, struct err *e);
+const char *registry_op_name(enum registry_op op);
+
+/* `done` when the domain does not exist here any more, or after wait_ms (ERR_TIMEOUT). */
+int registry_wait_gone(struct migrd *m, struct domain *d, uint64_t wait_ms, registry_done *done,
+    void *arg, struct err *e);
+
+/* --- for migrations -------------------------------------------------------------------- */
+
+/* ERR_EXISTS if another domain has the name or this one exists here; makes or takes the entry, held
+ * by `mig`. */
+struct domain *registry_incoming(struct migrd *m, const Migrd__Domain *def, struct migration *mig,
+    struct err *e);
+/* From now on its memory counts as promised. */
+int registry_reserve(struct domain *d, const Migrd__Domain *def, struct err *e);
+/* The incoming domain exists now under that id. */
+void registry_incoming_started(struct migrd *m, struct domain *d, const Migrd__Domain *def,
+    uint64_t epoch, int domid);
+/* Owner and epoch as the journal has them now. */
+void registry_set_owner(struct migrd *m, struct domain *d, const char *owner, uint64_t epoch);
+/* It exists no longer in the hypervisor. */
+void registry_gone(struct migrd *m, struct domain *d);
+/* Ends the hold; runs a policy that waited; may free d. */
+void registry_release(struct migrd *m, struct domain *d);
+/* Reads the domain's figures again soon. */
+void registry_refresh(struct migrd *m);
+int registry_next_domid(struct migrd *m);
+/* Largest number given so far and owners, from the journal. */
+void registry_note_record(struct migrd *m, const char *uuid, const char *owner, uint64_t epoch,
+    int domid, bool doubt);
+/* memory_kib of all that exists here, and what incoming ones will still fill. */
+void registry_memory(struct registry *r, uint64_t *committed_kib, uint64_t *incoming_kib);
+/* ERR_MEMORY unless that much more fits beside the reserve. `free_kib`, `total_kib`: the host's. */
+int registry_fits(const struct migrd *m, uint64_t free_kib, uint64_t total_kib, uint64_t need_kib,
+    struct err *e);
+
+/* Publishes "domain-..." and logs. */
+void registry_publish(struct migrd *m, const struct domain *d, const char *type,
+    const char *detail);
+
+#endif

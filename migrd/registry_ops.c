@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * Operations on one domain, in the pool, one at a time per domain. A start is a change of
+ * epoch: the record (owner, epoch) is durable before the hypervisor is asked. Nothing
+ * here acts on a domain that a migration holds.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "migrd/define/define.h"
+#include "migrd/events.h"
+#include "migrd/job.h"
+#include "migrd/journal.h"
+#include "migrd/registry_internal.h"
+
+struct op_job {
+    struct job job; /* first */
+    struct migrd *m;
+    const struct hv_ops *ops;
+    struct hv *hv;
+    struct journal *journal;
+    enum registry_op op;
+    char uuid[HV_UUID_LEN];
+    char name[HV_NAME_LEN];
+    uint64_t epoch;       /* the domain's */
+    uint64_t start_epoch; /* of a new boot */
+    int domid;
+    bool paused, persistent;
+    uint64_t memory_kib;
+    Migrd__Domain *def;
+    bool gone; /* result of a restart: destroyed, but not started */
+    registry_done *done;
+    void *arg;
+};
+
+static const char *const op_names[REG_OP_MAX] = { [REG_START] = "start",
+    [REG_PAUSE] = "pause",
+    [REG_UNPAUSE] = "unpause",
+    [REG_SHUTDOWN] = "shutdown",
+    [REG_REBOOT] = "reboot",
+    [REG_DESTROY] = "destroy",
+    [REG_RESTART] = "restart",
+    [REG_SET_MEMORY] = "set-memory" };
+
+const char *registry_op_name(enum registry_op op)
+{
+    return op_names[op];
+}
+
+/* --- in the pool ------------------------------------------------------------------------- */
+
+static int boot(struct op_job *o, struct err *e)
+{
+    const struct hv_start how = { .epoch = o->start_epoch, .domid = o->domid, .paused = o->paused };
+    struct journal_record r = { .kind = JK_DOMAIN, .epoch = o->start_epoch, .domid = o->domid };
+
+    snprintf(r.uuid, sizeof r.uuid, "%s", o->uuid);
+    snprintf(r.name, sizeof r.name, "%s", o->name);
+    strcpy(r.peer, ".");
+    strcpy(r.text, "start");
+    if (journal_append(o->journal, &r, true, e) < 0)
+        return -1;
+    return o->ops->start(o->hv, o->def, &how, e);
+}
+
+static int destroy(struct op_job *o, struct err *e)
+{
+    if (o->ops->destroy(o->hv, o->uuid, o->epoch, e) == 0)
+        return 0;
+    return e->code == ERR_NOT_FOUND ? 0 : -1;
+}
+
+static int act(struct op_job *o, struct err *e)
+{
+    switch (o->op) {
+    case REG_START:
+        return boot(o, e);
+    case REG_PAUSE:
+        return o->ops->pause(o->hv, o->uuid, o->epoch, e);
+    case REG_UNPAUSE:
+        return o->ops->resume(o->hv, o->uuid, o->epoch, e);
+    case REG_SHUTDOWN:
+        return o->ops->shutdown(o->hv, o->uuid, false, e);
+    case REG_REBOOT:
+        return o->ops->shutdown(o->hv, o->uuid, true, e);
+    case REG_DESTROY:
+        return destroy(o, e);
+    case REG_RESTART:
+        if (destroy(o, e) < 0)
+            return -1;
+        o->gone = true;
+        return boot(o, e);
+    case REG_SET_MEMORY:
+        return o->ops->set_memory(o->hv, o->uuid, o->memory_kib, e);
+    case REG_OP_MAX:
+        break;
+    }
+    return err_set(e, ERR_INTERNAL, "unknown operation %d", (int)o->op);
+}
+
+static void op_work(struct job *j)
+{
+    struct op_job *o = (struct op_job *)j;
+
+    j->result = act(o, &j->err);
+    if (j->result == 0)
+        err_clear(&j->err);
+}
+
+/* --- back in the loop ---------------------------------------------------------------------- */
+
+static void started(struct migrd *m, struct domain *d, struct op_job *o)
+{
+    registry_set_live(m, d, true);
+    if (d->live_def != NULL)
+        migrd__domain__free_unpacked(d->live_def, NULL);
+    d->live_def = o->def;
+    o->def = NULL;
+    d->info = (struct hv_info){ .domid = o->domid,
+        .state = o->paused ? HV_PAUSED : HV_RUNNING,
+        .epoch = o->start_epoch,
+        .memory_kib = d->live_def->memory_kib,
+        .max_memory_kib = d->live_def->max_memory_kib,
+        .vcpus = d->live_def->vcpus,
+        .pid = -1 };
+    d->start_wall_ns = clock_wall_ns();
+    d->ended = HV_EV_MAX;
+    registry_set_owner(m, d, m->host_name, o->start_epoch);
+    registry_publish(m, d, "domain-started", "");
+}
+
+static void apply(struct migrd *m, struct domain *d, struct op_job *o)
+{
+    switch (o->op) {
+    case REG_START:
+    case REG_RESTART:
+        started(m, d, o);
+        break;
+    case REG_DESTROY:
+        registry_gone(m, d);
+        registry_publish(m, d, "domain-destroyed", "");
+        break;
+    case REG_PAUSE:
+        d->info.state = HV_PAUSED;
+        registry_publish(m, d, "domain-paused", "");
+        break;
+    case REG_UNPAUSE:
+        d->info.state = HV_RUNNING;
+        registry_publish(m, d, "domain-unpaused", "");
+        break;
+    case REG_SHUTDOWN:
+    case REG_REBOOT:
+        registry_publish(m, d, o->op == REG_REBOOT ? "domain-reboot-asked" : "domain-shutdown-asked",
+            "");
+        break;
+    case REG_SET_MEMORY:
+        d->info.memory_kib = o->memory_kib;
+        break;
+    case REG_OP_MAX:
+        break;
+    }
+}
+
+static void op_finish(struct job *j)
+{
+    struct op_job *o = (struct op_job *)j;
+    struct migrd *m = o->m;
+    struct domain *d = registry_by_uuid(m->registry, o->uuid);
+
+    if (d != NULL) { /* busy keeps it, but be sure */
+        d->busy = NULL;
+        if (j->result == 0) {
+            apply(m, d, o);
+        } else {
+            log_error("domain", "%s: %s failed: %s", d->name, op_names[o->op], j->err.text);
+            if (o->gone || (o->op == REG_START && d->live))
+                registry_gone(m, d);
+            if (o->op == REG_START && !d->live)
+                registry_set_live(m, d, false); /* drops live_def of a failed start */
+        }
+        registry_refresh(m);
+    }
+    if (o->done != NULL)
+        o->done(o->arg, o->uuid, &j->err);
+    d = registry_by_uuid(m->registry, o->uuid);
+    if (d != NULL && d->ended != HV_EV_MAX && d->busy == NULL)
+        registry_policy(m, d);
+    else if (d != NULL)
+        registry_drop_unused(m, d);
+    if (o->def != NULL)
+        migrd__domain__free_unpacked(o->def, NULL);
+    free(o);
+}
+
+/* --- may it be done? -------------------------------------------------------------------------- */
+
+static int check_may_run(const struct migrd *m, const struct domain *d, struct err *e)
+{
+    if (d->doubt)
+        return err_set(e, ERR_STATE,
+            "domain %s: the journal was damaged where it spoke of it, so it is not known whether "
+            "it runs on another host; look there, then: migctl resolve %s --run-here --force "
+            "--reason ...", d->name, d->name);
+    if (!registry_owned(m, d))
+        return err_set(e, ERR_STATE,
+            "domain %s was given to host %s (epoch %llu); start it there, or, if it ended there: "
+            "migctl resolve %s --run-here --force --reason ...",
+            d->name, d->owner, (unsigned long long)d->epoch, d->name);
+    return 0;
+}
+
+static int check_start(struct migrd *m, struct domain *d, struct err *e)
+{
+    const Migrd__Domain *def = registry_definition(d);
+
+    if (d->live)
+        return err_set(e, ERR_STATE, "domain %s is %s already", d->name, registry_state(d));
+    if (check_may_run(m, d, e) < 0)
+        return -1;
+    /* One that is being created is among the committed ones already. */
+    return registry_fits(m, m->caps.memory_free_kib, m->caps.memory_total_kib,
+        d->live_def != NULL ? 0 : def->memory_kib, e);
+}
+
+static int check(struct migrd *m, struct domain *d, enum registry_op op,
+    const struct registry_args *args, struct err *e)
+{
+    if (d->mig != NULL)
+        return err_set(e, ERR_STATE, "domain %s is busy: migration in progress", d->name);
+    if (d->busy != NULL)
+        return err_set(e, ERR_STATE, "domain %s is busy: %s", d->name, d->busy);
+    if (op == REG_START)
+        return check_start(m, d, e);
+    if (!d->live)
+        return err_set(e, ERR_STATE, "domain %s does not run here: it is %s%s%s", d->name,
+            registry_state(d), registry_owned(m, d) ? "" : ", given to host ",
+            registry_owned(m, d) ? "" : d->owner);
+    if (op == REG_UNPAUSE && check_may_run(m, d, e) < 0)
+        return -1;
+    if (op == REG_SET_MEMORY && (args == NULL || args->memory_kib < 1024))
+        return err_set(e, ERR_INVALID, "domain %s: memory must be at least 1 MiB", d->name);
+    if (op == REG_SET_MEMORY && args->memory_kib > d->info.max_memory_kib)
+        return err_set(e, ERR_INVALID, "domain %s: at most %llu MiB (maxmem)", d->name,
+            (unsigned long long)d->info.max_memory_kib / 1024);
+    return 0;
+}
+
+/* A restarted domain boots as defined now; a transient one as it was made. */
+static Migrd__Domain *boot_definition(const struct domain *d, enum registry_op op)
+{
+    if (op != REG_START && op != REG_RESTART)
+        return NULL;
+    if (d->def != NULL && (op == REG_RESTART || d->live_def == NULL))
+        return define_copy(d->def);
+    return d->live_def != NULL ? define_copy(d->live_def) : NULL;
+}
+
+int registry_act(struct migrd *m, struct domain *d, enum registry_op op,
+    const struct registry_args *args, registry_done *done, void *arg, struct err *e)
+{
+    struct op_job *o;
+
+    if (check(m, d, op, args, e) < 0)
+        return -1;
+    o = calloc(1, sizeof *o);
+    if (o == NULL)
+        return err_set(e, ERR_MEMORY, "domain %s: out of memory", d->name);
+    o->def = boot_definition(d, op);
+    if ((op == REG_START || op == REG_RESTART) && o->def == NULL) {
+        free(o);
+        return err_set(e, ERR_STATE, "domain %s: its definition is not known", d->name);
+    }
+    o->job.work = op_work;
+    o->job.done = op_finish;
+    o->m = m;
+    o->ops = m->hv_ops;
+    o->hv = m->hv;
+    o->journal = m->journal;
+    o->op = op;
+    snprintf(o->uuid, sizeof o->uuid, "%s", d->uuid);
+    snprintf(o->name, sizeof o->name, "%s", d->name);
+    o->epoch = d->live && d->info.epoch > d->epoch ? d->info.epoch : d->epoch;
+    if (op == REG_START || op == REG_RESTART) {
+        o->start_epoch = o->epoch + 1;
+        o->domid = registry_next_domid(m);
+    }
+    o->paused = args != NULL && args->paused;
+    o->memory_kib = args != NULL ? args->memory_kib : 0;
+    o->done = done;
+    o->arg = arg;
+    d->busy = op_names[op];
+    job_run(m->loop, &o->job);
+    return 0;
+}

@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * What the hypervisor tells: events at once, everything else every REGISTRY_POLL_MS.
+ * An end (power-off, reset, crash) runs the domain's policy, once nobody holds the
+ * domain. Restarts are limited: RESTART_LIMIT in RESTART_WINDOW_S, then the domain is
+ * destroyed and stays off, for a guest that dies at boot would else burn the host.
+ *
+ * A poll's answer may be older than an operation that ended meanwhile: an answer changes
+ * `live` only for domains that have not changed since it was asked for.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "migrd/events.h"
+#include "migrd/job.h"
+#include "migrd/migration.h"
+#include "migrd/registry_internal.h"
+
+/* --- waiting for the end ------------------------------------------------------------------- */
+
+int registry_wait_gone(struct migrd *m, struct domain *d, uint64_t wait_ms, registry_done *done,
+    void *arg, struct err *e)
+{
+    struct waiter *w = calloc(1, sizeof *w);
+
+    (void)m;
+    if (w == NULL)
+        return err_set(e, ERR_MEMORY, "domain %s: out of memory", d->name);
+    *w = (struct waiter){ d->waiters, clock_ns() + wait_ms * NS_PER_MS, done, arg };
+    d->waiters = w;
+    return 0;
+}
+
+void registry_expire_waiters(struct migrd *m, struct domain *d, uint64_t now)
+{
+    struct waiter **p = &d->waiters;
+    struct waiter *due = NULL;
+    char uuid[HV_UUID_LEN];
+    bool gone = !d->live;
+    struct err e = { 0 };
+
+    (void)m;
+    while (*p != NULL) {
+        struct waiter *w = *p;
+
+        if (!gone && now < w->deadline_ns) {
+            p = &w->next;
+            continue;
+        }
+        *p = w->next;
+        w->next = due;
+        due = w;
+    }
+    if (due != NULL && !gone)
+        err_set(&e, ERR_TIMEOUT, "domain %s is still here; it may ignore the request", d->name);
+    memcpy(uuid, d->uuid, sizeof uuid);
+    while (due != NULL) {
+        struct waiter *w = due;
+
+        due = w->next;
+        w->done(w->arg, uuid, &e);
+        free(w);
+    }
+}
+
+/* --- policies -------------------------------------------------------------------------------- */
+
+static bool too_many_restarts(struct domain *d)
+{
+    uint64_t now = clock_ns(), oldest = d->restarts[0];
+
+    memmove(d->restarts, d->restarts + 1, sizeof d->restarts - sizeof d->restarts[0]);
+    d->restarts[RESTART_LIMIT - 1] = now;
+    return oldest != 0 && now - oldest < RESTART_WINDOW_S * NS_PER_S;
+}
+
+static Migrd__OnEvent policy_of(const struct domain *d, enum hv_event_type end)
+{
+    const Migrd__Domain *def = registry_definition(d);
+    Migrd__OnEvent p;
+
+    if (end == HV_EV_SHUTDOWN)
+        p = def->on_poweroff;
+    else if (end == HV_EV_REBOOT)
+        p = def->on_reboot;
+    else
+        p = def->on_crash;
+    if (p != MIGRD__ON_EVENT__ON_DEFAULT)
+        return p;
+    return end == HV_EV_SHUTDOWN ? MIGRD__ON_EVENT__ON_DESTROY : MIGRD__ON_EVENT__ON_RESTART;
+}
+
+void registry_policy(struct migrd *m, struct domain *d)
+{
+    enum hv_event_type end = d->ended;
+    enum registry_op op = REG_DESTROY;
+    Migrd__OnEvent policy;
+    struct err e;
+
+    if (end == HV_EV_MAX || d->mig != NULL || d->busy != NULL)
+        return;
+    d->ended = HV_EV_MAX;
+    if (!d->live)
+        return;
+    policy = policy_of(d, end);
+    if (policy == MIGRD__ON_EVENT__ON_PRESERVE) {
+        log_info("domain", "%s: %s: kept for a look", d->name, hv_event_name(end));
+        return;
+    }
+    if (policy == MIGRD__ON_EVENT__ON_RESTART) {
+        op = REG_RESTART;
+        if (too_many_restarts(d)) {
+            op = REG_DESTROY;
+            log_error("domain", "%s: restarted %d times in %d s: it stays off", d->name,
+                RESTART_LIMIT, RESTART_WINDOW_S);
+        }
+    }
+    if (registry_act(m, d, op, NULL, NULL, NULL, &e) < 0)
+        log_error("domain", "%s: %s after %s: %s", d->name, registry_op_name(op),
+            hv_event_name(end), e.text);
+}
+
+static const char *event_type(enum hv_event_type t)
+{
+    static const char *const types[HV_EV_MAX] = { "domain-started", "domain-paused",
+        "domain-unpaused", "domain-shutdown", "domain-reboot", "domain-crashed", "domain-gone" };
+
+    return types[t];
+}
+
+static void ended(struct migrd *m, struct domain *d, enum hv_event_type type, const char *detail)
+{
+    if (d->ended != HV_EV_MAX || !d->live)
+        return;
+    d->info.state = type == HV_EV_CRASHED ? HV_CRASHED : HV_SHUTDOWN;
+    d->ended = type;
+    registry_publish(m, d, event_type(type), detail);
+    if (type == HV_EV_CRASHED)
+        ++*events_counter(m->events, "migrd_domain_crashes_total", "Guests that crashed");
+    if (d->mig != NULL)
+        migration_guest_ended(m, d);
+    registry_policy(m, d);
+}
+
+static void gone(struct migrd *m, struct domain *d, const char *detail)
+{
+    if (!d->live || d->busy != NULL)
+        return; /* the operation's own result tells */
+    registry_gone(m, d);
+    registry_publish(m, d, "domain-gone", detail);
+    if (d->mig != NULL)
+        migration_guest_ended(m, d);
+    else
+        registry_drop_unused(m, d);
+}
+
+static void on_hv_event(struct migrd *m, const struct hv_event *ev)
+{
+    struct domain *d = registry_by_uuid(m->registry, ev->uuid);
+
+    if (d == NULL)
+        return;
+    switch (ev->type) {
+    case HV_EV_SHUTDOWN:
+    case HV_EV_REBOOT:
+    case HV_EV_CRASHED:
+        ended(m, d, ev->type, ev->detail);
+        break;
+    case HV_EV_GONE:
+        gone(m, d, ev->detail);
+        break;
+    case HV_EV_PAUSED:
+        if (d->live && d->busy == NULL)
+            d->info.state = HV_PAUSED;
+        break;
+    case HV_EV_RESUMED:
+        if (d->live && d->busy == NULL)
+            d->info.state = HV_RUNNING;
+        break;
+    case HV_EV_STARTED:
+    case HV_EV_MAX:
+        break;
+    }
+}
+
+static void events_ready(uv_poll_t *h, int status, int events)
+{
+    struct migrd *m = h->data;
+    struct hv_event ev;
+    struct err e;
+    int r = 0;
+
+    (void)events;
+    if (status < 0)
+        return;
+    for (int i = 0; i < 256 && (r = m->hv_ops->next_event(m->hv, &ev, &e)) == 1; i++)
+        on_hv_event(m, &ev);
+    if (r < 0) {
+        log_error("registry", "events of %s stop: %s; the poll goes on", m->hv_ops->name, e.text);
+        uv_poll_stop(h);
+    }
+}
+
+/* --- poll -------------------------------------------------------------------------------------- */
+
+struct poll_job {
+    struct job job; /* first */
+    struct migrd *m;
+    const struct hv_ops *ops;
+    struct hv *hv;
+    uint64_t asked; /* registry's changes when it was asked */
+    struct hv_info *list;
+    size_t n;
+    struct hv_caps caps;
+    bool caps_ok;
+};
+
+static void poll_work(struct job *j)
+{
+    struct poll_job *p = (struct poll_job *)j;
+    struct err e;
+
+    j->result = p->ops->enumerate(p->hv, &p->list, &p->n, &j->err);
+    p->caps_ok = p->ops->capabilities(p->hv, &p->caps, &e) == 0;
+}
+
+static const struct hv_info *find_info(const struct poll_job *p, const char *uuid)
+{
+    for (size_t i = 0; i < p->n; i++)
+        if (strcmp(p->list[i].uuid, uuid) == 0)
+            return &p->list[i];
+    return NULL;
+}
+
+static void take_info(struct migrd *m, struct domain *d, const struct hv_info *info)
+{
+    enum hv_state before = d->info.state;
+
+    d->info = *info;
+    if (info->state == before || d->ended != HV_EV_MAX)
+        return;
+    /* An event that was missed, for example while migrd did not run. */
+    if (info->state == HV_CRASHED)
+        ended(m, d, HV_EV_CRASHED, "found crashed");
+    else if (info->state == HV_SHUTDOWN)
+        ended(m, d, HV_EV_SHUTDOWN, "found powered off");
+}
+
+/* A domain that nobody registered: an operator's own doing, or a start that timed out. */
+static void adopt(struct migrd *m, const struct hv_info *info)
+{
+    struct err e;
+    struct domain *d = registry_add(m, info->uuid, info->name, &e);
+
+    if (d == NULL)
+        return;
+    registry_set_live(m, d, true);
+    d->info = *info;
+    registry_publish(m, d, "domain-found", "");
+}
+
+static void poll_finish(struct job *j)
+{
+    struct poll_job *p = (struct poll_job *)j;
+    struct migrd *m = p->m;
+    struct registry *r = m->registry;
+
+    r->polling = false;
+    if (p->caps_ok) {
+        m->caps.memory_free_kib = p->caps.memory_free_kib;
+        m->caps.memory_total_kib = p->caps.memory_total_kib;
+    }
+    if (j->result < 0 && r->poll_failures++ == 0)
+        log_error("registry", "hypervisor %s does not list its domains: %s", p->ops->name,
+            j->err.text);
+    if (j->result == 0)
+        r->poll_failures = 0;
+    for (struct domain *d = r->domains, *next; j->result == 0 && d != NULL; d = next) {
+        const struct hv_info *info = find_info(p, d->uuid);
+
+        next = d->next;
+        registry_expire_waiters(m, d, clock_ns());
+        if (d->busy != NULL || d->changed > p->asked)
+            continue;
+        if (info != NULL && d->live)
+            take_info(m, d, info);
+        else if (info == NULL && d->live)
+            gone(m, d, "found gone");
+        else if (info == NULL)
+            registry_drop_unused(m, d);
+    }
+    for (size_t i = 0; j->result == 0 && i < p->n; i++)
+        if (registry_by_uuid(r, p->list[i].uuid) == NULL && r->changes == p->asked)
+            adopt(m, &p->list[i]);
+    free(p->list);
+    free(p);
+    if (r->poll_again)
+        registry_refresh(m);
+}
+
+void registry_refresh(struct migrd *m)
+{
+    struct registry *r = m->registry;
+    struct poll_job *p;
+
+    if (r == NULL || r->stopping)
+        return;
+    if (r->polling) {
+        r->poll_again = true;
+        return;
+    }
+    r->poll_again = false;
+    p = calloc(1, sizeof *p);
+    if (p == NULL)
+        return;
+    p->job.work = poll_work;
+    p->job.done = poll_finish;
+    p->m = m;
+    p->ops = m->hv_ops;
+    p->hv = m->hv;
+    p->asked = r->changes;
+    r->polling = true;
+    job_run(m->loop, &p->job);
+}
+
+static void poll_due(uv_timer_t *t)
+{
+    registry_refresh(t->data);
+}
+
+int registry_start(struct migrd *m, struct err *e)
+{
+    struct registry *r = m->registry;
+    int fd = m->hv_ops->event_fd(m->hv), rc;
+
+    uv_timer_init(m->loop, &r->poll_timer);
+    r->poll_timer.data = m;
+    r->timer_open = true;
+    uv_timer_start(&r->poll_timer, poll_due, REGISTRY_POLL_MS, REGISTRY_POLL_MS);
+    /* Ends that happened while no migrd was there. */
+    for (struct domain *d = r->domains, *next; d != NULL; d = next) {
+        next = d->next;
+        if (d->live && d->mig == NULL && d->info.state == HV_CRASHED)
+            ended(m, d, HV_EV_CRASHED, "found crashed");
+        else if (d->live && d->mig == NULL && d->info.state == HV_SHUTDOWN)
+            ended(m, d, HV_EV_SHUTDOWN, "found powered off");
+    }
+    if (fd < 0)
+        return 0;
+    rc = uv_poll_init(m->loop, &r->event_poll, fd);
+    if (rc < 0)
+        return err_set(e, ERR_SYSTEM, "events of the hypervisor: %s", uv_strerror(rc));
+    r->event_poll.data = m;
+    r->events_open = true;
+    uv_poll_start(&r->event_poll, UV_READABLE, events_ready);
+    return 0;
+}
+
+void registry_stop(struct migrd *m)
+{
+    struct registry *r = m->registry;
+
+    if (r == NULL || r->stopping)
+        return;
+    r->stopping = true;
+    if (r->timer_open)
+        uv_close((uv_handle_t *)&r->poll_timer, NULL);
+    if (r->events_open)
+        uv_close((uv_handle_t *)&r->event_poll, NULL);
+}
