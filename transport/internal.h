@@ -90,8 +90,8 @@ extern uint64_t tls_rekey_after;
 
 /* Text and code for what SSL_get_error and the error queue say. */
 int tls_error(struct tr_conn *c, int ssl_error, int sys_errno, struct err *e);
-/* Called by the verify callback: fills c->refusal. */
-void tls_note_refusal(struct tr_conn *c, X509 *cert, int depth, int verify_error);
+/* Called by the verify callback: fills c->refusal. `cert` is at fault, `leaf` is the peer's own. */
+void tls_note_refusal(struct tr_conn *c, X509 *cert, X509 *leaf, int verify_error);
 /* The last entry of OpenSSL's error queue as text. */
 const char *tls_queue_text(char *out, size_t size);
 

@@ -22,72 +22,135 @@
 
 /* --- names ------------------------------------------------------------------------------ */
 
-/* A lookup in a thread of libc's, which a dead name server cannot make endless for us. */
+/*
+ * A lookup in a thread of its own, which a dead name server cannot make endless for us. The thread
+ * and the one that waits hold a reference each; the last one frees.
+ */
 struct lookup {
     char host[TR_NAME_LEN], port[8];
-    struct addrinfo hints;
-    struct gaicb request;
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    /* the lock protects: */
+    int refs;
+    bool done;
+    int why; /* of getaddrinfo */
+    struct addrinfo *found;
 };
 
-static int lookup_error(const char *host, int why, struct err *e)
+static void lookup_put(struct lookup *l)
 {
-    return err_set(e, ERR_NOT_FOUND, "host %s: %s; check the name or give an address", host,
-        why == EAI_SYSTEM ? strerror(errno) : gai_strerror(why));
+    bool last;
+
+    pthread_mutex_lock(&l->lock);
+    last = --l->refs == 0;
+    pthread_mutex_unlock(&l->lock);
+    if (!last)
+        return;
+    if (l->found != NULL)
+        freeaddrinfo(l->found);
+    pthread_mutex_destroy(&l->lock);
+    pthread_cond_destroy(&l->ended);
+    free(l);
 }
 
-static int wait_lookup(struct lookup *l, uint64_t deadline_ns)
+static int look_up(const struct lookup *l, int flags, struct addrinfo **found)
 {
-    const struct gaicb *const list[] = { &l->request };
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | flags };
 
-    for (;;) {
-        uint64_t now = clock_ns(), left = now < deadline_ns ? deadline_ns - now : 0;
-        struct timespec ts = { (time_t)(left / NS_PER_S), (long)(left % NS_PER_S) };
-        int r = gai_error(&l->request);
+    *found = NULL;
+    return getaddrinfo(l->host, l->port, &hints, found);
+}
 
-        if (r != EAI_INPROGRESS)
-            return r;
-        if (left == 0)
-            return EAI_INPROGRESS;
-        gai_suspend(list, 1, &ts);
-    }
+static void *lookup_main(void *arg)
+{
+    struct lookup *l = arg;
+    struct addrinfo *found;
+    int why = look_up(l, 0, &found);
+
+    pthread_mutex_lock(&l->lock);
+    l->why = why;
+    l->found = found;
+    l->done = true;
+    pthread_cond_signal(&l->ended);
+    pthread_mutex_unlock(&l->lock);
+    lookup_put(l);
+    return NULL;
+}
+
+static struct lookup *lookup_new(const char *host, unsigned port)
+{
+    struct lookup *l = calloc(1, sizeof *l);
+    pthread_condattr_t attr;
+
+    if (l == NULL)
+        return NULL;
+    snprintf(l->host, sizeof l->host, "%s", host[0] == '[' ? host + 1 : host);
+    l->host[strcspn(l->host, "]")] = '\0';
+    snprintf(l->port, sizeof l->port, "%u", port);
+    l->refs = 1;
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&l->ended, &attr);
+    pthread_condattr_destroy(&attr);
+    return l;
+}
+
+static int lookup_start(struct lookup *l)
+{
+    pthread_attr_t attr;
+    pthread_t t;
+    int r;
+
+    l->refs = 2;
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    r = pthread_create(&t, &attr, lookup_main, l);
+    pthread_attr_destroy(&attr);
+    if (r != 0)
+        l->refs = 1;
+    return r;
+}
+
+/* False when time is up; else *why and *found are the answer. */
+static bool lookup_wait(struct lookup *l, uint64_t deadline_ns, int *why, struct addrinfo **found)
+{
+    struct timespec ts = { (time_t)(deadline_ns / NS_PER_S), (long)(deadline_ns % NS_PER_S) };
+    bool done;
+
+    pthread_mutex_lock(&l->lock);
+    while (!l->done && pthread_cond_timedwait(&l->ended, &l->lock, &ts) == 0)
+        ;
+    done = l->done;
+    *why = l->why;
+    *found = l->found;
+    l->found = NULL;
+    pthread_mutex_unlock(&l->lock);
+    return done;
 }
 
 static struct addrinfo *resolve(
     const char *host, unsigned port, uint64_t deadline_ns, struct err *e)
 {
-    struct lookup *l = calloc(1, sizeof *l);
-    struct gaicb *list[1];
-    struct addrinfo *found;
-    int r;
+    struct lookup *l = lookup_new(host, port);
+    struct addrinfo *found = NULL;
+    int why;
 
     if (l == NULL) {
         err_set(e, ERR_MEMORY, "host %s: out of memory", host);
         return NULL;
     }
-    snprintf(l->host, sizeof l->host, "%s", host[0] == '[' ? host + 1 : host);
-    l->host[strcspn(l->host, "]")] = '\0';
-    snprintf(l->port, sizeof l->port, "%u", port);
-    l->hints.ai_socktype = SOCK_STREAM;
-    l->hints.ai_flags = AI_NUMERICSERV;
-    l->request.ar_name = l->host;
-    l->request.ar_service = l->port;
-    l->request.ar_request = &l->hints;
-    list[0] = &l->request;
-    r = getaddrinfo_a(GAI_NOWAIT, list, 1, NULL);
-    if (r == 0)
-        r = wait_lookup(l, deadline_ns);
-    if (r == EAI_INPROGRESS) {
+    why = look_up(l, AI_NUMERICHOST, &found); /* an address needs no name service */
+    if (why != 0 && lookup_start(l) != 0)
+        why = look_up(l, 0, &found);
+    else if (why != 0 && !lookup_wait(l, deadline_ns, &why, &found))
+        why = EAI_INPROGRESS;
+    lookup_put(l);
+    if (why == EAI_INPROGRESS)
         err_set(e, ERR_TIMEOUT, "host %s: the name service does not answer in time", host);
-        if (gai_cancel(&l->request) == EAI_CANCELED)
-            free(l); /* else the lookup goes on and keeps its memory */
-        return NULL;
-    }
-    found = l->request.ar_result;
-    free(l);
-    if (r != 0) {
-        lookup_error(host, r, e);
-        return NULL;
-    }
+    else if (why != 0)
+        err_set(e, ERR_NOT_FOUND, "host %s: %s; check the name or give an address", host,
+            gai_strerror(why));
     return found;
 }
 

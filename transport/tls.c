@@ -52,7 +52,7 @@ static int verify_peer(int ok, X509_STORE_CTX *x)
         ok = 0;
     }
     if (!ok && !c->refused)
-        tls_note_refusal(c, cert, depth, X509_STORE_CTX_get_error(x));
+        tls_note_refusal(c, cert, X509_STORE_CTX_get0_cert(x), X509_STORE_CTX_get_error(x));
     return ok;
 }
 

@@ -34,10 +34,10 @@ static void describe(const X509 *cert, struct cert_words *w)
     cert_date(time(NULL), w->now);
 }
 
-void tls_note_refusal(struct tr_conn *c, X509 *cert, int depth, int verify_error)
+void tls_note_refusal(struct tr_conn *c, X509 *cert, X509 *leaf, int verify_error)
 {
     struct cert_words w = { .subject = "" };
-    const char *kind = depth > 0 ? "CA certificate" : "certificate";
+    const char *kind = cert != leaf ? "CA certificate" : "certificate";
     size_t size = sizeof c->refusal;
     char *out = c->refusal;
 
@@ -68,10 +68,13 @@ void tls_note_refusal(struct tr_conn *c, X509 *cert, int depth, int verify_error
     case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
     case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
     case X509_V_ERR_CERT_SIGNATURE_FAILURE:
+        if (leaf != NULL)
+            describe(leaf, &w);
         snprintf(out, size,
-            "its %s (%s), valid %s to %s, issued by %s, is not of the CA in %s; both hosts need "
-            "certificates of one CA",
-            kind, w.subject, w.from, w.to, w.issuer, c->ca_file);
+            "its certificate (%s), valid %s to %s, issued by %s, is not of the CA in %s; both "
+            "hosts "
+            "need certificates of one CA",
+            w.subject, w.from, w.to, w.issuer, c->ca_file);
         return;
     }
     snprintf(out, size, "its %s (%s), valid %s to %s: %s", kind, w.subject, w.from, w.to,
@@ -106,13 +109,14 @@ static int alert_error(struct tr_conn *c, int alert, struct err *e)
 {
     const char *words = alert_words(alert);
     X509 *own = SSL_get_certificate(c->ssl);
-    struct cert_words w = { .subject = "none" };
+    struct cert_words w;
 
     if (words == NULL)
         return err_set(e, ERR_PROTOCOL, "%s: ended TLS with alert %d (%s)", c->who, alert,
             SSL_alert_desc_string_long(alert));
-    if (own != NULL)
-        describe(own, &w);
+    if (own == NULL)
+        return err_set(e, ERR_REFUSED, "%s wants a certificate of this host: %s", c->who, words);
+    describe(own, &w);
     return err_set(e, ERR_REFUSED,
         "%s does not take this host's certificate (%s, valid %s to %s): %s", c->who, w.subject,
         w.from, w.to, words);
