@@ -29,6 +29,7 @@
 #define VNET_HDR_LEN 12
 #define NAME_TRIES 8
 #define MTU_DEFAULT 1500u
+#define DRAIN_MAX 5000u /* a tap keeps 1000 unless told otherwise */
 
 static int name_check(const char *what, const char *name, struct err *e)
 {
@@ -203,7 +204,7 @@ int tap_open(struct tap *t, const struct tap_config *cfg, struct err *e)
     int sock = -1;
 
     *t = (struct tap){ .fd = -1 };
-    if (make(t, cfg, e) < 0 || tap_carrier(t, false, e) < 0)
+    if (make(t, cfg, e) < 0)
         goto fail;
     sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (sock < 0) {
@@ -228,13 +229,12 @@ void tap_close(struct tap *t)
     io_close(&t->fd);
 }
 
-int tap_carrier(const struct tap *t, bool on, struct err *e)
+void tap_drain(const struct tap *t)
 {
-    int value = on;
+    uint8_t head[64]; /* each read takes one packet and cuts what does not fit */
 
-    if (ioctl(t->fd, TUNSETCARRIER, &value) < 0)
-        return err_sys(e, "tap %s: carrier %s", t->name, on ? "on" : "off");
-    return 0;
+    for (unsigned i = 0; i < DRAIN_MAX && read(t->fd, head, sizeof head) >= 0; i++)
+        continue;
 }
 
 int tap_offload(const struct tap *t, unsigned flags, struct err *e)

@@ -28,13 +28,13 @@ struct tap_config {
     unsigned index;
 };
 
-/* Makes it, puts it on the bridge and brings it up, but without a carrier: no packet goes in or
- * out. An error names tap and bridge; nothing is left then. */
+/* Makes it, puts it on the bridge and brings it up. An error names tap and bridge; nothing is left
+ * then. */
 int tap_open(struct tap *t, const struct tap_config *cfg, struct err *e);
 void tap_close(struct tap *t);
 
-/* Plugs the cable in or out. Needs no privilege. */
-int tap_carrier(const struct tap *t, bool on, struct err *e);
+/* Throws away what has come in so far. */
+void tap_drain(const struct tap *t);
 
 /* What the guest takes from us without checksums and cut to size; `flags` of TUNSETOFFLOAD. */
 int tap_offload(const struct tap *t, unsigned flags, struct err *e);

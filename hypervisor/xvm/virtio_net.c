@@ -10,10 +10,12 @@
  * stays until it brings some. Packets in the card or in the tap when a domain is moved
  * are lost, as on any cable.
  *
- * Moving. The tap of an incoming domain is made in time for errors, but has no carrier
- * until the domain starts here. virtio_net_announce then sends RARP requests for the
- * guest's address into the bridge, so that switches learn the way: ANNOUNCE_ROUNDS, 50,
- * 150, 250 ... ms apart. A pause ends that: the guest may be elsewhere next.
+ * Moving. The tap of an incoming domain is made, on its bridge and up in time for
+ * errors, and for a bridge that takes its time until it forwards; what the bridge floods
+ * into it before the first start is thrown away. virtio_net_announce then sends RARP
+ * requests for the guest's address into the bridge, so that switches learn the way:
+ * ANNOUNCE_ROUNDS, 50, 150, 250 ... ms apart. A pause ends that: the guest may be
+ * elsewhere next.
  *
  * State after the transport's: 6 bytes MAC.
  */
@@ -75,6 +77,7 @@ struct net {
     struct virtio v;
     struct net_config config; /* read only after creation */
     struct tap tap;
+    bool started;
     int wake; /* eventfd: ends the receiver's wait */
 
     /* The receiver's own. */
@@ -294,10 +297,11 @@ static void net_activate(struct virtio *v)
 
 static void net_start(struct virtio *v)
 {
-    struct err e;
+    struct net *n = net_of(v);
 
-    if (tap_carrier(&net_of(v)->tap, true, &e) < 0)
-        log_error("xvm", "%s: %s: the guest has no network", v->name, e.text);
+    if (!n->started)
+        tap_drain(&n->tap);
+    n->started = true;
 }
 
 static void net_quiesced(struct virtio *v)

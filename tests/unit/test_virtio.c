@@ -33,7 +33,7 @@ struct guest {
     struct machine *m;
     struct device *d;
     unsigned queues;
-    uint16_t avail[2], used[2], next_desc;
+    uint16_t avail[2];
 };
 
 static uint32_t in32(struct guest *g, uint64_t reg)
@@ -90,7 +90,7 @@ static void set_queue(struct guest *g, unsigned q)
     out32(g, 0xa0, (uint32_t)(USED + step));
     out32(g, 0xa4, 0);
     out32(g, 0x44, 1);
-    g->avail[q] = g->used[q] = 0;
+    g->avail[q] = 0;
 }
 
 static void drive(struct guest *g, uint64_t features)
@@ -108,29 +108,32 @@ static void drive(struct guest *g, uint64_t features)
         set_queue(g, q);
     out32(g, 0x70, 15);
     assert_int_equal(in32(g, 0x70), 15);
-    g->next_desc = 0;
-}
-
-/* Kicks, and waits until the device has used as many chains as were offered, or is broken. */
-static bool run(struct guest *g, unsigned q)
-{
-    out32(g, 0x50, q);
-    for (int i = 0; i < 20000; i++) {
-        if (get16(g, USED + q * QUEUE_STEP + 2) == g->avail[q]) {
-            g->used[q] = g->avail[q];
-            return true;
-        }
-        if ((in32(g, 0x70) & NEEDS_RESET) != 0)
-            return false;
-        usleep(100);
-    }
-    fail_msg("no answer");
-    return false;
 }
 
 static void quiet(struct guest *g)
 {
     g->d->ops->quiesce(g->d);
+}
+
+/* Starts the device, kicks, and waits until it has used as many chains as were offered, or is
+ * broken. It is silent again afterwards, so that nothing moves while a test looks. */
+static bool run(struct guest *g, unsigned q)
+{
+    g->d->ops->start(g->d);
+    out32(g, 0x50, q);
+    for (int i = 0; i < 20000; i++) {
+        if (get16(g, USED + q * QUEUE_STEP + 2) == g->avail[q]) {
+            quiet(g);
+            return true;
+        }
+        if ((in32(g, 0x70) & NEEDS_RESET) != 0) {
+            quiet(g);
+            return false;
+        }
+        usleep(100);
+    }
+    fail_msg("no answer");
+    return false;
 }
 
 /* ---- disk ---- */
@@ -171,7 +174,6 @@ static struct guest blk_guest(bool read_only)
     make_disk(g.m, DISK_SECTORS * 512);
     assert_int_equal(add_disk(g.m, read_only, false, &e), 0);
     g.d = g.m->dev[0];
-    g.d->ops->start(g.d);
     return g;
 }
 
@@ -389,25 +391,18 @@ static void test_interrupts(void **state)
     drive(&g, F_VERSION_1);
     put16(&g, AVAIL, 1); /* NO_INTERRUPT */
     assert_int_equal(request(&g, 0, 0, DATA, 512, true), 0);
-    quiet(&g);
-    g.d->ops->start(g.d);
     assert_int_equal(fake_edges(g.m, 5), 0);
 
     drive(&g, F_VERSION_1 | F_EVENT_IDX);
     assert_int_equal(request(&g, 0, 0, DATA, 512, true), 0);
-    quiet(&g);
     before = fake_edges(g.m, 5);
     assert_true(before > 0);
     out32(&g, 0x64, 3);
     put16(&g, AVAIL + 4 + 2 * QUEUE_SIZE, 3); /* used_event: wake me after the fourth */
-    g.d->ops->start(g.d);
     assert_int_equal(request(&g, 0, 0, DATA, 512, true), 0);
     assert_int_equal(request(&g, 0, 0, DATA, 512, true), 0);
-    quiet(&g);
     assert_int_equal(fake_edges(g.m, 5), before);
-    g.d->ops->start(g.d);
     assert_int_equal(request(&g, 0, 0, DATA, 512, true), 0);
-    quiet(&g);
     assert_int_equal(fake_edges(g.m, 5), before + 1);
     assert_int_equal(get16(&g, USED + 4 + 8 * QUEUE_SIZE), 4); /* avail_event */
     fake_free(&g.m);
@@ -417,12 +412,14 @@ static void test_interrupts(void **state)
 
 static void expect_broken(struct guest *g, const char *what)
 {
+    g->d->ops->start(g->d);
     out32(g, 0x50, 0);
     for (int i = 0; i < 20000 && (in32(g, 0x70) & NEEDS_RESET) == 0; i++)
         usleep(100);
     if ((in32(g, 0x70) & NEEDS_RESET) == 0)
         fail_msg("not noticed: %s", what);
     assert_int_equal(in32(g, 0x60) & 2, 2);
+    quiet(g);
     drive(g, F_VERSION_1 | F_INDIRECT); /* and it works again after a reset */
     assert_int_equal(request(g, 0, 0, DATA, 512, true), 0);
     drive(g, F_VERSION_1 | F_INDIRECT);
@@ -585,12 +582,12 @@ static void torture(struct guest *g, unsigned rounds)
         for (int i = rand() % 4; i >= 0; i--)
             offer(g, q, (uint16_t)(rand() % 16));
         memcpy(g->m->shadow, g->m->ram, FAKE_RAM);
+        g->d->ops->start(g->d);
         out32(g, 0x50, q);
         if (rand() % 4 == 0)
             usleep(50);
         quiet(g);
         fake_check_dirty(g->m);
-        g->d->ops->start(g->d);
     }
 }
 
@@ -615,7 +612,6 @@ static void test_random_others(void **state)
     srand(4712);
     for (unsigned i = 0; i < 2; i++) {
         g.d = g.m->dev[i];
-        g.d->ops->start(g.d);
         g.queues = i + 1;
         torture(&g, 700);
     }
@@ -634,7 +630,6 @@ static void test_rng(void **state)
     assert_int_equal(virtio_rng_create(g.m, 3, &e), 0);
     g.d = g.m->dev[0];
     assert_int_equal(g.d->irq, 8);
-    g.d->ops->start(g.d);
     drive(&g, F_VERSION_1);
     set_desc(&g, DESC, 0, DATA, 1000, D_WRITE, 0);
     fake_clean(g.m);
@@ -660,7 +655,6 @@ static void test_balloon(void **state)
     g.m->def.memory_kib -= 64;
     assert_int_equal(virtio_balloon_create(g.m, 0, &e), 0);
     g.d = g.m->dev[0];
-    g.d->ops->start(g.d);
     assert_int_equal(in32(&g, 0x100), 16); /* wished for from the start: 64 KiB */
     assert_int_equal(virtio_balloon_set(g.m, 1024, &e), -1);
     assert_non_null(strstr(e.text, "no driver"));
@@ -737,6 +731,7 @@ static void test_move(void **state)
     for (int i = 0; i < 20000 && get16(&b, USED + 2) != 21; i++)
         usleep(100);
     assert_int_equal(get16(&b, USED + 2), 21);
+    quiet(&b);
     assert_int_equal(b.m->ram[DATA - 32], 0);
     assert_int_equal(request(&b, 1, 5, DATA, 512, false), 0);
     a.d->ops->start(a.d); /* the source may go on, too, if it comes to that */
