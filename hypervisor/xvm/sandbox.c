@@ -65,6 +65,7 @@ static const char *const allowed[] = {
     "fsync",
     "fdatasync",
     "sync_file_range",
+    "fadvise64",
     "fallocate",
     "ftruncate",
     "poll",
