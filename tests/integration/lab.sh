@@ -1,0 +1,252 @@
+# shellcheck shell=bash disable=SC2016,SC2034
+# SPDX-License-Identifier: ISC
+#
+# lab: several hosts on one machine, for integration tests. A host is a set of namespaces (network, mount,
+# uts) held by one sleeping process; a further network namespace, "net", is the switch between them:
+#
+#      host1: eth0 10.99.0.1 --+             +-- eth0 10.99.0.2 :host2       lan: the hosts' own network
+#                              +--- lan -----+
+#      host1: br0 10.99.1.201 -+             +-- br0 10.99.1.202 :host2      guests: taps go on br0; a guest
+#                              +--- guests --+                               keeps its network when it moves
+#                       10.99.1.254 in "net" (a client of the guests)
+#
+# Everything is inside namespaces, so labs never collide, and nothing is left when the holders are gone.
+# Names: host1.lab and so on by /etc/hosts of each host's own, both ways, IPv6 as host1v6.lab (fd99::1).
+# No DNS. Each host has its own /sys (network devices), and a root folder with a short path.
+#
+#   lab_start [N]               N hosts, default 2; sets LAB_DIR, traps EXIT INT TERM HUP for lab_stop. A test that has
+#                               a trap of its own calls lab_stop in it
+#   lab_stop                    ends every process in the lab, removes LAB_DIR
+#   lab_exec HOST CMD...        runs CMD there ("net" is a HOST too), same working directory
+#   lab_bg HOST NAME CMD...     the same in the background: LAB_PID is its process, the log is lab_log HOST NAME
+#   lab_kill PID [SIGNAL]       ends a process of lab_bg and waits for it; returns its exit status
+#   lab_wait SECONDS CMD...     tries CMD every 0.1 s until it succeeds; 1 if it never did
+#   lab_root HOST, lab_addr HOST, lab_log HOST NAME      paths and address
+#   lab_cut HOST [lan|guests]   drops all frames silently, the link stays up; lab_heal undoes it
+#   lab_unplug HOST [lan|guests]  takes the carrier away; lab_plug undoes it
+#   lab_delay HOST MS           delays frames to and from HOST on the lan; 0 undoes it; returns 77 without netem
+#   lab_rate HOST MBIT          limits them; 0 undoes it; returns 77 without tbf
+#   lab_crash HOST              SIGKILL to every process of HOST at once: power loss. Its network stays
+#   lab_skip REASON             ends the test as a skip
+#   lab_fail REASON             ends the test as a failure
+
+LAB_DIR=''
+LAB_PID=''
+declare -gA LAB_HOLDER=() # HOST -> process that holds its namespaces
+
+lab_skip() {
+    echo "skip: $*"
+    exit 77
+}
+
+lab_fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+lab_wait() {
+    local until=$((SECONDS + $1 + 1))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $until ] || return 1
+        sleep 0.1
+    done
+}
+
+lab_root() {
+    echo "$LAB_DIR/h${1#host}"
+}
+
+lab_addr() {
+    echo "10.99.0.${1#host}"
+}
+
+lab_log() {
+    echo "$LAB_DIR/$1-$2.log"
+}
+
+# Replaces the calling process, which must be a subshell.
+_lab_enter() {
+    local holder=${LAB_HOLDER[$1]:-}
+    [ -n "$holder" ] || lab_fail "no host $1 in the lab"
+    shift
+    exec nsenter -t "$holder" -m -u -n -- env -C "$PWD" "$@"
+}
+
+lab_exec() {
+    (_lab_enter "$@")
+}
+
+lab_bg() {
+    local host=$1 name=$2
+    shift 2
+    (_lab_enter "$host" setpriv --pdeathsig KILL "$@") </dev/null >>"$(lab_log "$host" "$name")" 2>&1 &
+    LAB_PID=$!
+}
+
+lab_kill() {
+    kill -"${2:-TERM}" "$1" 2>/dev/null
+    wait "$1" 2>/dev/null
+}
+
+# --- start
+
+_lab_is_asleep() {
+    [ "$(cat "/proc/$1/comm" 2>/dev/null)" = sleep ]
+}
+
+# Namespaces for HOST. The holder dies with this shell; once it sleeps, its mounts are private.
+_lab_hold() {
+    setpriv --pdeathsig KILL unshare -m -u -n sleep infinity </dev/null >/dev/null 2>&1 &
+    LAB_HOLDER[$1]=$!
+    lab_wait 5 _lab_is_asleep "$!" || lab_skip "no namespaces here: they need root and a kernel with them"
+    lab_exec "$1" ip link set lo up
+}
+
+# A cable between DEVICE of HOST and PORT of the switch's bridge SWITCH.
+_lab_cable() {
+    local host=$1 device=$2 port=$3 switch=$4
+    lab_exec net ip link add "$port" type veth peer name "$device" netns "${LAB_HOLDER[$host]}" &&
+        lab_exec net ip link set "$port" master "$switch" up
+}
+
+_lab_host() {
+    local number=$1 host=host$1
+    _lab_hold "$host"
+    mkdir -p "$(lab_root "$host")"
+    _lab_cable "$host" eth0 "$host-lan" lan || lab_fail "$host: no network"
+    _lab_cable "$host" uplink "$host-guests" guests || lab_fail "$host: no network for guests"
+    lab_exec "$host" bash -e -c '
+        mount --bind "$2/hosts" /etc/hosts
+        mount --bind "$2/resolv.conf" /etc/resolv.conf
+        mount -t sysfs sysfs /sys
+        mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || true
+        hostname "host$1"
+        ip addr add "10.99.0.$1/24" dev eth0
+        ip -6 addr add "fd99::$1/64" dev eth0 nodad 2>/dev/null || true
+        ip link set eth0 up
+        ip link add br0 address "02:99:01:00:00:0$1" type bridge
+        ip link set uplink master br0 up
+        ip addr add "10.99.1.$((200 + $1))/24" dev br0
+        ip link set br0 up' lab "$number" "$LAB_DIR" || lab_fail "$host could not be set up"
+}
+
+_lab_hosts_file() {
+    echo "127.0.0.1 localhost"
+    echo "::1 ip6-localhost"
+    for ((i = 1; i <= $1; i++)); do
+        echo "10.99.0.$i host$i.lab host$i"
+        echo "fd99::$i host$i""v6.lab"
+    done
+}
+
+lab_start() {
+    local count=${1:-2} number
+    [ "$(id -u)" = 0 ] || lab_skip "a lab needs root"
+    for program in ip bridge nsenter unshare setpriv; do
+        command -v $program >/dev/null || lab_skip "a lab needs the program $program"
+    done
+    trap lab_stop EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    LAB_DIR=$(mktemp -d /tmp/mig.XXXXXX) || lab_fail "no folder for the lab"
+    _lab_hosts_file "$count" >"$LAB_DIR/hosts"
+    : >"$LAB_DIR/resolv.conf"
+
+    _lab_hold net
+    lab_exec net sh -c 'for bridge in lan guests; do
+        ip link add $bridge type bridge && ip link set $bridge up || exit
+    done' || lab_skip "no bridges here: the kernel needs the module bridge"
+    lab_exec net ip addr add 10.99.1.254/24 dev guests
+    lab_exec net ip addr add 10.99.0.254/24 dev lan
+    for ((number = 1; number <= count; number++)); do
+        _lab_host "$number"
+    done
+}
+
+# --- stop
+
+# Processes in HOST's network namespace, its holder apart: also daemons that left their parent.
+_lab_processes() {
+    local holder=${LAB_HOLDER[$1]} entry
+    for entry in /proc/[0-9]*; do
+        if [ "${entry#/proc/}" != "$holder" ] && [ "$entry/ns/net" -ef "/proc/$holder/ns/net" ]; then
+            echo "${entry#/proc/}"
+        fi
+    done
+}
+
+_lab_signal() {
+    local pids
+    pids=$(_lab_processes "$2")
+    # shellcheck disable=SC2086 # a list
+    [ -z "$pids" ] || kill -"$1" $pids 2>/dev/null
+}
+
+_lab_is_empty() {
+    [ -z "$(_lab_processes "$1")" ]
+}
+
+# Stopped first, so that none sees another one's end; twice, for those that were just being made.
+lab_crash() {
+    _lab_signal STOP "$1"
+    _lab_signal STOP "$1"
+    _lab_signal KILL "$1"
+    lab_wait 5 _lab_is_empty "$1"
+}
+
+lab_stop() {
+    local status=$? host
+    trap '' INT TERM HUP
+    for host in "${!LAB_HOLDER[@]}"; do
+        _lab_signal TERM "$host"
+    done
+    for host in "${!LAB_HOLDER[@]}"; do
+        lab_wait 3 _lab_is_empty "$host" || lab_crash "$host" || echo "lab: processes of $host are left" >&2
+        lab_kill "${LAB_HOLDER[$host]}" KILL
+    done
+    LAB_HOLDER=()
+    [ -z "$LAB_DIR" ] || rm -rf "$LAB_DIR"
+    LAB_DIR=''
+    trap - EXIT INT TERM HUP
+    return $status
+}
+
+# --- faults
+
+lab_cut() {
+    lab_exec net bridge link set dev "$1-${2:-lan}" state 0
+}
+
+lab_heal() {
+    lab_exec net bridge link set dev "$1-${2:-lan}" state 3
+}
+
+lab_unplug() {
+    lab_exec net ip link set "$1-${2:-lan}" down
+}
+
+lab_plug() {
+    lab_exec net ip link set "$1-${2:-lan}" up
+}
+
+# _lab_shape HOST VALUE QDISC...: on both ends of HOST's cable; 0 removes.
+_lab_shape() {
+    local host=$1 value=$2
+    shift 2
+    if [ "$value" = 0 ]; then
+        lab_exec net tc qdisc del dev "$host-lan" root 2>/dev/null
+        lab_exec "$host" tc qdisc del dev eth0 root 2>/dev/null
+        return 0
+    fi
+    lab_exec net tc qdisc replace dev "$host-lan" root "$@" 2>/dev/null || return 77
+    lab_exec "$host" tc qdisc replace dev eth0 root "$@" 2>/dev/null || return 77
+}
+
+lab_delay() {
+    _lab_shape "$1" "$2" netem delay "$2ms" limit 100000
+}
+
+lab_rate() {
+    _lab_shape "$1" "$2" tbf rate "$2mbit" burst 256k latency 50ms
+}
