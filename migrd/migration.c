@@ -10,6 +10,7 @@
  * when MIGRATIONS_KEPT newer ones have ended. Worker, job and timer hold it in the active
  * list until they are gone.
  */
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -222,9 +223,9 @@ void mig_fail(struct migration *g, enum err_code code, const char *fmt, ...)
 
 int migration_outcome(const struct migration *g, struct err *e)
 {
-    bool ok = g->kind == MIG_OUT ? g->state == SRC_DONE
-        : g->kind == MIG_IN      ? g->state == TGT_DONE
-                                 : g->failure.code == ERR_NONE;
+    bool ok = g->kind == MIG_OUT  ? g->state == SRC_DONE
+              : g->kind == MIG_IN ? g->state == TGT_DONE
+                                  : g->failure.code == ERR_NONE;
 
     if (ok)
         return 0;
@@ -242,8 +243,8 @@ void migration_info(const struct migration *g, Migrd__MigrationInfo *out)
     out->uuid = (char *)(uintptr_t)g->uuid;
     out->direction = (char *)(uintptr_t)direction(g);
     out->peer = (char *)(uintptr_t)(g->kind == MIG_SAVE || g->kind == MIG_RESTORE ? g->path
-            : g->owner[0] != '\0'                                                  ? g->owner
-                                                                                   : g->peer);
+                                    : g->owner[0] != '\0'                         ? g->owner
+                                                                                  : g->peer);
     out->state = (char *)(uintptr_t)state_name(g);
     out->progress = g->progress;
     out->report = g->report;
@@ -252,7 +253,8 @@ void migration_info(const struct migration *g, Migrd__MigrationInfo *out)
     out->epoch = g->epoch;
 }
 
-/* --- watchers and events ----------------------------------------------------------------------- */
+/* --- watchers and events -----------------------------------------------------------------------
+ */
 
 int migration_watch(struct migration *g, migration_watch_fn *fn, void *arg)
 {
@@ -291,8 +293,9 @@ static void publish(struct migration *g, const char *type)
 {
     const Migrd__Progress *p = g->progress;
     char json[700];
-    struct event ev = { .type = type, .uuid = g->uuid, .name = g->name, .migration = g->id,
-        .json = json };
+    struct event ev = {
+        .type = type, .uuid = g->uuid, .name = g->name, .migration = g->id, .json = json
+    };
 
     if (g->uuid[0] == '\0')
         return;
@@ -304,6 +307,15 @@ static void publish(struct migration *g, const char *type)
         p ? (unsigned long long)p->dirty_rate : 0, p ? (unsigned long long)p->bandwidth : 0,
         p ? p->expected_pause_ms : 0);
     events_publish(g->m->events, &ev);
+}
+
+void mig_host_text(char *out, size_t len, const char *in)
+{
+    size_t n = 0;
+
+    for (; *in != '\0' && n + 1 < len; in++)
+        out[n++] = isalnum((unsigned char)*in) || strchr(".-_:%", *in) != NULL ? *in : '?';
+    out[n] = '\0';
 }
 
 void mig_take_progress(struct migration *g, const Migrd__Progress *p)
@@ -344,7 +356,8 @@ void mig_take_report(struct migration *g, const Migrd__Finished *f)
     free(buf);
 }
 
-/* --- the queue ------------------------------------------------------------------------------------ */
+/* --- the queue
+ * ------------------------------------------------------------------------------------ */
 
 static struct mt_cell look_up(const struct migration *g, int event)
 {
@@ -411,8 +424,8 @@ void mig_post_from(struct migration *g, int event, const char *asker)
     struct mig_event *ev;
 
     if (g->n_queue == QUEUE_MAX) {
-        log_error("migration", "%s: too many events wait; %s is dropped", g->id,
-            event_name(g, event));
+        log_error(
+            "migration", "%s: too many events wait; %s is dropped", g->id, event_name(g, event));
         return;
     }
     ev = &g->queue[g->n_queue++];
@@ -434,7 +447,8 @@ void mig_post(struct migration *g, int event)
     mig_post_from(g, event, "");
 }
 
-/* --- the end ----------------------------------------------------------------------------------------- */
+/* --- the end
+ * ----------------------------------------------------------------------------------------- */
 
 static void summary(const struct migration *g)
 {
@@ -451,7 +465,7 @@ static void summary(const struct migration *g)
         "%llu pages sent, %llu zero, %u channels, %s",
         g->name, direction(g), g->kind == MIG_IN ? "from" : "to",
         g->kind == MIG_SAVE || g->kind == MIG_RESTORE ? g->path
-            : g->owner[0]                             ? g->owner
+        : g->owner[0]                                 ? g->owner
                                                       : g->peer,
         f ? f->n_rounds : 0, f ? (double)f->total_us / 1e6 : 0, f ? (double)f->pause_us / 1e3 : 0,
         f ? (double)f->wire_bytes / (1 << 20) : 0, f ? (unsigned long long)f->pages_sent : 0,
@@ -502,7 +516,8 @@ void mig_close(struct migration *g)
     retire_if_free(g);
 }
 
-/* --- jobs --------------------------------------------------------------------------------------------- */
+/* --- jobs
+ * --------------------------------------------------------------------------------------------- */
 
 struct mig_job *mig_job_new(struct migration *g, enum mt_op op)
 {
@@ -536,8 +551,8 @@ static void job_finished(struct job *j)
         err_clear(&j->err);
     g->op_error = j->err;
     if (j->result < 0)
-        log_warn("migration", "%s %s: %s failed: %s", g->id, g->name, mt_op_name(mj->op),
-            j->err.text);
+        log_warn(
+            "migration", "%s %s: %s failed: %s", g->id, g->name, mt_op_name(mj->op), j->err.text);
     if (mj->then != NULL)
         mj->then(mj);
     if (!quiet)
@@ -623,7 +638,8 @@ void mig_worker_tls(const struct migrd *m, Migrd__WorkerTls *out, char path[3][P
     out->key = path[2];
 }
 
-/* --- operators ------------------------------------------------------------------------------------------- */
+/* --- operators
+ * ------------------------------------------------------------------------------------------- */
 
 int migration_cancel(struct migrd *m, struct migration *g, struct err *e)
 {
@@ -633,8 +649,8 @@ int migration_cancel(struct migrd *m, struct migration *g, struct err *e)
             "migration of %s is past the point of commit (%s): it cannot be cancelled", g->name,
             state_name(g));
     if (g->kind == MIG_IN && look_up(g, TGT_EV_CANCEL).op == MT_REFUSE)
-        return err_set(e, ERR_STATE,
-            "incoming %s is complete (%s): its source decides now", g->name, state_name(g));
+        return err_set(e, ERR_STATE, "incoming %s is complete (%s): its source decides now",
+            g->name, state_name(g));
     mig_fail(g, ERR_CANCELLED, "cancelled");
     g->cancelled = true;
     if (g->kind == MIG_OUT)
@@ -678,7 +694,8 @@ void migration_guest_ended(struct migrd *m, struct domain *d)
     }
 }
 
-/* --- the daemon's end -------------------------------------------------------------------------------------- */
+/* --- the daemon's end
+ * -------------------------------------------------------------------------------------- */
 
 void migrations_cancel_all(struct migrd *m, const char *reason)
 {

@@ -12,14 +12,15 @@
 #include "migrd/journal.h"
 #include "migrd/registry.h"
 
-#define MIGRATIONS_KEPT 50      /* finished ones, with their reports */
+#define MIGRATIONS_KEPT 50         /* finished ones, with their reports */
 #define MIGRATION_SPARE_SESSIONS 8 /* incoming sessions beyond the limit: questions, refusals */
 #define MIGRATION_WATCHERS_MAX 32
 #define MIGRATION_TELL_TRIES 20 /* of telling a target that we took our guest back */
 
 struct migration;
 
-/* Makes m->migrations; with the journal open and the registry filled, takes up what a crash left. */
+/* Makes m->migrations; with the journal open and the registry filled, takes up what a crash left.
+ */
 int migrations_open(struct migrd *m, struct err *e);
 /* Replays the journal's ownership into the registry; before registry_open. */
 int migrations_read_journal(struct migrd *m, struct err *e);
@@ -34,15 +35,16 @@ void migrations_close(struct migrd *m);
 /* Starts one; *out lives at least until its last watch call. */
 int migration_start(struct migrd *m, struct domain *d, const Migrd__Migrate *rq,
     struct migration **out, struct err *e);
-int migration_save(struct migrd *m, struct domain *d, const char *path, struct migration **out,
-    struct err *e);
-int migration_restore(struct migrd *m, const char *path, bool paused, struct migration **out,
-    struct err *e);
+int migration_save(
+    struct migrd *m, struct domain *d, const char *path, struct migration **out, struct err *e);
+int migration_restore(
+    struct migrd *m, const char *path, bool paused, struct migration **out, struct err *e);
 /* By id, or by domain name, uuid or id; those that are not finished. */
 struct migration *migration_find(struct migrd *m, const char *which);
 int migration_cancel(struct migrd *m, struct migration *g, struct err *e);
 int migration_tune(struct migration *g, const Migrd__SetParams *p, struct err *e);
-/* The operator's word where there is no proof. `risk` (may be NULL) gets the text of what it means. */
+/* The operator's word where there is no proof. `risk` (may be NULL) gets the text of what it means.
+ */
 int migration_resolve(struct migrd *m, const char *domain, const Migrd__Resolve *rq, char *text,
     size_t len, struct err *e);
 
@@ -65,12 +67,12 @@ const char *migration_domain_state(const struct migration *g);
 void migration_guest_ended(struct migrd *m, struct domain *d);
 
 /* Relocation: a session's socket after "220 go ahead" (not closed here); ERR_RESOURCE when full. */
-int migration_session(struct migrd *m, int fd, const char *address, const char *name,
-    struct err *e);
+int migration_session(
+    struct migrd *m, int fd, const char *address, const char *name, struct err *e);
 /* True if one more session would be taken. */
 bool migration_session_room(const struct migrd *m);
 /* A further channel of that session. */
-int migration_channel(struct migrd *m, const char *session, unsigned channel, int fd,
-    struct err *e);
+int migration_channel(
+    struct migrd *m, const char *session, unsigned channel, int fd, struct err *e);
 
 #endif

@@ -37,16 +37,16 @@ struct migration {
     char peer[256];  /* MIG_OUT: as asked for; MIG_IN: the source's name */
     char owner[256]; /* MIG_OUT: the target's own name */
     char address[64], peer_name[256], cert[128]; /* MIG_IN */
-    char path[512];  /* save, restore */
+    char path[512];                              /* save, restore */
     unsigned port, flags;
-    uint64_t epoch;  /* the target's: the source's own is one less, after a reclaim one more */
-    int domid;       /* MIG_IN, MIG_RESTORE */
+    uint64_t epoch; /* the target's: the source's own is one less, after a reclaim one more */
+    int domid;      /* MIG_IN, MIG_RESTORE */
     Migrd__PrecopyParams params;
     Migrd__Domain *def;
     Migrd__Offer *offer;
     struct worker *worker;
-    bool is_query;   /* MIG_IN: a session that only asks */
-    bool is_over;    /* in the finished list, or about to be */
+    bool is_query; /* MIG_IN: a session that only asks */
+    bool is_over;  /* in the finished list, or about to be */
     bool draining, cancelled;
     bool prepared;  /* MIG_OUT: the target may hold a complete copy */
     bool reclaimed; /* MIG_OUT: taken back after COMMITTED */
@@ -61,7 +61,7 @@ struct migration {
     Migrd__Finished *report;
     struct err failure; /* why it failed; first reason stands */
     struct err op_error;
-    char reason[200];   /* operator's */
+    char reason[200]; /* operator's */
     struct watch watch[MIGRATION_WATCHERS_MAX];
     uint64_t start_wall_ns, end_wall_ns;
 };
@@ -100,6 +100,8 @@ void mig_tell_watchers(struct migration *g, bool last);
 /* The migration has ended: history, counters, summary, watchers. It is freed later, once no
  * worker and no job holds it. */
 void mig_close(struct migration *g);
+/* Copies a host's name or address; what cannot be part of one becomes '?'. */
+void mig_host_text(char *out, size_t len, const char *in);
 void mig_take_progress(struct migration *g, const Migrd__Progress *p);
 void mig_take_report(struct migration *g, const Migrd__Finished *f);
 struct domain *mig_domain(const struct migration *g);
@@ -123,7 +125,7 @@ struct mig_job {
     Migrd__Domain *def;
     struct hv_caps caps;
     void (*then)(struct mig_job *mj); /* in the loop, before the event; NULL none */
-    bool quiet; /* posts no event */
+    bool quiet;                       /* posts no event */
 };
 struct mig_job *mig_job_new(struct migration *g, enum mt_op op);
 void mig_job_run(struct mig_job *mj, void (*work)(struct job *j));
@@ -145,7 +147,8 @@ void tgt_answer(struct migration *g);
 int tgt_check_offer(struct migration *g, struct err *e);
 int tgt_check_host(const struct migration *g, const struct hv_caps *caps, struct err *e);
 
-/* --- questions ---------------------------------------------------------------------------------- */
+/* --- questions ----------------------------------------------------------------------------------
+ */
 
 /* Source: asks the target; posts an SRC_EV_ANS_ event. */
 void query_start(struct migration *g);
@@ -154,8 +157,8 @@ void query_tell_abort(struct migrd *m, const struct migration *g);
 void query_stop_all(struct migrd *m);
 /* Target: a session asks. */
 void query_seen(struct migration *session, const Migrd__QuerySeen *q);
-void query_reply(struct migration *session, Migrd__Outcome outcome, uint64_t epoch,
-    const char *text);
+void query_reply(
+    struct migration *session, Migrd__Outcome outcome, uint64_t epoch, const char *text);
 void query_remember(struct migrd *m, const struct migration *g, Migrd__Outcome outcome);
 
 void save_message(struct migration *g, const Migrd__FromWorker *fw);

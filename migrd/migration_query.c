@@ -72,7 +72,7 @@ static void answered(void *arg, const Migrd__Finished *fin, const char *how)
     } else if (fin->outcome == MIGRD__OUTCOME__OUTCOME_PREPARED) {
         event = SRC_EV_ANS_PREPARED;
     } else if (fin->outcome == MIGRD__OUTCOME__OUTCOME_DISCARDED ||
-        fin->outcome == MIGRD__OUTCOME__OUTCOME_UNKNOWN) {
+               fin->outcome == MIGRD__OUTCOME__OUTCOME_UNKNOWN) {
         event = SRC_EV_ANS_NEVER;
     }
     mig_post(g, event);
@@ -128,8 +128,10 @@ static void teller_due(uv_timer_t *h)
 static void teller_again(struct teller *t, const char *why)
 {
     if (++t->tries >= MIGRATION_TELL_TRIES) {
-        log_error("migration", "%s: %s could not be told that %s stays here (%s); if it holds a paused "
-            "copy: migctl resolve %s --discard there", t->id, t->host, t->name, why, t->name);
+        log_error("migration",
+            "%s: %s could not be told that %s stays here (%s); if it holds a paused "
+            "copy: migctl resolve %s --discard there",
+            t->id, t->host, t->name, why, t->name);
         teller_end(t);
         return;
     }
@@ -148,8 +150,10 @@ static void told(void *arg, const Migrd__Finished *fin, const char *how)
         return;
     }
     if (fin->outcome == MIGRD__OUTCOME__OUTCOME_RUNNING)
-        log_error("migration", "%s: %s says that it RUNS %s, which was taken back here: two copies may "
-            "run! stop one of them now", t->id, t->host, t->name);
+        log_error("migration",
+            "%s: %s says that it RUNS %s, which was taken back here: two copies may "
+            "run! stop one of them now",
+            t->id, t->host, t->name);
     else
         log_info("migration", "%s: %s knows that %s stays here", t->id, t->host, t->name);
     teller_end(t);
@@ -197,7 +201,8 @@ void query_stop_all(struct migrd *m)
     }
 }
 
-/* --- answering ---------------------------------------------------------------------------------- */
+/* --- answering ----------------------------------------------------------------------------------
+ */
 
 void query_reply(
     struct migration *session, Migrd__Outcome outcome, uint64_t epoch, const char *text)
@@ -298,7 +303,10 @@ void query_seen(struct migration *session, const Migrd__QuerySeen *q)
 
     session->is_query = true;
     snprintf(session->reason, sizeof session->reason, "what became of migration %.36s (%s)",
-        q->migration, q->go ? "go" : q->abort ? "abort" : "only asking");
+        q->migration,
+        q->go      ? "go"
+        : q->abort ? "abort"
+                   : "only asking");
     for (struct migration *g = m->migrations->active; g != NULL; g = g->next) {
         if (g == session || g->kind != MIG_IN || g->is_over || strcmp(g->id, q->migration) != 0)
             continue;

@@ -113,7 +113,8 @@ int migrations_read_journal(struct migrd *m, struct err *e)
     return 0;
 }
 
-/* --- taking up ------------------------------------------------------------------------------------ */
+/* --- taking up
+ * ------------------------------------------------------------------------------------ */
 
 static enum mt_copy copy_of(const struct domain *d, uint64_t epoch)
 {
@@ -151,14 +152,16 @@ static void take_up(struct migrd *m, const struct journal_record *r)
     struct domain *d = registry_by_uuid(m->registry, r->uuid);
     /* The newest epoch that this migration can have given to a copy here. */
     enum mt_copy copy = copy_of(d, r->kind == JK_OUT ? r->epoch + 1 : r->epoch);
-    struct mt_cell cell = r->kind == JK_OUT ? mt_source_restart(r->step, copy)
-                                            : mt_target_restart(r->step, copy);
+    struct mt_cell cell =
+        r->kind == JK_OUT ? mt_source_restart(r->step, copy) : mt_target_restart(r->step, copy);
     struct migration *g;
     struct err e;
 
     log_info("migration", "%s %s: journal says %s, the copy here %s: %s", r->migration, r->name,
         mt_step_name(r->step),
-        copy == COPY_ABSENT ? "is gone" : copy == COPY_RUNS ? "runs" : "is held",
+        copy == COPY_ABSENT ? "is gone"
+        : copy == COPY_RUNS ? "runs"
+                            : "is held",
         mt_op_name((enum mt_op)cell.op));
     if (cell.op == MT_BUG)
         return;
@@ -184,6 +187,25 @@ static void take_up(struct migrd *m, const struct journal_record *r)
         mig_close(g);
 }
 
+/* A copy that never ran and that no journal line gives to this host: the rest of a restore or
+ * an offer that was under way when migrd died. */
+static void destroy_strays(struct migrd *m)
+{
+    struct err e;
+
+    for (struct domain *d = registry_first(m->registry); d != NULL; d = d->next) {
+        const struct ownership *o = registry_ownership(m->registry, d->uuid);
+
+        if (!d->live || d->info.state != HV_INCOMING || d->mig != NULL)
+            continue;
+        if (o != NULL && strcmp(o->owner, m->host_name) == 0 && o->epoch >= d->info.epoch)
+            continue;
+        log_warn("migration", "%s: an incoming copy without a migration: destroyed", d->name);
+        if (registry_act(m, d, REG_DESTROY, NULL, NULL, NULL, &e) < 0)
+            log_error("migration", "%s: %s", d->name, e.text);
+    }
+}
+
 int migrations_open(struct migrd *m, struct err *e)
 {
     struct migrations *ms = m->migrations;
@@ -191,17 +213,20 @@ int migrations_open(struct migrd *m, struct err *e)
     (void)e;
     for (size_t i = 0; i < ms->n_open; i++)
         take_up(m, &ms->open[i]);
+    destroy_strays(m);
     free(ms->open);
     ms->open = NULL;
     ms->n_open = ms->cap_open = 0;
     return 0;
 }
 
-/* --- the operator's word ------------------------------------------------------------------------------ */
+/* --- the operator's word
+ * ------------------------------------------------------------------------------ */
 
-static const char risk_run[] =
-    "If the other host runs this domain too, two copies will write to the same disks and destroy them. "
-    "Make sure that it is off there (power the host off if you cannot reach it), then repeat with --force.";
+static const char risk_run[] = "If the other host runs this domain too, two copies will write to "
+                               "the same disks and destroy them. "
+                               "Make sure that it is off there (power the host off if you cannot "
+                               "reach it), then repeat with --force.";
 static const char risk_discard[] =
     "If no other host runs this domain, its memory is lost: it can only be booted anew. "
     "Look at the other host first, then repeat with --force.";
@@ -242,7 +267,8 @@ static int take_ownership(struct migrd *m, struct domain *d, const char *reason,
     o->job.work = owner_work;
     o->job.done = owner_done;
     o->m = m;
-    o->rec = (struct journal_record){ .kind = JK_DOMAIN, .epoch = d->epoch + 1, .flags = JF_FORCED };
+    o->rec =
+        (struct journal_record){ .kind = JK_DOMAIN, .epoch = d->epoch + 1, .flags = JF_FORCED };
     memcpy(o->rec.uuid, d->uuid, sizeof o->rec.uuid);
     memcpy(o->rec.name, d->name, sizeof o->rec.name);
     strcpy(o->rec.peer, ".");
@@ -286,8 +312,8 @@ int migration_resolve(struct migrd *m, const char *domain, const Migrd__Resolve 
     if (rq->reason[0] == '\0')
         return err_set(e, ERR_INVALID, "a reason is needed: it is kept in the journal");
     if (!rq->force)
-        return err_set(e, ERR_REFUSED, "%s: there is no proof. %s",
-            d != NULL ? d->name : g->name, rq->run_here ? risk_run : risk_discard);
+        return err_set(e, ERR_REFUSED, "%s: there is no proof. %s", d != NULL ? d->name : g->name,
+            rq->run_here ? risk_run : risk_discard);
     if (g != NULL)
         return resolve_migration(g, rq, text, len, e);
     if (!d->doubt && registry_owned(m, d))
@@ -295,7 +321,8 @@ int migration_resolve(struct migrd *m, const char *domain, const Migrd__Resolve 
     if (!rq->run_here)
         return err_set(e, ERR_STATE,
             "domain %s does not run here; migctl has nothing to discard (xm delete removes its "
-            "definition)", d->name);
+            "definition)",
+            d->name);
     snprintf(text, len, "%s: this host owns it again; start it when you like", d->name);
     return take_ownership(m, d, rq->reason, e);
 }

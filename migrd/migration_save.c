@@ -32,7 +32,8 @@ const char *save_state_name(const struct migration *g)
     return names[g->state];
 }
 
-/* --- jobs: a small chain instead of a table ------------------------------------------------------ */
+/* --- jobs: a small chain instead of a table ------------------------------------------------------
+ */
 
 static void end_now(struct migration *g)
 {
@@ -51,7 +52,8 @@ static void last_job_done(struct mig_job *mj)
         mig_fail(g, mj->job.err.code, "%s", mj->job.err.text);
     if (mj->job.result == 0 && d != NULL && destroyed) {
         registry_gone(g->m, d);
-        registry_publish(g->m, d, g->kind == MIG_SAVE ? "domain-saved" : "domain-destroyed", g->path);
+        registry_publish(
+            g->m, d, g->kind == MIG_SAVE ? "domain-saved" : "domain-destroyed", g->path);
     } else if (mj->job.result == 0 && d != NULL && g->kind == MIG_RESTORE) {
         d->info.state = mj->leave_paused ? HV_PAUSED : HV_RUNNING;
         registry_set_owner(g->m, d, g->m->host_name, g->epoch);
@@ -109,7 +111,8 @@ static void last_job(struct migration *g, enum mt_op op, void (*work)(struct job
     mig_job_run(mj, work);
 }
 
-/* --- the worker's end --------------------------------------------------------------------------------- */
+/* --- the worker's end
+ * --------------------------------------------------------------------------------- */
 
 static void on_ended(void *arg, const Migrd__Finished *fin, const char *how)
 {
@@ -130,7 +133,8 @@ static void on_ended(void *arg, const Migrd__Finished *fin, const char *how)
         end_now(g); /* nothing was made yet; while checking, the job's end finds no worker */
 }
 
-/* --- restore: the offer ----------------------------------------------------------------------------------- */
+/* --- restore: the offer
+ * ----------------------------------------------------------------------------------- */
 
 static void verdict(struct migration *g, const struct err *e)
 {
@@ -245,8 +249,8 @@ static void on_message(void *arg, const Migrd__FromWorker *fw)
         return;
     }
     if (fw->body_case != MIGRD__FROM_WORKER__BODY_OFFER) {
-        log_error("migration", "%s: the worker sends a message of kind %d", g->path,
-            (int)fw->body_case);
+        log_error(
+            "migration", "%s: the worker sends a message of kind %d", g->path, (int)fw->body_case);
         worker_kill(g->worker);
         return;
     }
@@ -262,13 +266,16 @@ static void on_message(void *arg, const Migrd__FromWorker *fw)
     refuse(g, &e);
 }
 
-/* --- requests --------------------------------------------------------------------------------------------------- */
+/* --- requests
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static int check_path(const char *path, struct err *e)
 {
     if (path[0] != '/' || strlen(path) >= sizeof((struct migration *)0)->path)
-        return err_set(e, ERR_INVALID, "%.100s: an absolute path of at most %zu characters is needed",
-            path, sizeof((struct migration *)0)->path - 1);
+        return err_set(e, ERR_INVALID,
+            "%.100s: an absolute path of at most %zu characters is needed", path,
+            sizeof((struct migration *)0)->path - 1);
     return 0;
 }
 
@@ -293,13 +300,12 @@ static struct migration *new_one(struct migrd *m, enum mig_kind kind, const char
     return g;
 }
 
-int migration_save(struct migrd *m, struct domain *d, const char *path, struct migration **out,
-    struct err *e)
+int migration_save(
+    struct migrd *m, struct domain *d, const char *path, struct migration **out, struct err *e)
 {
     Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
     Migrd__SaveStart s = MIGRD__SAVE_START__INIT;
     struct migration *g;
-    int fd, r;
 
     if (check_path(path, e) < 0)
         return -1;
@@ -308,14 +314,9 @@ int migration_save(struct migrd *m, struct domain *d, const char *path, struct m
             d->busy != NULL ? d->busy : "migration in progress");
     if (!d->live || d->live_def == NULL)
         return err_set(e, ERR_STATE, "domain %s does not run here", d->name);
-    fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return err_sys(e, "%s", path);
     g = new_one(m, MIG_SAVE, path);
-    if (g == NULL) {
-        close(fd);
+    if (g == NULL)
         return err_set(e, ERR_MEMORY, "out of memory");
-    }
     memcpy(g->uuid, d->uuid, sizeof g->uuid);
     memcpy(g->name, d->name, sizeof g->name);
     g->epoch = d->epoch;
@@ -329,9 +330,7 @@ int migration_save(struct migrd *m, struct domain *d, const char *path, struct m
     s.path = g->path;
     t.body_case = MIGRD__TO_WORKER__BODY_SAVE;
     t.save = &s;
-    r = start_worker(g, &t, fd, e);
-    close(fd);
-    if (r < 0) {
+    if (start_worker(g, &t, -1, e) < 0) { /* the worker makes path.tmp and renames it */
         mig_fail(g, e->code, "%s", e->text);
         end_now(g);
         return -1;

@@ -42,7 +42,7 @@ static void on_message(void *arg, const Migrd__FromWorker *fw)
 
     switch (fw->body_case) {
     case MIGRD__FROM_WORKER__BODY_ACCEPTED:
-        snprintf(g->owner, sizeof g->owner, "%s", fw->accepted->target_host);
+        mig_host_text(g->owner, sizeof g->owner, fw->accepted->target_host);
         mig_post(g, SRC_EV_ACCEPTED);
         break;
     case MIGRD__FROM_WORKER__BODY_WANT_PAUSE:
@@ -126,7 +126,8 @@ static void spawn(struct migration *g)
     worker_send(g->worker, &t, -1);
 }
 
-/* --- hypervisor jobs ---------------------------------------------------------------------------- */
+/* --- hypervisor jobs ----------------------------------------------------------------------------
+ */
 
 static void resume_work(struct job *j)
 {
@@ -192,16 +193,17 @@ static void given_away(struct mig_job *mj)
         registry_set_owner(g->m, d, g->owner[0] ? g->owner : g->peer, g->epoch);
 }
 
-/* --- journal ---------------------------------------------------------------------------------------- */
+/* --- journal
+ * ---------------------------------------------------------------------------------------- */
 
 static void journal(struct migration *g, enum mt_step step)
 {
-    enum mt_op op = step == STEP_STARTED ? MT_J_STARTED
-        : step == STEP_PREPARED         ? MT_J_PREPARED
-        : step == STEP_COMMITTED        ? MT_J_COMMITTED
-        : step == STEP_DONE             ? MT_J_DONE
-        : step == STEP_RECLAIMED        ? MT_J_RECLAIMED
-                                        : MT_J_ABORTED;
+    enum mt_op op = step == STEP_STARTED     ? MT_J_STARTED
+                    : step == STEP_PREPARED  ? MT_J_PREPARED
+                    : step == STEP_COMMITTED ? MT_J_COMMITTED
+                    : step == STEP_DONE      ? MT_J_DONE
+                    : step == STEP_RECLAIMED ? MT_J_RECLAIMED
+                                             : MT_J_ABORTED;
     struct mig_job *mj = mig_job_new(g, op);
 
     if (mj == NULL) {
@@ -241,7 +243,8 @@ static void hv_job(struct migration *g, enum mt_op op)
     }
 }
 
-/* --- operations ---------------------------------------------------------------------------------------- */
+/* --- operations
+ * ---------------------------------------------------------------------------------------- */
 
 static void timer_due(uv_timer_t *t)
 {
@@ -254,8 +257,10 @@ static void arm(struct migration *g)
     unsigned wait = backoff_s[g->tries < n ? g->tries : n - 1];
 
     g->tries++;
-    log_warn("migration", "%s: %s does not answer: %s stays paused here, in doubt; next question in "
-        "%u s (migctl resolve decides without it)", g->id, g->peer, g->name, wait);
+    log_warn("migration",
+        "%s: %s does not answer: %s stays paused here, in doubt; next question in "
+        "%u s (migctl resolve decides without it)",
+        g->id, g->peer, g->name, wait);
     uv_timer_start(&g->timer, timer_due, wait * 1000, 0);
 }
 
@@ -268,16 +273,18 @@ static void close_out(struct migration *g)
             registry_gone(g->m, d);
         mig_note_step(g, STEP_CLOSED);
     } else if (g->state == SRC_DONE) {
-        log_error("migration", "%s: our copy of %s could not be destroyed: %s; it stays paused and "
-            "must not run: xm destroy %s", g->id, g->name, g->op_error.text, g->name);
+        log_error("migration",
+            "%s: our copy of %s could not be destroyed: %s; it stays paused and "
+            "must not run: xm destroy %s",
+            g->id, g->name, g->op_error.text, g->name);
     } else if (g->op_error.code == ERR_NONE && g->reclaimed) {
         mig_note_step(g, STEP_ABORTED); /* a restart need not resume it again */
     }
     if (g->state == SRC_FAILED && g->prepared)
         query_tell_abort(g->m, g);
     if (g->state == SRC_DONE && d != NULL && (g->flags & JF_CHANGE_HOME) != 0 && d->def != NULL)
-        log_info("migration", "%s: its home is %s now; its definition here may be undefined", g->name,
-            g->owner);
+        log_info("migration", "%s: its home is %s now; its definition here may be undefined",
+            g->name, g->owner);
 }
 
 void src_run(struct migration *g, enum mt_op op)
@@ -356,7 +363,8 @@ void src_run(struct migration *g, enum mt_op op)
     }
 }
 
-/* --- the request -------------------------------------------------------------------------------------------- */
+/* --- the request
+ * -------------------------------------------------------------------------------------------- */
 
 static unsigned outgoing(const struct migrd *m)
 {
@@ -374,10 +382,11 @@ static int check_request(
         return err_set(e, ERR_STATE, "domain %s is busy: migration in progress", d->name);
     if (d->busy != NULL)
         return err_set(e, ERR_STATE, "domain %s is busy: %s", d->name, d->busy);
-    if (!d->live || (d->info.state != HV_RUNNING && d->info.state != HV_BLOCKED &&
-                        d->info.state != HV_PAUSED))
-        return err_set(e, ERR_STATE, "domain %s is %s: only a running or paused one can be migrated",
-            d->name, registry_state(d));
+    if (!d->live ||
+        (d->info.state != HV_RUNNING && d->info.state != HV_BLOCKED && d->info.state != HV_PAUSED))
+        return err_set(e, ERR_STATE,
+            "domain %s is %s: only a running or paused one can be migrated", d->name,
+            registry_state(d));
     if (!registry_owned(m, d) || d->live_def == NULL)
         return err_set(e, ERR_STATE, "domain %s belongs to host %s", d->name, d->owner);
     if (rq->host[0] == '\0' || strlen(rq->host) >= 256)
@@ -452,7 +461,7 @@ int migration_start(struct migrd *m, struct domain *d, const Migrd__Migrate *rq,
     g->state = SRC_STARTING;
     snprintf(g->uuid, sizeof g->uuid, "%s", d->uuid);
     snprintf(g->name, sizeof g->name, "%s", d->name);
-    snprintf(g->peer, sizeof g->peer, "%s", rq->host);
+    mig_host_text(g->peer, sizeof g->peer, rq->host);
     g->port = rq->port != 0 ? rq->port : m->config.relocation_port;
     g->epoch = d->epoch + 1;
     g->flags = flags_of(m, d, rq);

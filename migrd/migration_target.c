@@ -17,7 +17,8 @@
 #include "migrd/events.h"
 #include "migrd/migration_internal.h"
 
-/* --- talking to the worker --------------------------------------------------------------------- */
+/* --- talking to the worker ---------------------------------------------------------------------
+ */
 
 static void step_answer(struct migration *g, bool ok)
 {
@@ -65,7 +66,7 @@ static void on_offer(struct migration *g, const Migrd__OfferSeen *o)
         return;
     }
     snprintf(g->id, sizeof g->id, "%s", o->migration);
-    snprintf(g->peer, sizeof g->peer, "%s", o->source_host);
+    mig_host_text(g->peer, sizeof g->peer, o->source_host);
     snprintf(g->cert, sizeof g->cert, "%s", o->peer_cert);
     g->epoch = o->epoch;
     g->offer = migrd__offer__unpack(NULL, o->offer.len, o->offer.data);
@@ -123,7 +124,8 @@ static void on_ended(void *arg, const Migrd__Finished *fin, const char *how)
     mig_post(g, fin != NULL && fin->ok ? TGT_EV_END_OK : TGT_EV_END_FAILED);
 }
 
-/* --- sessions -------------------------------------------------------------------------------------- */
+/* --- sessions
+ * -------------------------------------------------------------------------------------- */
 
 static unsigned sessions(const struct migrd *m, bool with_offer)
 {
@@ -138,7 +140,7 @@ static unsigned sessions(const struct migrd *m, bool with_offer)
 bool migration_session_room(const struct migrd *m)
 {
     return !m->migrations->stopping &&
-        sessions(m, false) < m->config.relocation_max_sessions + MIGRATION_SPARE_SESSIONS;
+           sessions(m, false) < m->config.relocation_max_sessions + MIGRATION_SPARE_SESSIONS;
 }
 
 static int make_session_name(char out[TR_SESSION_LEN])
@@ -179,8 +181,7 @@ static void send_start(struct migration *g, int fd)
     worker_send(g->worker, &t, fd);
 }
 
-int migration_session(
-    struct migrd *m, int fd, const char *address, const char *name, struct err *e)
+int migration_session(struct migrd *m, int fd, const char *address, const char *name, struct err *e)
 {
     static const struct worker_calls calls = { on_message, on_ended };
     struct migration *g;
@@ -194,8 +195,7 @@ int migration_session(
     snprintf(g->address, sizeof g->address, "%s", address);
     snprintf(g->peer_name, sizeof g->peer_name, "%s", name);
     snprintf(g->peer, sizeof g->peer, "%s", name[0] != '\0' ? name : address);
-    if (make_session_name(g->session) < 0 ||
-        worker_start(m, 0, &calls, g, &g->worker, e) < 0) {
+    if (make_session_name(g->session) < 0 || worker_start(m, 0, &calls, g, &g->worker, e) < 0) {
         mig_fail(g, e->code, "%s", e->text);
         mig_post(g, TGT_EV_END_FAILED);
         return -1;
@@ -204,8 +204,7 @@ int migration_session(
     return 0;
 }
 
-int migration_channel(
-    struct migrd *m, const char *session, unsigned channel, int fd, struct err *e)
+int migration_channel(struct migrd *m, const char *session, unsigned channel, int fd, struct err *e)
 {
     struct migration *g = mig_by_session(m, session);
     Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
@@ -220,7 +219,8 @@ int migration_channel(
     return 0;
 }
 
-/* --- checks --------------------------------------------------------------------------------------------- */
+/* --- checks
+ * --------------------------------------------------------------------------------------------- */
 
 static int refuse_known(const struct migration *g, struct err *e)
 {
@@ -246,7 +246,8 @@ int tgt_check_offer(struct migration *g, struct err *e)
     if (sessions(m, true) > m->config.relocation_max_sessions)
         return err_set(e, ERR_RESOURCE,
             "host %s takes %u migrations at once (relocation-max-sessions) and has as many; try "
-            "again later", m->host_name, m->config.relocation_max_sessions);
+            "again later",
+            m->host_name, m->config.relocation_max_sessions);
     if (strcmp(g->def->hypervisor, m->hv_ops->name) != 0)
         return err_set(e, ERR_UNSUPPORTED, "domain %s needs hypervisor %s, host %s has %s",
             g->def->name, g->def->hypervisor, m->host_name, m->hv_ops->name);
@@ -259,9 +260,10 @@ int tgt_check_offer(struct migration *g, struct err *e)
         g->flags |= JF_CHANGE_HOME;
     if (d->epoch >= g->epoch && d->epoch != 0)
         return err_set(e, ERR_EPOCH,
-            "host %s knows domain %s at epoch %llu, the offer is for %llu: it comes from a host that "
-            "does not own it any more", m->host_name, g->name, (unsigned long long)d->epoch,
-            (unsigned long long)g->epoch);
+            "host %s knows domain %s at epoch %llu, the offer is for %llu: it comes from a host "
+            "that "
+            "does not own it any more",
+            m->host_name, g->name, (unsigned long long)d->epoch, (unsigned long long)g->epoch);
     return 0;
 }
 
@@ -275,8 +277,9 @@ static int check_cpu(const struct migration *g, const struct hv_caps *caps, stru
     if (cpu == NULL)
         return err_set(e, ERR_PROTOCOL, "the offer names no CPU");
     if (strcmp(cpu->vendor, caps->cpu_vendor) != 0)
-        return err_set(e, ERR_REFUSED, "the guest was booted on a CPU by %.16s, host %s has one by %s",
-            cpu->vendor, g->m->host_name, caps->cpu_vendor);
+        return err_set(e, ERR_REFUSED,
+            "the guest was booted on a CPU by %.16s, host %s has one by %s", cpu->vendor,
+            g->m->host_name, caps->cpu_vendor);
     for (unsigned w = 0; w < HV_FEATURE_WORDS && w < cpu->n_features; w++) {
         uint32_t lack = cpu->features[w] & ~caps->features[w];
 
@@ -287,15 +290,15 @@ static int check_cpu(const struct migration *g, const struct hv_caps *caps, stru
                 continue;
             missing++;
             if (n + 40 < sizeof list)
-                n += name != NULL
-                    ? (size_t)snprintf(list + n, sizeof list - n, " %.20s", name)
-                    : (size_t)snprintf(list + n, sizeof list - n, " %s[%u]",
-                          hv_feature_word_name(w) ? hv_feature_word_name(w) : "?", b);
+                n += name != NULL ? (size_t)snprintf(list + n, sizeof list - n, " %.20s", name)
+                                  : (size_t)snprintf(list + n, sizeof list - n, " %s[%u]",
+                                        hv_feature_word_name(w) ? hv_feature_word_name(w) : "?", b);
         }
     }
     if (missing > 0)
-        return err_set(e, ERR_REFUSED, "the CPU of host %s lacks %u features that the guest may use:%s",
-            g->m->host_name, missing, list);
+        return err_set(e, ERR_REFUSED,
+            "the CPU of host %s lacks %u features that the guest may use:%s", g->m->host_name,
+            missing, list);
     return 0;
 }
 
@@ -341,7 +344,8 @@ static int check_files(const Migrd__Domain *d, struct err *e)
             return err_set(e, ERR_INVALID, "domain %s: bridge name %.32s", d->name, b);
         snprintf(path, sizeof path, "/sys/class/net/%s", b);
         if (access(path, F_OK) < 0)
-            return err_set(e, ERR_REFUSED, "domain %s needs bridge %s, which is missing", d->name, b);
+            return err_set(
+                e, ERR_REFUSED, "domain %s needs bridge %s, which is missing", d->name, b);
     }
     return 0;
 }
@@ -362,7 +366,9 @@ static void checked(struct mig_job *mj)
     mj->g->op_error = mj->job.err;
 }
 
-/* --- jobs ------------------------------------------------------------------------------------------------- */
+/* --- jobs
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static void start_work(struct job *j)
 {
@@ -433,8 +439,8 @@ static void start_job(struct migration *g, enum mt_op op)
 {
     struct mig_job *mj = mig_job_new(g, op);
 
-    if (mj == NULL || ((op == MT_CHECK || op == MT_START) &&
-                          (mj->def = define_copy(g->def)) == NULL)) {
+    if (mj == NULL ||
+        ((op == MT_CHECK || op == MT_START) && (mj->def = define_copy(g->def)) == NULL)) {
         free(mj);
         err_set(&g->op_error, ERR_MEMORY, "out of memory");
         mig_post(g, TGT_EV_OP_FAILED);
@@ -479,7 +485,9 @@ static void journal(struct migration *g, enum mt_step step, enum mt_op op)
     mig_job_run(mj, mig_journal_work);
 }
 
-/* --- operations ------------------------------------------------------------------------------------------------ */
+/* --- operations
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void check(struct migration *g)
 {
@@ -490,8 +498,8 @@ static void check(struct migration *g)
         mig_post(g, TGT_EV_OP_FAILED);
         return;
     }
-    log_info("migration", "%s: %s offers %s: %llu MiB, %u vCPUs, epoch %llu", g->id, g->peer, g->name,
-        (unsigned long long)g->def->memory_kib / 1024, g->def->vcpus,
+    log_info("migration", "%s: %s offers %s: %llu MiB, %u vCPUs, epoch %llu", g->id, g->peer,
+        g->name, (unsigned long long)g->def->memory_kib / 1024, g->def->vcpus,
         (unsigned long long)g->epoch);
     start_job(g, MT_CHECK);
 }
@@ -535,8 +543,10 @@ static void close_in(struct migration *g)
 
 static void hold(struct migration *g)
 {
-    log_warn("migration", "%s: %s is complete here, but its source %s is gone: held paused until the "
-        "source says go or abort, or migctl resolve", g->id, g->name, g->peer);
+    log_warn("migration",
+        "%s: %s is complete here, but its source %s is gone: held paused until the "
+        "source says go or abort, or migctl resolve",
+        g->id, g->name, g->peer);
 }
 
 void tgt_run(struct migration *g, enum mt_op op)
@@ -590,7 +600,9 @@ void tgt_run(struct migration *g, enum mt_op op)
     }
 }
 
-/* --- answers ----------------------------------------------------------------------------------------------------- */
+/* --- answers
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 void tgt_answer(struct migration *g)
 {

@@ -90,8 +90,8 @@ static void set_ownership(
     o->doubt = doubt;
 }
 
-void registry_note_record(struct migrd *m, const char *uuid, const char *owner, uint64_t epoch,
-    int domid, bool doubt)
+void registry_note_record(
+    struct migrd *m, const char *uuid, const char *owner, uint64_t epoch, int domid, bool doubt)
 {
     struct registry *r = m->registry;
 
@@ -203,8 +203,7 @@ const char *registry_state(const struct domain *d)
     return hv_state_name(d->info.state);
 }
 
-void registry_publish(
-    struct migrd *m, const struct domain *d, const char *type, const char *detail)
+void registry_publish(struct migrd *m, const struct domain *d, const char *type, const char *detail)
 {
     char json[1024], clean[512];
     struct event ev = { .type = type, .uuid = d->uuid, .name = d->name, .json = json };
@@ -351,8 +350,10 @@ static struct domain *entry_for(struct migrd *m, const Migrd__Domain *def, struc
     struct domain *d = by_name(m->registry, def->name);
 
     if (d != NULL && strcmp(d->uuid, def->uuid) != 0) {
-        err_set(e, ERR_EXISTS, "domain %s exists here already with uuid %s; choose another name "
-            "or undefine it", def->name, d->uuid);
+        err_set(e, ERR_EXISTS,
+            "domain %s exists here already with uuid %s; choose another name "
+            "or undefine it",
+            def->name, d->uuid);
         return NULL;
     }
     d = registry_by_uuid(m->registry, def->uuid);
@@ -387,8 +388,8 @@ int registry_create(struct migrd *m, Migrd__Domain **def, bool paused, registry_
     if (define_check(*def, e) < 0 || (d = entry_for(m, *def, e)) == NULL)
         return -1;
     if (d->live || d->busy != NULL || d->live_def != NULL)
-        return err_set(e, ERR_EXISTS, "domain %s exists here already and is %s", d->name,
-            registry_state(d));
+        return err_set(
+            e, ERR_EXISTS, "domain %s exists here already and is %s", d->name, registry_state(d));
     d->live_def = *def;
     *def = NULL;
     if (registry_act(m, d, REG_START, &args, done, arg, e) == 0)
@@ -424,8 +425,8 @@ void registry_memory(struct registry *r, uint64_t *committed_kib, uint64_t *inco
     }
 }
 
-int registry_fits(const struct migrd *m, uint64_t free_kib, uint64_t total_kib, uint64_t need_kib,
-    struct err *e)
+int registry_fits(
+    const struct migrd *m, uint64_t free_kib, uint64_t total_kib, uint64_t need_kib, struct err *e)
 {
     const uint64_t reserve = m->config.memory_reserve_kib;
     uint64_t committed, incoming;
@@ -444,9 +445,8 @@ int registry_fits(const struct migrd *m, uint64_t free_kib, uint64_t total_kib, 
         return err_set(e, ERR_MEMORY,
             "host %s has %llu MiB free, of which %llu MiB are promised and %llu MiB are kept for "
             "the host: %llu MiB more do not fit",
-            m->host_name, (unsigned long long)free_kib / 1024,
-            (unsigned long long)incoming / 1024, (unsigned long long)reserve / 1024,
-            (unsigned long long)need_kib / 1024);
+            m->host_name, (unsigned long long)free_kib / 1024, (unsigned long long)incoming / 1024,
+            (unsigned long long)reserve / 1024, (unsigned long long)need_kib / 1024);
     return 0;
 }
 

@@ -24,20 +24,20 @@ struct domain {
     struct domain *next;
     char uuid[HV_UUID_LEN];
     char name[HV_NAME_LEN];
-    Migrd__Domain *def;       /* persistent definition, NULL: transient */
-    Migrd__Domain *live_def;  /* what it was started with, NULL: does not exist here */
-    bool live;                /* exists in the hypervisor */
-    struct hv_info info;      /* last known, valid while live */
-    char owner[256];          /* host that may run it */
+    Migrd__Domain *def;      /* persistent definition, NULL: transient */
+    Migrd__Domain *live_def; /* what it was started with, NULL: does not exist here */
+    bool live;               /* exists in the hypervisor */
+    struct hv_info info;     /* last known, valid while live */
+    char owner[256];         /* host that may run it */
     uint64_t epoch;
-    bool doubt;               /* the journal does not say whether it may run here */
+    bool doubt; /* the journal does not say whether it may run here */
     uint64_t start_wall_ns;
-    uint64_t changed;         /* registry's counter at the last change of `live` */
-    const char *busy;         /* operation in the pool: "start"; NULL none */
-    struct migration *mig;    /* hand-over or save under way, not owned */
-    enum hv_event_type ended; /* end that waits for its policy; HV_EV_MAX none */
+    uint64_t changed;                 /* registry's counter at the last change of `live` */
+    const char *busy;                 /* operation in the pool: "start"; NULL none */
+    struct migration *mig;            /* hand-over or save under way, not owned */
+    enum hv_event_type ended;         /* end that waits for its policy; HV_EV_MAX none */
     uint64_t restarts[RESTART_LIMIT]; /* clock_ns of the last ones */
-    struct waiter *waiters;   /* shutdown --wait */
+    struct waiter *waiters;           /* shutdown --wait */
 };
 
 enum registry_op {
@@ -82,13 +82,13 @@ bool registry_owned(const struct migrd *m, const struct domain *d);
 
 /* Adds a definition, or replaces that of the same uuid, durably. Takes *def. ERR_EXISTS if name or
  * uuid is taken. `done` may be NULL. */
-int registry_define(struct migrd *m, Migrd__Domain **def, registry_done *done, void *arg,
-    struct err *e);
+int registry_define(
+    struct migrd *m, Migrd__Domain **def, registry_done *done, void *arg, struct err *e);
 /* Makes a transient domain and starts it. Takes *def. */
 int registry_create(struct migrd *m, Migrd__Domain **def, bool paused, registry_done *done,
     void *arg, struct err *e);
-int registry_undefine(struct migrd *m, struct domain *d, registry_done *done, void *arg,
-    struct err *e);
+int registry_undefine(
+    struct migrd *m, struct domain *d, registry_done *done, void *arg, struct err *e);
 /* -1: refused at once, `done` is not called. */
 int registry_act(struct migrd *m, struct domain *d, enum registry_op op,
     const struct registry_args *args, registry_done *done, void *arg, struct err *e);
@@ -102,13 +102,13 @@ int registry_wait_gone(struct migrd *m, struct domain *d, uint64_t wait_ms, regi
 
 /* ERR_EXISTS if another domain has the name or this one exists here; makes or takes the entry, held
  * by `mig`. */
-struct domain *registry_incoming(struct migrd *m, const Migrd__Domain *def, struct migration *mig,
-    struct err *e);
+struct domain *registry_incoming(
+    struct migrd *m, const Migrd__Domain *def, struct migration *mig, struct err *e);
 /* From now on its memory counts as promised. */
 int registry_reserve(struct domain *d, const Migrd__Domain *def, struct err *e);
 /* The incoming domain exists now under that id. */
-void registry_incoming_started(struct migrd *m, struct domain *d, const Migrd__Domain *def,
-    uint64_t epoch, int domid);
+void registry_incoming_started(
+    struct migrd *m, struct domain *d, const Migrd__Domain *def, uint64_t epoch, int domid);
 /* Owner and epoch as the journal has them now. */
 void registry_set_owner(struct migrd *m, struct domain *d, const char *owner, uint64_t epoch);
 /* It exists no longer in the hypervisor. */
@@ -119,16 +119,16 @@ void registry_release(struct migrd *m, struct domain *d);
 void registry_refresh(struct migrd *m);
 int registry_next_domid(struct migrd *m);
 /* Largest number given so far and owners, from the journal. */
-void registry_note_record(struct migrd *m, const char *uuid, const char *owner, uint64_t epoch,
-    int domid, bool doubt);
+void registry_note_record(
+    struct migrd *m, const char *uuid, const char *owner, uint64_t epoch, int domid, bool doubt);
 /* memory_kib of all that exists here, and what incoming ones will still fill. */
 void registry_memory(struct registry *r, uint64_t *committed_kib, uint64_t *incoming_kib);
 /* ERR_MEMORY unless that much more fits beside the reserve. `free_kib`, `total_kib`: the host's. */
-int registry_fits(const struct migrd *m, uint64_t free_kib, uint64_t total_kib, uint64_t need_kib,
-    struct err *e);
+int registry_fits(
+    const struct migrd *m, uint64_t free_kib, uint64_t total_kib, uint64_t need_kib, struct err *e);
 
 /* Publishes "domain-..." and logs. */
-void registry_publish(struct migrd *m, const struct domain *d, const char *type,
-    const char *detail);
+void registry_publish(
+    struct migrd *m, const struct domain *d, const char *type, const char *detail);
 
 #endif

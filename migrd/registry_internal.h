@@ -29,8 +29,8 @@ struct registry {
     unsigned n_domains;
     struct ownership *owners;
     int last_domid;
-    uint64_t changes;  /* grows with every change of a domain's `live` */
-    bool doubt_all;    /* a damaged journal line named nobody */
+    uint64_t changes; /* grows with every change of a domain's `live` */
+    bool doubt_all;   /* a damaged journal line named nobody */
     bool polling, poll_again, stopping;
     uv_timer_t poll_timer;
     uv_poll_t event_poll;

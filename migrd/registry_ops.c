@@ -153,8 +153,8 @@ static void apply(struct migrd *m, struct domain *d, struct op_job *o)
         break;
     case REG_SHUTDOWN:
     case REG_REBOOT:
-        registry_publish(m, d, o->op == REG_REBOOT ? "domain-reboot-asked" : "domain-shutdown-asked",
-            "");
+        registry_publish(
+            m, d, o->op == REG_REBOOT ? "domain-reboot-asked" : "domain-shutdown-asked", "");
         break;
     case REG_SET_MEMORY:
         d->info.memory_kib = o->memory_kib;
@@ -203,7 +203,8 @@ static int check_may_run(const struct migrd *m, const struct domain *d, struct e
         return err_set(e, ERR_STATE,
             "domain %s: the journal was damaged where it spoke of it, so it is not known whether "
             "it runs on another host; look there, then: migctl resolve %s --run-here --force "
-            "--reason ...", d->name, d->name);
+            "--reason ...",
+            d->name, d->name);
     if (!registry_owned(m, d))
         return err_set(e, ERR_STATE,
             "domain %s was given to host %s (epoch %llu); start it there, or, if it ended there: "

@@ -204,7 +204,8 @@ static void events_ready(uv_poll_t *h, int status, int events)
     }
 }
 
-/* --- poll -------------------------------------------------------------------------------------- */
+/* --- poll --------------------------------------------------------------------------------------
+ */
 
 struct poll_job {
     struct job job; /* first */
@@ -274,8 +275,8 @@ static void poll_finish(struct job *j)
         m->caps.memory_total_kib = p->caps.memory_total_kib;
     }
     if (j->result < 0 && r->poll_failures++ == 0)
-        log_error("registry", "hypervisor %s does not list its domains: %s", p->ops->name,
-            j->err.text);
+        log_error(
+            "registry", "hypervisor %s does not list its domains: %s", p->ops->name, j->err.text);
     if (j->result == 0)
         r->poll_failures = 0;
     for (struct domain *d = r->domains, *next; j->result == 0 && d != NULL; d = next) {

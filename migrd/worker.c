@@ -137,8 +137,8 @@ static void process_exited(uv_process_t *p, int64_t status, int signal)
         deliver(w);
     }
     if (signal != 0)
-        snprintf(how, sizeof how, "the worker was ended by signal %d (%s)", signal,
-            strsignal(signal));
+        snprintf(
+            how, sizeof how, "the worker was ended by signal %d (%s)", signal, strsignal(signal));
     else
         snprintf(how, sizeof how, "the worker ended with status %d", (int)status);
     log_debug("worker", "pid %d: %s", w->pid, how);
@@ -157,8 +157,9 @@ static int spawn(struct worker *w, int fd, struct err *e)
     uv_stdio_container_t io[WORKER_FD + 1] = { { .flags = UV_IGNORE }, { .flags = UV_IGNORE },
         { .flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO },
         { .flags = UV_INHERIT_FD, .data.fd = fd } };
-    uv_process_options_t o = { .file = program, .args = argv, .stdio = io, .stdio_count = 4,
-        .exit_cb = process_exited };
+    uv_process_options_t o = {
+        .file = program, .args = argv, .stdio = io, .stdio_count = 4, .exit_cb = process_exited
+    };
     int r;
 
     if (paths_program(program, "migrd-worker", e) < 0)
