@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 /*
  * The bandwidth cap: one bucket that all channels of a migration draw from. It fills at
- * the rate, up to a burst of 5 ms worth (64 KiB at least, for low rates); what finds it
+ * the rate, up to a burst of 10 ms worth (256 KiB at least, for low rates); what finds it
  * empty waits outside of the lock and comes again, so that a new rate holds at once.
  */
 #include <pthread.h>
@@ -10,9 +10,9 @@
 #include "base/clock.h"
 #include "transport/internal.h"
 
-#define BURST_MIN 65536u
-#define BURST_MAX (4u << 20)
-#define BURST_PER_S 200 /* 5 ms worth */
+#define BURST_MIN (256u << 10)
+#define BURST_MAX (8u << 20)
+#define BURST_PER_S 100 /* 10 ms worth: as late as a thread of a busy host may wake */
 #define GRANT_MIN 4096u /* do not bother for less, unless less is wanted */
 #define WAIT_MAX (20 * NS_PER_MS)
 
@@ -89,8 +89,8 @@ size_t shaper_take(struct tr_shaper *s, size_t want, uint64_t *wait_ns)
         got = want < s->have ? want : s->have;
         s->have -= got;
     } else {
-        /* Wait for a fair portion, half a burst, rather than waking for every page. */
-        uint64_t portion = want < s->burst / 2 ? want : s->burst / 2;
+        /* Wait for a fair portion, a quarter of the burst, rather than waking for every page. */
+        uint64_t portion = want < s->burst / 4 ? want : s->burst / 4;
         uint64_t short_of = portion > s->have ? portion - s->have : 1;
 
         *wait_ns = (uint64_t)((unsigned __int128)short_of * NS_PER_S / s->rate) + 1;
