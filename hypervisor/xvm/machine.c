@@ -272,6 +272,9 @@ int machine_resume(struct machine *m, struct err *e)
     case LIFE_MAX:
         return wrong_life(m, "run", e);
     }
+    for (unsigned i = 0; m->life == LIFE_LOADED && i < m->n_vcpus; i++)
+        if (vcpu_finish_load(&m->vcpu[i], e) < 0)
+            return err_prefix(e, "domain %s", m->def->name);
     start_devices(m);
     m->life = LIFE_RUNNING;
     vcpus_run(m);

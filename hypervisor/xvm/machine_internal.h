@@ -67,6 +67,7 @@ struct vcpu {
     bool has_thread;
     bool parked;              /* under run_lock */
     struct cpuid_table cpuid; /* as it booted, before KVM's own changes */
+    uint64_t kvmclock_msr;    /* of a loaded state, set by its first run */
     int stat_fd;              /* its /proc/.../stat, for "sleeps or runs" */
 };
 
@@ -187,6 +188,9 @@ int vcpu_save(
     struct vcpu *v, struct state_writer *w, const struct clock_state *clock, struct err *e);
 int vcpu_load(struct vcpu *v, struct state_blob *b, const struct cpuid_table *host,
     const struct clock_state *clock, struct err *e);
+
+/* Before the first run of a loaded state: what makes KVM write into guest memory. */
+int vcpu_finish_load(struct vcpu *v, struct err *e);
 
 /* boot.c and friends: fills memory and vCPU 0's registers. */
 int boot_kernel(struct machine *m, struct err *e);

@@ -16,8 +16,11 @@
  *
  * MSRs that KVM lists but refuses are tolerated: an MSR that cannot be read is not saved,
  * one that cannot be set is counted, and only those in `vital` fail the load.
- * Wall-clock MSRs are not carried: writing them makes KVM write into guest memory, behind
- * the back of the digests that are compared before the switch.
+ *
+ * Writing kvmclock's MSRs makes KVM write into guest memory (the wall clock always, the
+ * system time on some kernels), behind the back of the digests that are compared before
+ * the switch. So the wall clock's are not carried, and the system time's waits for the
+ * first run (vcpu_finish_load).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -38,10 +41,11 @@
 #define MSR_KVM_WALL_CLOCK 0x11
 #define MSR_KVM_SYSTEM_TIME_OLD 0x12
 #define MSR_KVM_WALL_CLOCK_NEW 0x4b564d00
+#define MSR_KVM_SYSTEM_TIME 0x4b564d01
 
 /* Without these a guest does not go on: system call and segment MSRs, PAT, kvmclock. */
 static const uint32_t vital[] = { 0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0x174,
-    0x175, 0x176, 0x277, 0x4b564d01 };
+    0x175, 0x176, 0x277 };
 
 struct msr_list {
     struct kvm_msrs head;
@@ -229,7 +233,8 @@ struct vcpu_image {
     struct kvm_xcrs xcrs;
     struct kvm_lapic_state lapic;
     struct kvm_vcpu_events events;
-    uint32_t n_msrs;
+    uint64_t kvmclock; /* its MSR, 0 off */
+    uint32_t n_msrs;   /* the others */
     struct kvm_msr_entry msr[MSR_MAX];
     uint8_t *xsave; /* of the machine's xsave_len */
 };
@@ -268,17 +273,22 @@ static int get_xsave(struct state_reader *r, const struct vcpu *v, uint8_t **are
 
 static int get_msrs(struct state_reader *r, struct vcpu_image *i, struct err *e)
 {
-    if (state_get_u32(r, &i->n_msrs, e) < 0)
+    uint32_t n;
+
+    if (state_get_u32(r, &n, e) < 0)
         return -1;
-    if (i->n_msrs > MSR_MAX)
-        return too_many(r, "MSRs", i->n_msrs, e);
-    for (uint32_t k = 0; k < i->n_msrs; k++) {
+    if (n > MSR_MAX)
+        return too_many(r, "MSRs", n, e);
+    for (uint32_t k = 0; k < n; k++) {
         uint32_t index;
         uint64_t data;
 
         if (state_get_u32(r, &index, e) < 0 || state_get_u64(r, &data, e) < 0)
             return -1;
-        i->msr[k] = (struct kvm_msr_entry){ .index = index, .data = data };
+        if (index == MSR_KVM_SYSTEM_TIME)
+            i->kvmclock = data;
+        else
+            i->msr[i->n_msrs++] = (struct kvm_msr_entry){ .index = index, .data = data };
     }
     return 0;
 }
@@ -373,6 +383,7 @@ static int apply_image(
         set_ioctl(v, KVM_SET_XSAVE, "floating point state", i->xsave, e) < 0)
         return -1;
     set_tsc(v, i, clock);
+    v->kvmclock_msr = i->kvmclock;
     if (set_msrs(v, i, e) < 0 || set_ioctl(v, KVM_SET_LAPIC, "local APIC", &i->lapic, e) < 0)
         return -1;
     if (deadline != 0 && set_msr(v, MSR_TSC_DEADLINE, deadline) < 0)
@@ -381,6 +392,14 @@ static int apply_image(
         set_ioctl(v, KVM_SET_VCPU_EVENTS, "events", &i->events, e) < 0 ||
         set_ioctl(v, KVM_SET_DEBUGREGS, "debug registers", &i->debug, e) < 0)
         return -1;
+    return 0;
+}
+
+int vcpu_finish_load(struct vcpu *v, struct err *e)
+{
+    if (v->kvmclock_msr != 0 && set_msr(v, MSR_KVM_SYSTEM_TIME, v->kvmclock_msr) < 0)
+        return err_set(e, ERR_UNSUPPORTED, "vcpu %u: this host refuses kvmclock", v->id);
+    v->kvmclock_msr = 0;
     return 0;
 }
 
