@@ -89,7 +89,7 @@ static const char shutdown_options[] =
     "  -a, --all                   all domains\n"
     "  -w, --wait                  wait until it has happened\n"
     "  -R, --reboot                reboot instead\n"
-    "  -H, --halt                  do not start it again, whatever on_poweroff says\n";
+    "  -H, --halt                  power off, as without it\n";
 
 static const char list_options[] =
     "  -l, --long                  all details, as s-expressions\n"

@@ -546,7 +546,7 @@ static void console_says_why_not(void **state)
 
 static void migctl_migrate_reports(void **state)
 {
-    json_t *q;
+    json_t *all, *q;
 
     (void)state;
     assert_int_equal(run("migctl", "migrate", "web1", "host2", "--budget", "50ms", "--bandwidth",
@@ -558,10 +558,12 @@ static void migctl_migrate_reports(void **state)
     assert_out("  Round  Pages  Zero  Skipped     Sent    Time  MiB/s  Dirty after  Throttle\n");
     assert_out("last round  24.1 ms  50%\n");
     assert_out("TLSv1.3 TLS_AES_128_GCM_SHA256");
-    q = json_object_get(asked("migrate"), "params");
+    all = asked("migrate");
+    q = json_object_get(all, "params");
     assert_int_equal(json_integer_value(json_object_get(q, "pause_budget_ms")), 50);
     assert_int_equal(json_integer_value(json_object_get(q, "bandwidth")), 100 << 20);
     assert_int_equal(json_integer_value(json_object_get(q, "time_limit_s")), 120);
+    json_decref(all);
     assert_int_equal(run("migctl", "migrate", "other", "host2"), 1);
     assert_out("The guest runs on here.\n");
     assert_int_equal(run("migctl", "migrate", "web1", "host2", "--tls", "maybe"), 2);
