@@ -172,7 +172,7 @@ static void enter_sandbox(void)
 {
     struct err e;
 
-    if (sandbox_enter(&e) < 0)
+    if (xvm_sandbox_enter(&e) < 0)
         log_warn("xvm", "running without a system call filter: %s", e.text);
     else
         log_info("xvm", "system call filter is on");

@@ -117,7 +117,7 @@ static const char *const allowed[] = {
     "flock",
 };
 
-int sandbox_enter(struct err *e)
+int xvm_sandbox_enter(struct err *e)
 {
     scmp_filter_ctx ctx;
     int r = 0;

@@ -11,6 +11,6 @@
 
 /* Cannot be undone. Fails when the kernel has no seccomp; the caller goes on without, and says so.
  */
-int sandbox_enter(struct err *e);
+int xvm_sandbox_enter(struct err *e);
 
 #endif
