@@ -70,7 +70,7 @@ _lab_enter() {
     local holder=${LAB_HOLDER[$1]:-}
     [ -n "$holder" ] || lab_fail "no host $1 in the lab"
     shift
-    exec nsenter -t "$holder" -m -u -n -- env -C "$PWD" "$@"
+    exec nsenter -t "$holder" -m -u -n --wdns="$PWD" -- "$@"
 }
 
 lab_exec() {
@@ -92,43 +92,58 @@ lab_kill() {
 # --- start
 
 _lab_is_asleep() {
-    [ "$(cat "/proc/$1/comm" 2>/dev/null)" = sleep ]
+    local name=''
+    { read -r name <"/proc/$1/comm"; } 2>/dev/null
+    [ "$name" = sleep ]
 }
 
 # Namespaces for HOST. The holder dies with this shell; once it sleeps, its mounts are private.
 _lab_hold() {
     setpriv --pdeathsig KILL unshare -m -u -n sleep infinity </dev/null >/dev/null 2>&1 &
     LAB_HOLDER[$1]=$!
-    lab_wait 5 _lab_is_asleep "$!" || lab_skip "no namespaces here: they need root and a kernel with them"
-    lab_exec "$1" ip link set lo up
 }
 
-# A cable between DEVICE of HOST and PORT of the switch's bridge SWITCH.
-_lab_cable() {
-    local host=$1 device=$2 port=$3 switch=$4
-    lab_exec net ip link add "$port" type veth peer name "$device" netns "${LAB_HOLDER[$host]}" &&
-        lab_exec net ip link set "$port" master "$switch" up
+# The switch and all cables, as input of one "ip -batch": in the testbed each program costs 0.1 s.
+_lab_net_commands() {
+    local host switch
+    for switch in lan guests; do
+        echo "link add $switch type bridge"
+        echo "link set $switch up"
+    done
+    for ((i = 1; i <= $1; i++)); do
+        host=host$i
+        for switch in lan guests; do
+            echo "link add $host-$switch type veth peer name uplink-$switch netns ${LAB_HOLDER[$host]}"
+            echo "link set $host-$switch master $switch up"
+        done
+    done
+    echo "link set lo up"
+    echo "addr add 10.99.0.254/24 dev lan"
+    echo "addr add 10.99.1.254/24 dev guests"
+}
+
+_lab_host_commands() {
+    echo "link set lo up"
+    echo "link set uplink-lan name eth0"
+    echo "addr add 10.99.0.$1/24 dev eth0"
+    [ ! -e /proc/net/if_inet6 ] || echo "addr add fd99::$1/64 dev eth0 nodad"
+    echo "link set eth0 up"
+    echo "link add br0 address 02:99:01:00:00:$(printf %02x "$1") type bridge"
+    echo "link set uplink-guests master br0 up"
+    echo "addr add 10.99.1.$((200 + $1))/24 dev br0"
+    echo "link set br0 up"
 }
 
 _lab_host() {
-    local number=$1 host=host$1
-    _lab_hold "$host"
-    mkdir -p "$(lab_root "$host")"
-    _lab_cable "$host" eth0 "$host-lan" lan || lab_fail "$host: no network"
-    _lab_cable "$host" uplink "$host-guests" guests || lab_fail "$host: no network for guests"
-    lab_exec "$host" bash -e -c '
+    mkdir -p "$(lab_root "host$1")" || return
+    _lab_host_commands "$1" >"$LAB_DIR/host$1.ip"
+    lab_exec "host$1" bash -e -c '
         mount --bind "$2/hosts" /etc/hosts
         mount --bind "$2/resolv.conf" /etc/resolv.conf
         mount -t sysfs sysfs /sys
         mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || true
         hostname "host$1"
-        ip addr add "10.99.0.$1/24" dev eth0
-        ip -6 addr add "fd99::$1/64" dev eth0 nodad 2>/dev/null || true
-        ip link set eth0 up
-        ip link add br0 address "02:99:01:00:00:0$1" type bridge
-        ip link set uplink master br0 up
-        ip addr add "10.99.1.$((200 + $1))/24" dev br0
-        ip link set br0 up' lab "$number" "$LAB_DIR" || lab_fail "$host could not be set up"
+        ip -batch "$2/host$1.ip"' lab "$1" "$LAB_DIR"
 }
 
 _lab_hosts_file() {
@@ -141,7 +156,7 @@ _lab_hosts_file() {
 }
 
 lab_start() {
-    local count=${1:-2} number
+    local count=${1:-2} number host pids=()
     [ "$(id -u)" = 0 ] || lab_skip "a lab needs root"
     for program in ip bridge nsenter unshare setpriv; do
         command -v $program >/dev/null || lab_skip "a lab needs the program $program"
@@ -153,14 +168,22 @@ lab_start() {
     _lab_hosts_file "$count" >"$LAB_DIR/hosts"
     : >"$LAB_DIR/resolv.conf"
 
-    _lab_hold net
-    lab_exec net sh -c 'for bridge in lan guests; do
-        ip link add $bridge type bridge && ip link set $bridge up || exit
-    done' || lab_skip "no bridges here: the kernel needs the module bridge"
-    lab_exec net ip addr add 10.99.1.254/24 dev guests
-    lab_exec net ip addr add 10.99.0.254/24 dev lan
+    for host in net $(seq -f host%g "$count"); do
+        _lab_hold "$host"
+    done
+    for host in "${!LAB_HOLDER[@]}"; do
+        lab_wait 10 _lab_is_asleep "${LAB_HOLDER[$host]}" ||
+            lab_skip "no namespaces here: they need root and a kernel with them"
+    done
+    _lab_net_commands "$count" >"$LAB_DIR/net.ip"
+    lab_exec net ip -batch "$LAB_DIR/net.ip" ||
+        lab_skip "no bridges or cables here: the kernel needs the modules bridge and veth"
     for ((number = 1; number <= count; number++)); do
-        _lab_host "$number"
+        _lab_host "$number" &
+        pids[number]=$!
+    done
+    for ((number = 1; number <= count; number++)); do
+        wait "${pids[number]}" || lab_fail "host$number could not be set up"
     done
 }
 
