@@ -198,7 +198,7 @@ static void print_status(
     for (size_t i = 0; i < migrations->n_migrations; i++) {
         char line[512];
 
-        progress_line(migrations->migrations[i], line, sizeof line);
+        progress_line(migrations->migrations[i], line, sizeof line, 0);
         printf("  %s\n", line);
     }
 }

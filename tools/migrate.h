@@ -26,8 +26,9 @@ int migrate_follow(struct tool *t, Migrd__Request *rq, const char *domain, bool 
 /* Asks migrd to cancel the migration of `domain`, on a connection of its own. */
 int migrate_cancel(struct tool *t, const char *domain, struct err *e);
 
-/* progress.c: one line about a running migration, without line end. */
-void progress_line(const Migrd__MigrationInfo *m, char *out, size_t len);
+/* progress.c: one line about a running migration, without line end; its bar is as long as `width`
+ * allows. */
+void progress_line(const Migrd__MigrationInfo *m, char *out, size_t len, size_t width);
 /* Shows a progress report as it comes; `state` starts zeroed and is used for one migration. */
 struct progress {
     uint64_t last_line_ns;

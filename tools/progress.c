@@ -15,8 +15,10 @@
 #include "tools/migrate.h"
 
 #define PAGE 4096u
-#define BAR 20
+#define BAR 20 /* characters */
+#define BAR_LEAST 6
 #define LINE_EVERY_NS NS_PER_S
+#define WIDE 200 /* for a line that nobody cuts */
 
 static unsigned percent(const Migrd__Progress *p)
 {
@@ -58,29 +60,51 @@ static const char *from_or_to(const Migrd__MigrationInfo *m)
     return strcmp(m->direction, "in") == 0 ? "from" : "to";
 }
 
-void progress_line(const Migrd__MigrationInfo *m, char *out, size_t len)
+/* As long as the line has room for it, "  [####....]"; nothing where it would say little. */
+static void bar_text(char *out, size_t room, unsigned done)
 {
-    const Migrd__Progress *p = m->progress;
-    char phase[32], left[FORMAT_LEN], dirty[FORMAT_LEN], link[FORMAT_LEN], slow[32] = "",
-                                                                           bar[BAR + 1];
-    unsigned done;
+    size_t n = room < BAR + 4 ? room - (room < 4 ? room : 4) : BAR;
 
-    if (p == NULL || p->phase == MIGRD__PHASE__PHASE_CONNECT) {
-        snprintf(out, len, "%s %s %s  %s", m->domain, from_or_to(m), m->peer,
-            p == NULL ? m->state : "connecting");
+    out[0] = '\0';
+    if (n < BAR_LEAST)
         return;
-    }
-    done = percent(p);
-    for (unsigned i = 0; i < BAR; i++)
-        bar[i] = i < done * BAR / 100 ? '#' : '.';
-    bar[BAR] = '\0';
+    memcpy(out, "  [", 3);
+    for (size_t i = 0; i < n; i++)
+        out[3 + i] = i < done * n / 100 ? '#' : '.';
+    memcpy(out + 3 + n, "]", 2);
+}
+
+static void figures_text(const Migrd__Progress *p, char *out, size_t len)
+{
+    char phase[32], left[FORMAT_LEN], dirty[FORMAT_LEN], link[FORMAT_LEN], slow[32] = "";
+
     phase_text(p, phase, sizeof phase);
     if (p->throttle > 0)
         snprintf(slow, sizeof slow, "  throttle %u%%", p->throttle);
-    snprintf(out, len, "%s %s %s  [%s] %3u%%  %s  %s left  dirty %s/s  link %s/s  pause ~%u ms%s",
-        m->domain, from_or_to(m), m->peer, bar, done, phase,
-        format_bytes(left, p->pages_remaining * PAGE), format_bytes(dirty, p->dirty_rate),
+    snprintf(out, len, "  %u%%  %s  %s left  dirty %s/s  link %s/s  pause ~%u ms%s", percent(p),
+        phase, format_bytes(left, p->pages_remaining * PAGE), format_bytes(dirty, p->dirty_rate),
         format_bytes(link, p->bandwidth), p->expected_pause_ms, slow);
+}
+
+void progress_line(const Migrd__MigrationInfo *m, char *out, size_t len, size_t width)
+{
+    const Migrd__Progress *p = m->progress;
+    char who[512], figures[256], bar[BAR + 8];
+    size_t used;
+
+    snprintf(who, sizeof who, "%s %s %s", m->domain, from_or_to(m), m->peer);
+    if (p == NULL || p->phase == MIGRD__PHASE__PHASE_CONNECT) {
+        snprintf(out, len, "%s  %s", who, p == NULL ? m->state : "connecting");
+        return;
+    }
+    figures_text(p, figures, sizeof figures);
+    used = strlen(who) + strlen(figures);
+    if (width != 0 && used > width) { /* the figures matter more than where to */
+        snprintf(who, sizeof who, "%s", m->domain);
+        used = strlen(who) + strlen(figures);
+    }
+    bar_text(bar, width > used ? width - used : 0, percent(p));
+    snprintf(out, len, "%s%s%s", who, bar, figures);
 }
 
 static size_t terminal_width(void)
@@ -109,7 +133,8 @@ void progress_show(struct progress *p, const Migrd__MigrationInfo *m)
 
     if (m->progress != NULL)
         show_note(p, m->progress);
-    progress_line(m, line, sizeof line);
+    width = isatty(STDERR_FILENO) ? terminal_width() - 3 : WIDE;
+    progress_line(m, line, sizeof line, width);
     if (!isatty(STDERR_FILENO)) {
         if (p->last_line_ns != 0 && now - p->last_line_ns < LINE_EVERY_NS)
             return;
@@ -117,7 +142,6 @@ void progress_show(struct progress *p, const Migrd__MigrationInfo *m)
         fprintf(stderr, "%s\n", line);
         return;
     }
-    width = terminal_width() - 1;
     if (strlen(line) > width)
         line[width] = '\0';
     fprintf(stderr, "\r%s\033[K", line);

@@ -84,7 +84,8 @@ static void print_totals(const Migrd__Finished *f)
     if (f->ok)
         printf("  %-10s %llu pages compared before the hand-over\n", "Verified",
             (unsigned long long)f->verified_pages);
-    printf("  %-10s %s of this host's CPU\n", "Processor", format_us(a, f->cpu_us));
+    if (f->cpu_us > 0)
+        printf("  %-10s %s of this host's CPU\n", "Processor", format_us(a, f->cpu_us));
 }
 
 static void print_success(const Migrd__MigrationInfo *m)

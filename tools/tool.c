@@ -222,6 +222,20 @@ static void drop_empty(Migrd__Reply *r)
     r->n_domains = kept;
 }
 
+/* As xend did: by id, those that do not run after the others, by name. */
+static int by_id(const void *a, const void *b)
+{
+    const Migrd__DomainInfo *x = *(Migrd__DomainInfo *const *)a;
+    const Migrd__DomainInfo *y = *(Migrd__DomainInfo *const *)b;
+    bool x_runs = x->domid >= 0, y_runs = y->domid >= 0;
+
+    if (x_runs != y_runs)
+        return x_runs ? -1 : 1;
+    if (x_runs && x->domid != y->domid)
+        return x->domid < y->domid ? -1 : 1;
+    return strcmp(x->domain->name, y->domain->name);
+}
+
 Migrd__Reply *tool_domains(struct tool *t, bool all)
 {
     Migrd__ListDomains list = MIGRD__LIST_DOMAINS__INIT;
@@ -231,8 +245,11 @@ Migrd__Reply *tool_domains(struct tool *t, bool all)
     list.all = all;
     CLIENT_BODY(rq, LIST, list, &list);
     r = tool_call(t, &rq, TOOL_SHORT_MS);
-    if (r != NULL)
-        drop_empty(r);
+    if (r == NULL)
+        return NULL;
+    drop_empty(r);
+    if (r->n_domains > 1)
+        qsort(r->domains, r->n_domains, sizeof r->domains[0], by_id);
     return r;
 }
 

@@ -72,6 +72,7 @@ void tool_free(Migrd__Reply **r);
 
 /* The domain's record by name, uuid or id; a reply with domains[0]. */
 Migrd__Reply *tool_domain(struct tool *t, const char *which);
+/* Sorted: those that run by id, then the others by name. */
 Migrd__Reply *tool_domains(struct tool *t, bool all);
 
 /* Prints a message as indented JSON. */

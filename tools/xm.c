@@ -85,11 +85,10 @@ static const char migrate_options[] =
     "  -c, --change_home_server    its definition moves along\n\n"
     "'migctl migrate' does the same with a progress bar, a report, and more to set.\n";
 
-static const char shutdown_options[] =
-    "  -a, --all                   all domains\n"
-    "  -w, --wait                  wait until it has happened\n"
-    "  -R, --reboot                reboot instead\n"
-    "  -H, --halt                  power off, as without it\n";
+static const char shutdown_options[] = "  -a, --all                   all domains\n"
+                                       "  -w, --wait                  wait until it has happened\n"
+                                       "  -R, --reboot                reboot instead\n"
+                                       "  -H, --halt                  power off, as without it\n";
 
 static const char list_options[] =
     "  -l, --long                  all details, as s-expressions\n"

@@ -30,28 +30,6 @@ static bool runs(const Migrd__DomainInfo *d)
     return d->domid >= 0;
 }
 
-/* As xend did: by id, those that do not run after the others, by name. */
-static int by_id(const void *a, const void *b)
-{
-    const Migrd__DomainInfo *x = *(Migrd__DomainInfo *const *)a;
-    const Migrd__DomainInfo *y = *(Migrd__DomainInfo *const *)b;
-
-    if (runs(x) != runs(y))
-        return runs(x) ? -1 : 1;
-    if (runs(x) && x->domid != y->domid)
-        return x->domid < y->domid ? -1 : 1;
-    return strcmp(x->domain->name, y->domain->name);
-}
-
-static Migrd__Reply *sorted_domains(struct tool *t)
-{
-    Migrd__Reply *r = tool_domains(t, true);
-
-    if (r != NULL && r->n_domains > 1)
-        qsort(r->domains, r->n_domains, sizeof r->domains[0], by_id);
-    return r;
-}
-
 /*
  * Calls fn for the domains that `words` name, in that order, or for all of them without words;
  * fn(NULL) is Domain-0. Returns an exit code.
@@ -154,7 +132,7 @@ static Migrd__Reply *get_host(struct tool *t)
 
 static int list_domains(struct tool *t, struct list *l, bool use_long, char **words, int n)
 {
-    Migrd__Reply *host = get_host(t), *r = host != NULL ? sorted_domains(t) : NULL;
+    Migrd__Reply *host = get_host(t), *r = host != NULL ? tool_domains(t, true) : NULL;
     int rc = TOOL_FAILED;
 
     if (r != NULL) {
@@ -230,7 +208,7 @@ static void vcpu_rows(void *arg, const Migrd__DomainInfo *d)
 
 int xm_vcpu_list(struct tool *t, int argc, char **argv)
 {
-    Migrd__Reply *r = sorted_domains(t);
+    Migrd__Reply *r = tool_domains(t, true);
     int rc;
 
     if (r == NULL)
@@ -333,7 +311,7 @@ int xm_uptime(struct tool *t, int argc, char **argv)
             return tool_usage(t, NULL);
         brief = true;
     }
-    r = sorted_domains(t);
+    r = tool_domains(t, true);
     if (r == NULL)
         return TOOL_FAILED;
     if (!brief)

@@ -595,7 +595,7 @@ static void migctl_shows_the_host(void **state)
     assert_out("Relocation  listening on 127.0.0.1 port 8002 with TLS\n");
     assert_out("Warning     an empty expression admits nobody\n");
     assert_int_equal(run("migctl", "list", "--names"), 0);
-    assert_string_equal(out, "rest\nweb1\n");
+    assert_string_equal(out, "web1\nrest\n");
     assert_int_equal(run("migctl", "resolve", "web1"), 2);
     assert_out("Error: give either --run-here or --discard\n");
 }
