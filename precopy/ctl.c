@@ -25,6 +25,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/msgconn.h"
+#include "precopy/sandbox.h"
 
 #define CLOSE_WAIT_NS (2 * NS_PER_S)
 
@@ -141,7 +142,10 @@ static void read_all(struct ctl *c)
 static void *reader(void *arg)
 {
     struct ctl *c = arg;
+    struct err e = { 0 };
 
+    if (geteuid() == 0 && sandbox_drop_thread(&e) < 0)
+        log_debug("worker", "reader of migrd: %s", e.text);
     pthread_mutex_lock(&c->lock);
     while (!c->stop) {
         bool more = !c->gone && msgconn_flush(c->conn, NULL) == 1;
@@ -266,8 +270,7 @@ static bool ended(const struct ctl *c, bool waiting, struct err *e)
     return false;
 }
 
-static int take(
-    struct ctl *c, Migrd__ToWorker__BodyCase want, Migrd__ToWorker **out, int *fd)
+static int take(struct ctl *c, Migrd__ToWorker__BodyCase want, Migrd__ToWorker **out, int *fd)
 {
     for (unsigned i = 0; i < c->n_mail; i++) {
         if (want != MIGRD__TO_WORKER__BODY__NOT_SET && c->mail[i].m->body_case != want)

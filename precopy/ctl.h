@@ -15,7 +15,7 @@
 #include "precopy/worker.pb-c.h"
 #include "transport/transport.h"
 
-#define CTL_MAIL_MAX 64                         /* answers and sockets not yet taken */
+#define CTL_MAIL_MAX 64 /* answers and sockets not yet taken */
 #define CTL_WATCH_MAX (TR_CHANNELS_MAX + 1)
 
 struct ctl;

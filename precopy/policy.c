@@ -40,11 +40,11 @@
 #define PROGRESS 0.85
 #define PATIENCE_ROUNDS 3
 #define LONG_ROUND_US 1000000
-#define PATIENCE_US 1000000       /* before the first throttle step */
-#define PATIENCE_STEP_US 500000   /* before each further one */
-#define PATIENCE_LAST_US 5000000  /* before giving up */
-#define PATIENCE_VALLEY 4         /* times longer where a valley was near the budget */
-#define VALLEY_NEAR 2.0           /* a valley that fits into this many budgets */
+#define PATIENCE_US 1000000      /* before the first throttle step */
+#define PATIENCE_STEP_US 500000  /* before each further one */
+#define PATIENCE_LAST_US 5000000 /* before giving up */
+#define PATIENCE_VALLEY 4        /* times longer where a valley was near the budget */
+#define VALLEY_NEAR 2.0          /* a valley that fits into this many budgets */
 #define THROTTLE_FIRST 20
 #define THROTTLE_STEP_MIN 10
 #define THROTTLE_STEP_MAX 30
@@ -155,7 +155,7 @@ static double time_to_send(const struct policy *p, double pages)
 static bool fits(const struct policy *p, double pages, double budgets)
 {
     return (double)p->par.fixed_us + time_to_send(p, pages) * MARGIN <=
-        (double)p->par.budget_us * budgets;
+           (double)p->par.budget_us * budgets;
 }
 
 static double pages_per_us(const struct policy_round *r)
@@ -195,9 +195,10 @@ static size_t knobs(const struct policy *p, const struct policy_decision *d, cha
         used += (size_t)snprintf(out + used, len - used, ", lift the bandwidth cap of %.0f MiB/s",
             (double)p->par.bandwidth_cap / MIB);
     if (p->par.throttle_max < POLICY_THROTTLE_LIMIT && used < len)
-        snprintf(out + used, len - used, p->par.throttle_max == 0
-                ? ", or allow throttling (throttle-max)"
-                : ", or raise throttle-max (now %u)", p->par.throttle_max);
+        snprintf(out + used, len - used,
+            p->par.throttle_max == 0 ? ", or allow throttling (throttle-max)"
+                                     : ", or raise throttle-max (now %u)",
+            p->par.throttle_max);
     return used;
 }
 
@@ -241,7 +242,7 @@ static bool out_of_patience(const struct policy *p, const struct policy_round *r
 {
     bool last = p->throttle >= p->par.throttle_max;
     bool valley = (double)r->dirty_pages > (double)p->best_pages * 1.5 &&
-        fits(p, (double)p->best_pages, VALLEY_NEAR);
+                  fits(p, (double)p->best_pages, VALLEY_NEAR);
     uint64_t us = last ? PATIENCE_LAST_US : p->throttle > 0 ? PATIENCE_STEP_US : PATIENCE_US;
     uint32_t rounds = PATIENCE_ROUNDS - (r->duration_us > LONG_ROUND_US) + last;
 

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * The query session: migrd asks another host what became of a migration. One
+ * connection, one question, one answer; nothing of a guest is touched.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "precopy/worker_internal.h"
+
+#define QUERY_MS 30000
+
+static int ask(
+    struct tr_conn *c, const Migrd__QueryStart *start, Migrd__Session **out, struct err *e)
+{
+    Migrd__Session m = MIGRD__SESSION__INIT;
+    Migrd__Query q = MIGRD__QUERY__INIT;
+
+    q.migration = start->migration;
+    q.domain_uuid = start->domain_uuid;
+    q.epoch = start->epoch;
+    q.go = start->go;
+    q.abort = start->abort;
+    m.body_case = MIGRD__SESSION__BODY_QUERY;
+    m.query = &q;
+    if (tr_send(c, &m, e) < 0)
+        return -1;
+    return expect(c, MIGRD__SESSION__BODY_QUERY_REPLY, QUERY_MS, out, e);
+}
+
+static int connect_and_ask(struct ctl *ctl, const Migrd__QueryStart *start,
+    const struct tr_tls *tls, Migrd__Session **out, struct err *e)
+{
+    struct tr_options opt = { .tls = tls, .dead_peer_ms = start->dead_peer_ms };
+    struct tr_conn *c = NULL;
+    char line[32];
+    int r;
+
+    snprintf(line, sizeof line, "RELOCATE %d", PROTOCOL);
+    if (tr_connect(start->host, start->port, line, &opt, &c, e) < 0)
+        return -1;
+    ctl_watch(ctl, c);
+    r = ask(c, start, out, e);
+    ctl_unwatch(ctl, c);
+    tr_close(&c);
+    return r;
+}
+
+int query_run(struct ctl *ctl, const Migrd__QueryStart *start)
+{
+    Migrd__Finished f = MIGRD__FINISHED__INIT;
+    Migrd__Session *m = NULL;
+    struct tr_tls *tls = NULL;
+    struct err e = { 0 };
+    uint64_t began = clock_ns();
+    int r = worker_tls(start->tls, &tls, &e);
+
+    if (r == 0)
+        r = connect_and_ask(ctl, start, tls, &m, &e);
+    f.phase = r == 0 ? MIGRD__PHASE__PHASE_DONE : MIGRD__PHASE__PHASE_CONNECT;
+    f.total_us = (clock_ns() - began) / NS_PER_US;
+    if (r == 0) {
+        f.outcome = (uint32_t)m->query_reply->outcome;
+        f.outcome_epoch = m->query_reply->epoch;
+        f.text = m->query_reply->text;
+    }
+    send_finished(ctl, &f, r < 0 ? &e : NULL);
+    if (m != NULL)
+        migrd__session__free_unpacked(m, NULL);
+    tr_tls_free(&tls);
+    return r;
+}

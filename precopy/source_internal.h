@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: ISC */
+/* source_internal: one migration as the source sees it; private to precopy/source*.c. */
+#ifndef SOURCE_INTERNAL_H
+#define SOURCE_INTERNAL_H
+
+#include "precopy/policy.h"
+#include "precopy/sender.h"
+#include "precopy/worker_internal.h"
+
+#define SOURCE_ROUNDS_KEPT 64 /* of the report; the last ones are kept */
+#define SOURCE_STEPS_MAX 16
+
+struct source {
+    struct ctl *ctl; /* the job: set once */
+    const Migrd__SourceStart *start;
+    const Migrd__PrecopyParams *par;
+    const struct worker_options *opt;
+    uint64_t began_ns;
+
+    struct attach at; /* the guest */
+    bool was_paused;  /* by somebody else, before we came: never ours to resume */
+    bool paused;      /* by us */
+    bool log_on;
+    unsigned throttle;
+    uint64_t *work, *next; /* pages of this round, and of the one after it */
+    uint64_t *harvest;     /* all that was ever collected, to give back */
+    uint64_t *peek;
+    uint64_t populated;
+
+    struct tr_tls *tls; /* the peer */
+    struct tr_shaper *shaper;
+    struct tr_conn *msg, *data[TR_CHANNELS_MAX];
+    unsigned channels;
+    struct sender *sender;
+
+    Migrd__Phase phase; /* progress */
+    struct policy policy;
+    struct policy_decision decision;
+    uint32_t round;
+    uint64_t round_pages, ack_min_us;
+    uint64_t next_peek_ns, next_progress_ns, next_ping_ns;
+    struct sender_count round_start;
+
+    uint64_t pause_ns; /* when the guest was stopped; the pause so far is since then */
+    uint64_t step_ns;
+    bool committed; /* migrd was asked to write COMMITTED, and did not say no */
+
+    Migrd__RoundReport report[SOURCE_ROUNDS_KEPT], *report_ptr[SOURCE_ROUNDS_KEPT];
+    unsigned n_report;
+    Migrd__PauseStep step[SOURCE_STEPS_MAX], *step_ptr[SOURCE_STEPS_MAX];
+    unsigned n_step;
+    uint64_t pause_us, verified_pages;
+};
+
+/* source_rounds.c: everything before the pause. 0: time to pause; s->work has what is left. */
+int source_rounds(struct source *s, struct err *e);
+/* Starts to send s->work, and waits until all of it is sent; progress, pings and new parameters on
+ * the way. */
+void source_send_round(struct source *s, bool live, bool last);
+int source_wait_round(struct source *s, bool live, struct err *e);
+void source_progress(struct source *s, const char *note);
+
+/* source_handover.c: from the pause to RUNNING. */
+int source_handover(struct source *s, struct err *e);
+
+#endif

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * Rounds of a live migration. `work` is what a round sends:
+ *
+ *   dirty_start, then `work` = populated   a write in between is in the log: sent twice
+ *   send `work`; meanwhile peek at the log and leave out what is dirty again
+ *   RoundEnd, RoundAck                     the bytes have arrived: bandwidth is measured
+ *   collect into `next`; policy decides; swap
+ *
+ * A page left out stays in the dirty log, so the collect that ends the round finds it.
+ * The coordinator sends a Ping every second, so that the target knows it is alive.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "precopy/pages.h"
+#include "precopy/source_internal.h"
+
+#define SLICE_MS 5
+#define PEEK_NS (20 * NS_PER_MS)
+#define PEEK_SHARE 20 /* a peek may cost one part in so many of the time */
+#define PROGRESS_NS (200 * NS_PER_MS)
+#define PING_NS NS_PER_S
+#define FIXED_BASE_US 6000 /* journals, pause and resume; three trips come on top */
+#define FIXED_TRIPS 3
+
+void source_progress(struct source *s, const char *note)
+{
+    Migrd__FromWorker m = MIGRD__FROM_WORKER__INIT;
+    Migrd__Progress p = MIGRD__PROGRESS__INIT;
+    struct sender_count c = { 0 };
+    uint64_t done;
+
+    if (s->sender != NULL)
+        sender_count(s->sender, &c);
+    done = c.raw + c.zero + c.skipped -
+           (s->round_start.raw + s->round_start.zero + s->round_start.skipped);
+    p.phase = s->phase;
+    p.round = s->round;
+    p.pages_total = s->populated;
+    p.pages_sent = c.raw;
+    p.pages_zero = c.zero;
+    p.pages_skipped = c.skipped;
+    p.pages_remaining = done < s->round_pages ? s->round_pages - done : 0;
+    p.pages_dirty = s->round > 0 ? s->round_pages : 0;
+    p.dirty_rate = s->decision.dirty_rate;
+    p.bandwidth = s->decision.bandwidth;
+    p.wire_bytes = c.bytes;
+    p.expected_pause_ms = (uint32_t)(s->decision.predicted_us / 1000);
+    p.throttle = s->throttle;
+    p.elapsed_ms = (clock_ns() - s->began_ns) / NS_PER_MS;
+    p.note = (char *)note;
+    m.body_case = MIGRD__FROM_WORKER__BODY_PROGRESS;
+    m.progress = &p;
+    ctl_send(s->ctl, &m, NULL);
+    s->next_progress_ns = clock_ns() + PROGRESS_NS;
+}
+
+static void take_params(struct source *s)
+{
+    Migrd__SetParams p;
+
+    if (!ctl_params(s->ctl, &p))
+        return;
+    if (p.set_bandwidth) {
+        tr_shaper_set(s->shaper, p.bandwidth);
+        policy_set_cap(&s->policy, p.bandwidth);
+    }
+    if (p.set_budget)
+        policy_set_budget(&s->policy, (uint64_t)p.pause_budget_ms * 1000);
+}
+
+static int peek(struct source *s, uint64_t now, struct err *e)
+{
+    uint64_t cost;
+
+    memset(s->peek, 0, s->at.words * sizeof *s->peek);
+    if (s->at.ops->dirty_peek(s->at.mig, s->peek, e) < 0)
+        return -1;
+    sender_again(s->sender, s->peek);
+    cost = (clock_ns() - now) * PEEK_SHARE;
+    s->next_peek_ns = now + (cost > PEEK_NS ? cost : PEEK_NS);
+    return 0;
+}
+
+static int chores(struct source *s, bool live, struct err *e)
+{
+    uint64_t now = clock_ns();
+
+    if (ctl_ended(s->ctl, e))
+        return -1;
+    take_params(s);
+    if (live && now >= s->next_peek_ns && peek(s, now, e) < 0)
+        return -1;
+    if (now >= s->next_ping_ns) {
+        s->next_ping_ns = now + PING_NS;
+        if (tr_ping(s->msg, e) < 0)
+            return -1;
+    }
+    if (now >= s->next_progress_ns)
+        source_progress(s, "");
+    return 0;
+}
+
+/* A peer that refuses closes its end: what it said explains more than our broken pipe. */
+static void ask_why(struct source *s, struct err *e)
+{
+    struct err why = { 0 };
+    Migrd__Session *m;
+
+    if (ctl_ended(s->ctl, e))
+        return;
+    if (tr_recv(s->msg, 500, &m, &why) < 0)
+        return;
+    if (m->body_case == MIGRD__SESSION__BODY_REFUSE)
+        tr_refused(s->msg, m->refuse, e);
+    migrd__session__free_unpacked(m, NULL);
+}
+
+int source_wait_round(struct source *s, bool live, struct err *e)
+{
+    int r;
+
+    while ((r = sender_wait(s->sender, SLICE_MS, e)) == 0)
+        if (chores(s, live, e) < 0)
+            return -1;
+    if (r < 0)
+        ask_why(s, e);
+    return r < 0 ? -1 : 0;
+}
+
+void source_send_round(struct source *s, bool live, bool last)
+{
+    sender_count(s->sender, &s->round_start);
+    s->round_pages = bitmap_count(s->work, s->at.words);
+    s->next_peek_ns = clock_ns() + PEEK_NS;
+    sender_start(s->sender, s->work, s->round, live, last);
+}
+
+static int end_of_round(struct source *s, struct err *e)
+{
+    Migrd__Session m = MIGRD__SESSION__INIT, *answer;
+    Migrd__RoundEnd end = MIGRD__ROUND_END__INIT;
+    struct sender_count c;
+    uint64_t began = clock_ns(), us;
+    int r = 0;
+
+    sender_count(s->sender, &c);
+    end.round = s->round;
+    end.frames = c.frames;
+    end.wire_bytes = c.bytes;
+    m.body_case = MIGRD__SESSION__BODY_ROUND_END;
+    m.round_end = &end;
+    if (tr_send(s->msg, &m, e) < 0 ||
+        expect(s->msg, MIGRD__SESSION__BODY_ROUND_ACK, PEER_STEP_MS, &answer, e) < 0) {
+        if (ctl_ended(s->ctl, e))
+            return -1;
+        return err_prefix(e, "round %u", s->round);
+    }
+    if (answer->round_ack->round != s->round || answer->round_ack->frames != c.frames)
+        r = err_set(e, ERR_PROTOCOL, "round %u: the target acknowledges something else", s->round);
+    migrd__session__free_unpacked(answer, NULL);
+    us = (clock_ns() - began) / NS_PER_US;
+    if (s->ack_min_us == 0 || us < s->ack_min_us)
+        s->ack_min_us = us + 1;
+    return r;
+}
+
+static Migrd__RoundReport *next_report(struct source *s)
+{
+    Migrd__RoundReport *r;
+
+    if (s->n_report == SOURCE_ROUNDS_KEPT) { /* the first is the most telling: keep it */
+        memmove(&s->report[1], &s->report[2], (SOURCE_ROUNDS_KEPT - 2) * sizeof s->report[0]);
+        s->n_report--;
+    }
+    r = &s->report[s->n_report];
+    migrd__round_report__init(r);
+    s->report_ptr[s->n_report++] = r;
+    return r;
+}
+
+static void account(struct source *s, uint64_t began, uint64_t dirty, struct policy_round *out)
+{
+    Migrd__RoundReport *r = next_report(s);
+    struct sender_count c;
+
+    sender_count(s->sender, &c);
+    r->round = s->round;
+    r->pages = c.raw - s->round_start.raw;
+    r->zero = c.zero - s->round_start.zero;
+    r->skipped = c.skipped - s->round_start.skipped;
+    r->bytes = c.bytes - s->round_start.bytes;
+    r->duration_us = (clock_ns() - began) / NS_PER_US;
+    r->dirty_after = dirty;
+    r->throttle = s->throttle;
+    *out = (struct policy_round){ .pages_sent = r->pages,
+        .pages_zero = r->zero,
+        .pages_skipped = r->skipped,
+        .bytes = r->bytes,
+        .duration_us = r->duration_us,
+        .dirty_pages = dirty,
+        .elapsed_us = (clock_ns() - s->began_ns) / NS_PER_US };
+    log_debug("precopy",
+        "round %u: %" PRIu64 " pages, %" PRIu64 " zero, %" PRIu64 " skipped, %" PRIu64
+        " us, dirty %" PRIu64,
+        r->round, r->pages, r->zero, r->skipped, r->duration_us, dirty);
+}
+
+static int collect(struct source *s, struct err *e)
+{
+    memset(s->next, 0, s->at.words * sizeof *s->next);
+    if (s->at.ops->dirty_collect(s->at.mig, s->next, e) < 0)
+        return -1;
+    bitmap_or(s->harvest, s->next, s->at.words);
+    return 0;
+}
+
+static int obey(struct source *s, struct err *e)
+{
+    const struct policy_decision *d = &s->decision;
+
+    if (d->reason[0] != '\0')
+        log_info("precopy", "%s: round %u: %s: %s", s->start->domain->name, s->round,
+            policy_action_name(d->action), d->reason);
+    source_progress(s, d->reason);
+    switch (d->action) {
+    case POLICY_GIVE_UP:
+        return err_set(e, ERR_RESOURCE, "%s", d->reason);
+    case POLICY_THROTTLE:
+        s->throttle = d->throttle;
+        return s->at.ops->throttle(s->at.mig, d->throttle, e);
+    case POLICY_CONTINUE:
+    case POLICY_STOP:
+    case POLICY_ACTION_MAX:
+        break;
+    }
+    return 0;
+}
+
+/* One round and the decision after it. */
+static int one_round(struct source *s, uint64_t *began, struct err *e)
+{
+    struct policy_round r;
+    uint64_t *swap = s->work, now;
+    char point[40];
+
+    source_send_round(s, true, false);
+    if (source_wait_round(s, true, e) < 0 || end_of_round(s, e) < 0 || collect(s, e) < 0)
+        return -1;
+    now = clock_ns();
+    account(s, *began, bitmap_count(s->next, s->at.words), &r);
+    *began = now;
+    snprintf(point, sizeof point, "source-round-%u-end", s->round);
+    if (FAULT(point))
+        return err_set(e, ERR_INTERNAL, "fault point %s", point);
+    take_params(s);
+    policy_set_fixed(&s->policy, FIXED_BASE_US + FIXED_TRIPS * s->ack_min_us);
+    policy_round(&s->policy, &r, &s->decision);
+    s->work = s->next;
+    s->next = swap;
+    s->round++;
+    s->round_pages = r.dirty_pages;
+    return obey(s, e);
+}
+
+static void init_policy(struct source *s)
+{
+    struct policy_params p = { .budget_us = (uint64_t)s->par->pause_budget_ms * 1000,
+        .time_limit_us = (uint64_t)s->par->time_limit_s * 1000000,
+        .max_rounds = s->par->max_rounds,
+        .throttle_max = s->par->throttle_max,
+        .bandwidth_cap = s->par->bandwidth,
+        .live = s->par->live && !s->was_paused };
+
+    policy_init(&s->policy, &p);
+    take_params(s);
+    policy_begin(&s->policy, &s->decision);
+}
+
+int source_rounds(struct source *s, struct err *e)
+{
+    uint64_t began;
+
+    s->phase = MIGRD__PHASE__PHASE_PRECOPY;
+    init_policy(s);
+    if (obey(s, e) < 0)
+        return -1;
+    if (s->decision.action == POLICY_STOP)
+        return 0;
+    if (s->at.ops->dirty_start(s->at.mig, e) < 0)
+        return -1;
+    s->log_on = true;
+    if (s->at.ops->mig_populated(s->at.mig, s->work, e) < 0)
+        return -1;
+    s->populated = bitmap_count(s->work, s->at.words);
+    began = clock_ns();
+    do {
+        if (one_round(s, &began, e) < 0)
+            return -1;
+    } while (s->decision.action != POLICY_STOP);
+    return 0;
+}

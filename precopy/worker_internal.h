@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: ISC */
+/* worker_internal: the jobs of a worker and what they share; private to precopy/. */
+#ifndef WORKER_INTERNAL_H
+#define WORKER_INTERNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "hypervisor/hypervisor.h"
+#include "precopy/ctl.h"
+#include "precopy/worker.h"
+#include "precopy/worker.pb-c.h"
+#include "transport/transport.h"
+
+#define MIGRD_ANSWER_MS 20000 /* migrd journals a step, with fsync */
+#define VERDICT_MS 60000      /* migrd reserves memory and starts an incoming domain */
+#define ACCEPT_MS 90000       /* the source waits longer than the target takes */
+#define DEFAULT_DEAD_PEER_MS 15000
+#define PEER_STEP_MS 60000 /* the other side loads state, journals, resumes */
+#define PROTOCOL 1
+
+/* Each sends Finished itself. 0 when the job ended well. */
+int source_run(struct ctl *ctl, const Migrd__SourceStart *start, const struct worker_options *opt);
+int target_run(
+    struct ctl *ctl, const Migrd__TargetStart *start, int fd, const struct worker_options *opt);
+int query_run(struct ctl *ctl, const Migrd__QueryStart *start);
+int save_run(
+    struct ctl *ctl, const Migrd__SaveStart *start, int fd, const struct worker_options *opt);
+int restore_run(
+    struct ctl *ctl, const Migrd__RestoreStart *start, int fd, const struct worker_options *opt);
+
+/* The driver by name, opened, and one side of the domain's migration. On failure both are NULL. */
+struct attach {
+    const struct hv_ops *ops;
+    struct hv *hv;
+    struct hv_mig *mig;
+    struct hv_layout layout;
+    size_t words; /* of a bitmap */
+};
+int attach_open(struct attach *a, const struct worker_options *opt, const char *hypervisor,
+    const char *run_dir, const char *log_dir, struct err *e);
+int attach_domain(struct attach *a, const char *uuid, enum hv_side side, struct err *e);
+void attach_close(struct attach *a);
+
+/* calloc of one bitmap. */
+uint64_t *attach_bitmap(const struct attach *a, struct err *e);
+
+/* Paths from migrd to an opened context; *out stays NULL for plain TCP. */
+int worker_tls(const Migrd__WorkerTls *files, struct tr_tls **out, struct err *e);
+
+/* The next message, which must be `want`; a Refuse becomes the error it carries. */
+int expect(struct tr_conn *c, Migrd__Session__BodyCase want, unsigned timeout_ms,
+    Migrd__Session **out, struct err *e);
+int send_refuse(struct tr_conn *c, const struct err *why);
+
+/* The memory map of an offer against limits, and against the domain made for it. */
+int offer_check(const Migrd__Offer *o, bool needs_migration, struct err *e);
+int offer_layout(const Migrd__Offer *o, const struct hv_layout *mine, struct err *e);
+/* Points the offer's regions at `store` (HV_MAX_REGIONS of each). */
+struct offer_regions {
+    Migrd__Region region[HV_MAX_REGIONS];
+    Migrd__Region *ptr[HV_MAX_REGIONS];
+};
+void offer_set_regions(
+    Migrd__Offer *o, struct offer_regions *store, const struct hv_layout *layout);
+
+/* An offer as it came, to migrd; `cert` is the name in the certificate, or "". */
+int send_offer_seen(struct ctl *ctl, const Migrd__Offer *o, const char *cert, struct err *e);
+/* Code and text of a verdict or step as an error; returns -1. */
+int migrd_said(const char *code, const char *text, struct err *e);
+/* Waits for StepOk, pinging `peer` (may be NULL) meanwhile; ok=false is an error with migrd's text.
+ * *answered: it came, yes or no. */
+int await_step(struct ctl *ctl, struct tr_conn *peer, bool *answered, struct err *e);
+/* Sends `m` and waits for its StepOk. */
+int ask_migrd(struct ctl *ctl, struct tr_conn *peer, const Migrd__FromWorker *m, struct err *e);
+void send_finished(struct ctl *ctl, Migrd__Finished *f, const struct err *e);
+
+/* Drops what is not needed after attaching; logs. -1 only when opt->strict. */
+int enter_sandbox(const struct worker_options *opt, struct err *e);
+
+#endif

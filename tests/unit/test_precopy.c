@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: ISC */
+/* The engine end to end: two worker processes, a guest that writes, real sockets. */
+#define _GNU_SOURCE
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "precopy_lab.h"
+
+#define MIB_PAGES 256u
+
+static Migrd__PrecopyParams live_params(unsigned channels)
+{
+    Migrd__PrecopyParams p = MIGRD__PRECOPY_PARAMS__INIT;
+
+    p.live = 1;
+    p.channels = channels;
+    p.pause_budget_ms = 300;
+    p.throttle_max = 80;
+    return p;
+}
+
+static void show(const char *name, const struct lab *l)
+{
+    const Migrd__Finished *f = lab_finished(l, LAB_SRC);
+
+    if (f == NULL)
+        return;
+    print_message("    %s: %s %s, %.3f s, pause %.2f ms, %zu rounds, %.1f MiB, %s, cpu %.0f ms\n",
+        name, f->ok ? "ok" : f->code, f->text, (double)f->total_us / 1e6, (double)f->pause_us / 1e3,
+        f->n_rounds, (double)f->wire_bytes / 1048576, f->cipher, (double)f->cpu_us / 1e3);
+    for (size_t i = 0; i < f->n_pause_steps; i++)
+        print_message(
+            "      %s %.2f ms\n", f->pause_steps[i]->name, (double)f->pause_steps[i]->us / 1e3);
+}
+
+static void check_moved(const struct lab *l)
+{
+    const Migrd__Finished *s = lab_finished(l, LAB_SRC), *t = lab_finished(l, LAB_DST);
+
+    assert_non_null(s);
+    assert_non_null(t);
+    assert_string_equal(s->text, "");
+    assert_true(s->ok);
+    assert_true(t->ok);
+    assert_int_equal(s->phase, MIGRD__PHASE__PHASE_DONE);
+    assert_int_equal(l->end[0].status, 0);
+    assert_int_equal(l->end[1].status, 0);
+    assert_false(atomic_load(&l->d[LAB_SRC]->run));
+    assert_true(atomic_load(&l->d[LAB_DST]->loaded));
+    assert_int_equal(l->go_received, 1);
+    for (uint64_t g = 0; g <= fake_max_gfn(l->d[0]); g++)
+        if (memcmp(fake_page(l->d[0], g), fake_page(l->d[1], g), HV_PAGE_SIZE) != 0)
+            fail_msg("page %llu differs", (unsigned long long)g);
+}
+
+static void migrate(const char *name, const struct lab_scenario *sc, uint64_t rate, uint64_t ws)
+{
+    struct lab l;
+
+    lab_init(&l, sc, 64 * MIB_PAGES);
+    fake_fill(l.d[LAB_SRC], 8, 4);
+    l.d[LAB_SRC]->ws_first = 1024;
+    l.d[LAB_SRC]->ws_pages = ws;
+    l.d[LAB_SRC]->pages_per_s = rate;
+    fake_start_guest(l.d[LAB_SRC]);
+    assert_true(lab_run(&l));
+    show(name, &l);
+    check_moved(&l);
+    lab_end(&l);
+}
+
+static void test_idle(void **state)
+{
+    struct lab_scenario sc = { .par = live_params(1) };
+
+    (void)state;
+    migrate("idle", &sc, 0, 1);
+}
+
+static void test_writing(void **state)
+{
+    struct lab_scenario sc = { .par = live_params(2) };
+
+    (void)state;
+    migrate("16 MiB at 40 MiB/s, 2 channels", &sc, 40 * MIB_PAGES, 16 * MIB_PAGES);
+}
+
+static void test_fast_writer(void **state)
+{
+    struct lab_scenario sc = { .par = live_params(4) };
+
+    (void)state;
+    sc.par.verify = 1;
+    migrate("32 MiB at 400 MiB/s, 4 channels, verify", &sc, 400 * MIB_PAGES, 32 * MIB_PAGES);
+}
+
+static void test_not_live(void **state)
+{
+    struct lab_scenario sc = { .par = live_params(2) };
+
+    (void)state;
+    sc.par.live = 0;
+    migrate("not live", &sc, 40 * MIB_PAGES, 16 * MIB_PAGES);
+}
+
+static void test_sandbox(void **state)
+{
+    struct lab_scenario sc = { .par = live_params(2), .sandbox = true };
+
+    (void)state;
+    sc.par.verify = 1;
+    migrate("in the sandbox", &sc, 40 * MIB_PAGES, 16 * MIB_PAGES);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_idle),
+        cmocka_unit_test(test_writing),
+        cmocka_unit_test(test_fast_writer),
+        cmocka_unit_test(test_not_live),
+        cmocka_unit_test(test_sandbox),
+    };
+
+    return cmocka_run_group_tests_name("precopy", tests, NULL, NULL);
+}
