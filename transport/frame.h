@@ -80,7 +80,8 @@ static inline unsigned frame_channel_of(uint64_t gfn, unsigned channels)
     return 1 + (unsigned)((gfn / FRAME_BLOCK_PAGES) % channels);
 }
 
-/* XXH3-64 of run entries and payload; of nothing for frames without runs. */
+/* XXH3-64 of vectors: the run entries, and for frames without FRAME_F_LIVE the payload; of nothing
+ * for frames without runs. */
 struct iovec;
 uint64_t frame_digest(const struct iovec *iov, int n);
 

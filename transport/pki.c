@@ -454,7 +454,7 @@ static void print_fingerprint(X509 *cert, char *out, size_t size)
     out[0] = '\0';
     if (X509_digest(cert, EVP_sha256(), md, &n) != 1)
         return;
-    for (unsigned i = 0; i < n && at + 4 < size; i++)
+    for (unsigned i = 0; i < n && at + 4 <= size; i++)
         at += (size_t)snprintf(out + at, size - at, "%s%02X", i > 0 ? ":" : "", md[i]);
 }
 
