@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * internal: what the parts of define share: define.c (entry, defaults, rules), pyvalue.c
+ * (Python-like values), xm.c (keys of xm's domain file), xml.c (libvirt XML), and the two
+ * writers. Nobody else includes this.
+ */
+#ifndef DEFINE_INTERNAL_H
+#define DEFINE_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "migrd/define/define.h"
+
+#define DEFINE_DEVICES_MAX 11   /* xvm's virtio-mmio slots: disks, vifs, rng, balloon */
+#define DEFINE_PATH_MAX 1023    /* bytes of a path */
+#define DEFINE_CMDLINE_MAX 1600 /* bytes; the kernel takes 2047, xvm adds its devices */
+#define DEFINE_VCPUS_MAX 64
+#define DEFINE_MEMORY_MAX_KIB (UINT64_C(16) << 30) /* 16 TiB */
+#define DEFINE_SERIAL_MAX 20
+
+/* A definition being read. Failures go through define_fault, which names file and line. */
+struct reader {
+    Migrd__Domain *d;
+    const char *file;
+    bool balloon_set; /* said by the text; else it defaults to yes */
+    struct err *e;
+};
+
+/* Sets "FILE:LINE: ..." (without the number if line is 0); returns -1. */
+int define_fault(struct reader *r, unsigned line, enum err_code code, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+int define_no_memory(struct reader *r);
+
+/* Replaces a string of a message. */
+int define_text(struct reader *r, char **field, const char *value);
+
+/* Appends an empty device to the domain, which owns it; NULL without memory. */
+Migrd__Disk *define_add_disk(struct reader *r);
+Migrd__Vif *define_add_vif(struct reader *r);
+void define_clear_disks(Migrd__Domain *d);
+void define_clear_vifs(Migrd__Domain *d);
+
+/* "destroy", ...; refuses the others by name, `key` is for the message. */
+int define_on_event(
+    struct reader *r, unsigned line, const char *key, const char *word, Migrd__OnEvent *out);
+
+/* NULL for ON_DEFAULT. */
+const char *define_on_event_word(Migrd__OnEvent on);
+
+/* The readers fill r->d. */
+int define_read_xm(struct reader *r, const char *text, size_t len, const char *const *overrides,
+    size_t n_overrides);
+int define_read_xml(struct reader *r, const char *text, size_t len);
+
+/* xm create's key=value arguments on a definition that was read from XML. */
+int define_override(struct reader *r, const char *const *overrides, size_t n_overrides);
+
+#endif

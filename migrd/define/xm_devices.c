@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * xm's words for devices.
+ *
+ *   disk  TYPE:PATH,DEVICE,MODE[,serial=TEXT]
+ *         TYPE  file:, phy:, tap:aio:, tap2:aio:, raw:, or nothing before a path
+ *         PATH  of a raw file or block device; phy: without a slash is below /dev
+ *         MODE  r or w (also ro, rw)
+ *   vif   KEY=VALUE,... with mac, bridge, vifname, mtu; '' is all defaults
+ *
+ * Blanks around commas are ignored. A path with a comma cannot be written this way.
+ */
+#include "migrd/define/xm_devices.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/nearest.h"
+
+#define PARTS_MAX 16
+#define DEVICE_TEXT_MAX 2048
+
+/* A text cut at its commas, blanks around the parts gone. */
+struct parts {
+    char text[DEVICE_TEXT_MAX];
+    char *part[PARTS_MAX];
+    int n;
+};
+
+static char *trimmed(char *s)
+{
+    size_t n;
+
+    while (*s == ' ' || *s == '\t')
+        s++;
+    for (n = strlen(s); n > 0 && (s[n - 1] == ' ' || s[n - 1] == '\t');)
+        s[--n] = '\0';
+    return s;
+}
+
+static int cut(struct reader *r, unsigned line, const char *what, const char *text, struct parts *p)
+{
+    char *rest, *comma;
+
+    if (strlen(text) >= sizeof p->text)
+        return define_fault(r, line, ERR_INVALID, "%s '%.40s...' is too long", what, text);
+    strcpy(p->text, text);
+    rest = p->text;
+    for (p->n = 0; p->n < PARTS_MAX; rest = comma + 1) {
+        comma = strchr(rest, ',');
+        if (comma != NULL)
+            *comma = '\0';
+        p->part[p->n++] = trimmed(rest);
+        if (comma == NULL)
+            return 0;
+    }
+    return define_fault(r, line, ERR_INVALID, "%s '%.40s' has too many parts", what, text);
+}
+
+/* ---- disk ---- */
+
+static const char *const disk_types[] = {
+    "file:", "phy:", "tap:aio:", "tap2:aio:", "tap:raw:", "raw:"
+};
+
+static int refuse_disk_type(struct reader *r, unsigned line, const char *uname)
+{
+    const char *colon = strchr(uname, ':');
+    int n = colon == NULL ? 0 : (int)(colon - uname);
+
+    if (strncmp(uname, "tap:", 4) == 0 || strncmp(uname, "tap2:", 5) == 0 ||
+        strncmp(uname, "qcow", 4) == 0 || strncmp(uname, "vhd:", 4) == 0 ||
+        strncmp(uname, "vmdk:", 5) == 0)
+        return define_fault(r, line, ERR_UNSUPPORTED,
+            "disk '%.80s': only raw images are supported; convert it with qemu-img convert -O raw",
+            uname);
+    if (colon != NULL && strchr(uname, '/') != NULL && colon < strchr(uname, '/'))
+        return define_fault(r, line, ERR_UNSUPPORTED,
+            "disk '%.80s': %.*s: is not supported; use file:, phy:, tap:aio: or raw:", uname, n,
+            uname);
+    return define_fault(r, line, ERR_INVALID, "disk '%.80s': an absolute path is missing", uname);
+}
+
+static int set_source(struct reader *r, unsigned line, Migrd__Disk *k, const char *uname)
+{
+    char path[DEVICE_TEXT_MAX + 8];
+
+    for (size_t i = 0; i < sizeof disk_types / sizeof disk_types[0]; i++) {
+        size_t n = strlen(disk_types[i]);
+
+        if (strncmp(uname, disk_types[i], n) != 0)
+            continue;
+        if (uname[n] == '/')
+            return define_text(r, &k->source, uname + n);
+        if (strcmp(disk_types[i], "phy:") != 0 || uname[n] == '\0')
+            break;
+        snprintf(path, sizeof path, "/dev/%s", uname + n);
+        return define_text(r, &k->source, path);
+    }
+    if (uname[0] == '/' || strncmp(uname, "nfs://", 6) == 0 || strncmp(uname, "iscsi://", 8) == 0)
+        return define_text(r, &k->source, uname);
+    return refuse_disk_type(r, line, uname);
+}
+
+static int set_device(struct reader *r, unsigned line, Migrd__Disk *k, char *device)
+{
+    char *colon = strchr(device, ':');
+
+    if (strncmp(device, "ioemu:", 6) == 0)
+        return define_fault(r, line, ERR_UNSUPPORTED,
+            "disk device '%.40s': there are no emulated disks; write it without ioemu:", device);
+    if (colon != NULL && strcmp(colon, ":cdrom") == 0)
+        return define_fault(r, line, ERR_UNSUPPORTED,
+            "disk device '%.40s': there are no CD drives; use it as a read-only disk", device);
+    if (colon != NULL && strcmp(colon, ":disk") == 0)
+        *colon = '\0';
+    return define_text(r, &k->device, device);
+}
+
+static int set_mode(struct reader *r, unsigned line, Migrd__Disk *k, const char *mode)
+{
+    if (strcmp(mode, "r") == 0 || strcmp(mode, "ro") == 0) {
+        k->read_only = true;
+        return 0;
+    }
+    if (strcmp(mode, "w") == 0 || strcmp(mode, "rw") == 0)
+        return 0;
+    if (strcmp(mode, "w!") == 0 || strcmp(mode, "!") == 0)
+        return define_fault(r, line, ERR_UNSUPPORTED,
+            "disk mode '%s': a disk that is written by several domains is not supported; use w",
+            mode);
+    return define_fault(r, line, ERR_INVALID, "disk mode '%.20s' must be r or w", mode);
+}
+
+static int set_fourth(struct reader *r, unsigned line, Migrd__Disk *k, const char *part)
+{
+    if (strncmp(part, "serial=", 7) == 0)
+        return define_text(r, &k->serial, part + 7);
+    return define_fault(r, line, ERR_UNSUPPORTED,
+        "disk: '%.40s' behind the mode is not supported (there are no driver domains)", part);
+}
+
+int xm_add_disk(struct reader *r, unsigned line, const char *text)
+{
+    struct parts p;
+    Migrd__Disk *k;
+
+    if (cut(r, line, "disk", text, &p) < 0)
+        return -1;
+    if (strstr(text, "target=") != NULL || strstr(text, "vdev=") != NULL)
+        return define_fault(r, line, ERR_INVALID,
+            "disk '%.80s': write it as 'file:/path,xvda,w' instead of key=value", text);
+    if (p.n != 3 && p.n != 4)
+        return define_fault(r, line, ERR_INVALID,
+            "disk '%.80s' has %d parts; it must be of the form 'file:/path,xvda,w'", text, p.n);
+    k = define_add_disk(r);
+    if (k == NULL || set_source(r, line, k, p.part[0]) < 0 ||
+        set_device(r, line, k, p.part[1]) < 0 || set_mode(r, line, k, p.part[2]) < 0)
+        return -1;
+    return p.n == 4 ? set_fourth(r, line, k, p.part[3]) : 0;
+}
+
+/* ---- vif ---- */
+
+static int set_mtu(struct reader *r, unsigned line, Migrd__Vif *v, const char *value)
+{
+    char *end;
+    unsigned long n = strtoul(value, &end, 10);
+
+    if (value[0] < '0' || value[0] > '9' || *end != '\0' || n < 68 || n > 65535)
+        return define_fault(r, line, ERR_INVALID, "vif: mtu=%.20s must be from 68 to 65535", value);
+    v->mtu = (uint32_t)n;
+    return 0;
+}
+
+static int refuse_vif_key(struct reader *r, unsigned line, const char *key)
+{
+    static const char *const known[] = { "mac", "bridge", "vifname", "mtu", "type", "model",
+        "script" };
+    static const char *const others[] = { "ip", "rate", "backend", "policy", "uuid", "netfront",
+        "accel", "vlan", "gatewaydev" };
+    const char *near = nearest_word(key, known, sizeof known / sizeof known[0]);
+
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (strcmp(others[i], key) == 0)
+            return define_fault(r, line, ERR_UNSUPPORTED,
+                "vif: %s= is not supported; mac, bridge, vifname and mtu are", key);
+    if (near != NULL)
+        return define_fault(
+            r, line, ERR_INVALID, "vif: unknown %.40s=; did you mean %s=?", key, near);
+    return define_fault(
+        r, line, ERR_INVALID, "vif: unknown %.40s=; mac, bridge, vifname and mtu are known", key);
+}
+
+/* Words of xm that describe what a vif is anyway. */
+static bool is_redundant(const char *key, const char *value)
+{
+    return (strcmp(key, "type") == 0 &&
+               (strcmp(value, "netfront") == 0 || strcmp(value, "vif") == 0)) ||
+           (strcmp(key, "model") == 0 &&
+               (strcmp(value, "virtio") == 0 || strcmp(value, "netfront") == 0)) ||
+           (strcmp(key, "script") == 0 && strcmp(value, "vif-bridge") == 0);
+}
+
+static int set_vif_part(struct reader *r, unsigned line, Migrd__Vif *v, char *part)
+{
+    char *equals = strchr(part, '='), *key, *value;
+
+    if (equals == NULL)
+        return define_fault(
+            r, line, ERR_INVALID, "vif: '%.40s' is not of the form key=value", part);
+    *equals = '\0';
+    key = trimmed(part);
+    value = trimmed(equals + 1);
+    if (strcmp(key, "mac") == 0)
+        return define_text(r, &v->mac, value);
+    if (strcmp(key, "bridge") == 0)
+        return define_text(r, &v->bridge, value);
+    if (strcmp(key, "vifname") == 0)
+        return define_text(r, &v->ifname, value);
+    if (strcmp(key, "mtu") == 0)
+        return set_mtu(r, line, v, value);
+    if (is_redundant(key, value))
+        return 0;
+    if (strcmp(key, "type") == 0 || strcmp(key, "model") == 0 || strcmp(key, "script") == 0)
+        return define_fault(r, line, ERR_UNSUPPORTED,
+            "vif: %s=%.40s is not supported: vifs are virtio devices on a bridge", key, value);
+    return refuse_vif_key(r, line, key);
+}
+
+int xm_add_vif(struct reader *r, unsigned line, const char *text)
+{
+    struct parts p;
+    Migrd__Vif *v;
+
+    if (cut(r, line, "vif", text, &p) < 0)
+        return -1;
+    v = define_add_vif(r);
+    if (v == NULL)
+        return -1;
+    if (p.n == 1 && p.part[0][0] == '\0')
+        return 0;
+    for (int i = 0; i < p.n; i++)
+        if (set_vif_part(r, line, v, p.part[i]) < 0)
+            return -1;
+    return 0;
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * A definition as xm's domain file. What xm cannot say (memory that is no whole number
+ * of MiB, a path with a comma) is refused, never rounded. Reading the result gives the
+ * same definition again.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migrd/define/internal.h"
+
+/* As Python's repr(): in single quotes. Definitions have no control characters. */
+static void put_quoted(FILE *f, const char *s)
+{
+    fputc('\'', f);
+    for (; *s != '\0'; s++) {
+        if (*s == '\'' || *s == '\\')
+            fputc('\\', f);
+        fputc(*s, f);
+    }
+    fputc('\'', f);
+}
+
+static void put_text(FILE *f, const char *key, const char *value)
+{
+    if (value[0] == '\0')
+        return;
+    fprintf(f, "%s = ", key);
+    put_quoted(f, value);
+    fputc('\n', f);
+}
+
+static void put_event(FILE *f, const char *key, Migrd__OnEvent on)
+{
+    const char *word = define_on_event_word(on);
+
+    if (word != NULL)
+        put_text(f, key, word);
+}
+
+static void put_disk(FILE *f, const Migrd__Disk *k)
+{
+    char text[DEFINE_PATH_MAX + 128];
+
+    snprintf(text, sizeof text, "%s%s,%s,%s%s%s", k->source[0] == '/' ? "file:" : "", k->source,
+        k->device, k->read_only ? "r" : "w", k->serial[0] != '\0' ? ",serial=" : "", k->serial);
+    put_quoted(f, text);
+}
+
+static void put_vif(FILE *f, const Migrd__Vif *v)
+{
+    char text[256], mtu[32] = "";
+
+    if (v->mtu != 0)
+        snprintf(mtu, sizeof mtu, ",mtu=%u", v->mtu);
+    snprintf(text, sizeof text, "mac=%s%s%s%s%s%s", v->mac, v->bridge[0] != '\0' ? ",bridge=" : "",
+        v->bridge, v->ifname[0] != '\0' ? ",vifname=" : "", v->ifname, mtu);
+    put_quoted(f, text);
+}
+
+static void put_devices(FILE *f, const Migrd__Domain *d)
+{
+    if (d->n_disks > 0)
+        fputs("disk = [ ", f);
+    for (size_t i = 0; i < d->n_disks; i++) {
+        put_disk(f, d->disks[i]);
+        fputs(i + 1 < d->n_disks ? ",\n         " : " ]\n", f);
+    }
+    if (d->n_vifs > 0)
+        fputs("vif = [ ", f);
+    for (size_t i = 0; i < d->n_vifs; i++) {
+        put_vif(f, d->vifs[i]);
+        fputs(i + 1 < d->n_vifs ? ",\n        " : " ]\n", f);
+    }
+}
+
+static void put_domain(FILE *f, const Migrd__Domain *d)
+{
+    put_text(f, "name", d->name);
+    put_text(f, "uuid", d->uuid);
+    put_text(f, "hypervisor", d->hypervisor);
+    fprintf(f, "memory = %" PRIu64 "\nmaxmem = %" PRIu64 "\nvcpus = %u\n", d->memory_kib / 1024,
+        d->max_memory_kib / 1024, d->vcpus);
+    put_text(f, "cpus", d->vcpu_pinning);
+    put_text(f, "kernel", d->kernel);
+    put_text(f, "ramdisk", d->initrd);
+    put_text(f, "extra", d->cmdline);
+    put_devices(f, d);
+    put_event(f, "on_poweroff", d->on_poweroff);
+    put_event(f, "on_reboot", d->on_reboot);
+    put_event(f, "on_crash", d->on_crash);
+    fprintf(f, "hugepages = %d\nrng = %d\nballoon = %d\n", d->huge_pages, d->rng, d->balloon);
+}
+
+static int sayable(const Migrd__Domain *d, struct err *e)
+{
+    if (d->memory_kib % 1024 != 0 || d->max_memory_kib % 1024 != 0)
+        return err_set(e, ERR_UNSUPPORTED,
+            "domain %s: its memory is no whole number of MiB, which xm's file cannot say; use XML",
+            d->name);
+    for (size_t i = 0; i < d->n_disks; i++)
+        if (strchr(d->disks[i]->source, ',') != NULL || strstr(d->disks[i]->source, "vdev=") ||
+            strstr(d->disks[i]->source, "target=") ||
+            d->disks[i]->source[strlen(d->disks[i]->source) - 1] == ' ')
+            return err_set(e, ERR_UNSUPPORTED,
+                "domain %s: the path of disk %s has a comma, a blank at its end, vdev= or "
+                "target= in it, which xm's file cannot say; use XML",
+                d->name, d->disks[i]->device);
+    return 0;
+}
+
+char *define_xm(const Migrd__Domain *d, struct err *e)
+{
+    char *text = NULL;
+    bool failed;
+    size_t len;
+    FILE *f;
+
+    if (define_check(d, e) < 0 || sayable(d, e) < 0)
+        return NULL;
+    f = open_memstream(&text, &len);
+    if (f == NULL) {
+        err_set(e, ERR_MEMORY, "domain %s: no memory to write its definition", d->name);
+        return NULL;
+    }
+    put_domain(f, d);
+    failed = ferror(f) != 0;
+    if (fclose(f) != 0 || failed) {
+        free(text);
+        err_set(e, ERR_MEMORY, "domain %s: no memory to write its definition", d->name);
+        return NULL;
+    }
+    return text;
+}

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * A definition as libvirt's domain XML, in the order of elements that libvirt writes.
+ * Reading the result gives the same definition again.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <libxml/xmlwriter.h>
+
+#include "migrd/define/internal.h"
+
+/* Failures of single calls are collected in `failed`: they all mean no memory. */
+struct writer {
+    xmlTextWriter *w;
+    bool failed;
+};
+
+static void begin(struct writer *x, const char *name)
+{
+    x->failed |= xmlTextWriterStartElement(x->w, (const xmlChar *)name) < 0;
+}
+
+static void end(struct writer *x)
+{
+    x->failed |= xmlTextWriterEndElement(x->w) < 0;
+}
+
+static void attr(struct writer *x, const char *name, const char *value)
+{
+    x->failed |=
+        xmlTextWriterWriteAttribute(x->w, (const xmlChar *)name, (const xmlChar *)value) < 0;
+}
+
+static void text(struct writer *x, const char *name, const char *value)
+{
+    x->failed |= xmlTextWriterWriteElement(x->w, (const xmlChar *)name, (const xmlChar *)value) < 0;
+}
+
+/* <name a='v'/>, or nothing without a value. */
+static void tag(struct writer *x, const char *name, const char *a, const char *value)
+{
+    if (value[0] == '\0')
+        return;
+    begin(x, name);
+    attr(x, a, value);
+    end(x);
+}
+
+static void number(struct writer *x, const char *name, uint64_t kib)
+{
+    begin(x, name);
+    attr(x, "unit", "KiB");
+    x->failed |= xmlTextWriterWriteFormatString(x->w, "%" PRIu64, kib) < 0;
+    end(x);
+}
+
+static void put_head(struct writer *x, const Migrd__Domain *d)
+{
+    text(x, "name", d->name);
+    text(x, "uuid", d->uuid);
+    number(x, "memory", d->max_memory_kib);
+    number(x, "currentMemory", d->memory_kib);
+    if (d->huge_pages) {
+        begin(x, "memoryBacking");
+        begin(x, "hugepages");
+        end(x);
+        end(x);
+    }
+    begin(x, "vcpu");
+    attr(x, "placement", "static");
+    if (d->vcpu_pinning[0] != '\0')
+        attr(x, "cpuset", d->vcpu_pinning);
+    x->failed |= xmlTextWriterWriteFormatString(x->w, "%u", d->vcpus) < 0;
+    end(x);
+}
+
+static void put_os(struct writer *x, const Migrd__Domain *d)
+{
+    begin(x, "os");
+    begin(x, "type");
+    attr(x, "arch", "x86_64");
+    x->failed |= xmlTextWriterWriteString(x->w, (const xmlChar *)"linux") < 0;
+    end(x);
+    text(x, "kernel", d->kernel);
+    if (d->initrd[0] != '\0')
+        text(x, "initrd", d->initrd);
+    if (d->cmdline[0] != '\0')
+        text(x, "cmdline", d->cmdline);
+    end(x);
+    tag(x, "clock", "offset", "utc");
+}
+
+static void put_event(struct writer *x, const char *name, Migrd__OnEvent on)
+{
+    const char *word = define_on_event_word(on);
+
+    if (word != NULL)
+        text(x, name, word);
+}
+
+static void put_disk(struct writer *x, const Migrd__Domain *d, const Migrd__Disk *k)
+{
+    bool block = strncmp(k->source, "/dev/", 5) == 0;
+
+    begin(x, "disk");
+    attr(x, "type", block ? "block" : "file");
+    attr(x, "device", "disk");
+    tag(x, "driver", "type", "raw");
+    tag(x, "source", block ? "dev" : "file", k->source);
+    begin(x, "target");
+    attr(x, "dev", k->device);
+    attr(x, "bus", strcmp(d->hypervisor, "xen") == 0 ? "xen" : "virtio");
+    end(x);
+    if (k->serial[0] != '\0')
+        text(x, "serial", k->serial);
+    if (k->read_only) {
+        begin(x, "readonly");
+        end(x);
+    }
+    end(x);
+}
+
+static void put_vif(struct writer *x, const Migrd__Domain *d, const Migrd__Vif *v)
+{
+    begin(x, "interface");
+    attr(x, "type", v->bridge[0] != '\0' ? "bridge" : "ethernet");
+    tag(x, "mac", "address", v->mac);
+    tag(x, "source", "bridge", v->bridge);
+    tag(x, "target", "dev", v->ifname);
+    tag(x, "model", "type", strcmp(d->hypervisor, "xen") == 0 ? "netfront" : "virtio");
+    if (v->mtu != 0) {
+        begin(x, "mtu");
+        x->failed |=
+            xmlTextWriterWriteFormatAttribute(x->w, (const xmlChar *)"size", "%u", v->mtu) < 0;
+        end(x);
+    }
+    end(x);
+}
+
+static void put_devices(struct writer *x, const Migrd__Domain *d)
+{
+    bool xen = strcmp(d->hypervisor, "xen") == 0;
+
+    begin(x, "devices");
+    for (size_t i = 0; i < d->n_disks; i++)
+        put_disk(x, d, d->disks[i]);
+    for (size_t i = 0; i < d->n_vifs; i++)
+        put_vif(x, d, d->vifs[i]);
+    begin(x, "console");
+    attr(x, "type", "pty");
+    tag(x, "target", "type", xen ? "xen" : "serial");
+    end(x);
+    tag(x, "memballoon", "model", !d->balloon ? "none" : xen ? "xen" : "virtio");
+    if (d->rng) {
+        begin(x, "rng");
+        attr(x, "model", "virtio");
+        begin(x, "backend");
+        attr(x, "model", "random");
+        x->failed |= xmlTextWriterWriteString(x->w, (const xmlChar *)"/dev/urandom") < 0;
+        end(x);
+        end(x);
+    }
+    end(x);
+}
+
+static void put_domain(struct writer *x, const Migrd__Domain *d, int id)
+{
+    begin(x, "domain");
+    attr(x, "type", d->hypervisor);
+    if (id >= 0)
+        x->failed |= xmlTextWriterWriteFormatAttribute(x->w, (const xmlChar *)"id", "%d", id) < 0;
+    put_head(x, d);
+    put_os(x, d);
+    put_event(x, "on_poweroff", d->on_poweroff);
+    put_event(x, "on_reboot", d->on_reboot);
+    put_event(x, "on_crash", d->on_crash);
+    put_devices(x, d);
+    end(x);
+    x->failed |= xmlTextWriterWriteRaw(x->w, (const xmlChar *)"\n") < 0;
+}
+
+char *define_xml(const Migrd__Domain *d, int id, struct err *e)
+{
+    xmlBuffer *buffer = NULL;
+    struct writer x = { NULL, true };
+    char *result = NULL;
+
+    if (define_check(d, e) < 0)
+        return NULL;
+    buffer = xmlBufferCreate();
+    x.w = buffer == NULL ? NULL : xmlNewTextWriterMemory(buffer, 0);
+    if (x.w != NULL) {
+        x.failed = xmlTextWriterSetIndent(x.w, 1) < 0 ||
+                   xmlTextWriterSetIndentString(x.w, (const xmlChar *)"  ") < 0;
+        put_domain(&x, d, id);
+        x.failed |= xmlTextWriterFlush(x.w) < 0;
+        xmlFreeTextWriter(x.w);
+    }
+    if (!x.failed)
+        result = strdup((const char *)xmlBufferContent(buffer));
+    xmlBufferFree(buffer);
+    if (result == NULL)
+        err_set(e, ERR_MEMORY, "domain %s: no memory to write its definition", d->name);
+    return result;
+}

@@ -1,0 +1,507 @@
+/* SPDX-License-Identifier: ISC */
+/* libvirt's domain XML: what is understood, what is refused and how; and that every definition
+ * survives being written and read, as XML and as xm's file. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migrd/define/define.h"
+
+static Migrd__Domain *parse_err(const char *text, struct err *e)
+{
+    memset(e, 0, sizeof *e);
+    return define_parse(text, strlen(text), DEFINE_AUTO, "f", NULL, 0, e);
+}
+
+static Migrd__Domain *parse(const char *text)
+{
+    struct err e;
+    Migrd__Domain *d = parse_err(text, &e);
+
+    if (d == NULL)
+        fail_msg("%s\n%s", text, e.text);
+    return d;
+}
+
+static void drop(Migrd__Domain *d)
+{
+    migrd__domain__free_unpacked(d, NULL);
+}
+
+/* What virsh dumpxml says of a guest made for direct kernel boot without a screen. */
+static const char libvirt_like[] =
+    "<?xml version='1.0' encoding='UTF-8'?>\n"
+    "<!-- a comment -->\n"
+    "<domain type='kvm' id='3'>\n"
+    "  <name>web1</name>\n"
+    "  <uuid>06ED00FE-1162-4fc4-b5d8-11993ee4a8b9</uuid>\n"
+    "  <title>a title</title>\n"
+    "  <metadata><libosinfo:libosinfo xmlns:libosinfo='http://libosinfo.org/x'>"
+    "<libosinfo:os id='http://debian.org/debian/12'/></libosinfo:libosinfo></metadata>\n"
+    "  <memory unit='GiB'>2</memory>\n"
+    "  <currentMemory>1048576</currentMemory>\n"
+    "  <memoryBacking><hugepages><page size='2048' unit='KiB'/></hugepages>"
+    "<source type='memfd'/><access mode='shared'/></memoryBacking>\n"
+    "  <vcpu placement='static' cpuset='0-3,^2'>4</vcpu>\n"
+    "  <resource><partition>/machine</partition></resource>\n"
+    "  <os>\n"
+    "    <type arch='x86_64' machine='pc-q35-7.2'>hvm</type>\n"
+    "    <kernel>/boot/vmlinuz</kernel>\n"
+    "    <initrd>/boot/initrd.img</initrd>\n"
+    "    <cmdline>console=ttyS0 root=/dev/vda a=&lt;&amp;&gt;</cmdline>\n"
+    "    <boot dev='hd'/>\n"
+    "  </os>\n"
+    "  <features><acpi/><apic/></features>\n"
+    "  <cpu mode='host-passthrough' check='none' migratable='on'>"
+    "<topology sockets='1' dies='1' cores='2' threads='2'/></cpu>\n"
+    "  <clock offset='utc'><timer name='rtc' tickpolicy='catchup'/></clock>\n"
+    "  <on_poweroff>destroy</on_poweroff>\n"
+    "  <on_reboot>restart</on_reboot>\n"
+    "  <on_crash>preserve</on_crash>\n"
+    "  <pm><suspend-to-mem enabled='no'/></pm>\n"
+    "  <devices>\n"
+    "    <emulator>/usr/bin/qemu-system-x86_64</emulator>\n"
+    "    <disk type='file' device='disk'>\n"
+    "      <driver name='qemu' type='raw' cache='none'/>\n"
+    "      <source file='/var/lib/a, b.img' index='1'/>\n"
+    "      <backingStore/>\n"
+    "      <target dev='vda' bus='virtio'/>\n"
+    "      <serial>S-1</serial>\n"
+    "      <alias name='virtio-disk0'/>\n"
+    "      <address type='pci' domain='0x0000' bus='0x04' slot='0x00' function='0x0'/>\n"
+    "    </disk>\n"
+    "    <disk type='block' device='disk'><driver name='qemu' type='raw'/>"
+    "<source dev='/dev/vg/b'/><target dev='vdb' bus='virtio'/><readonly/></disk>\n"
+    "    <controller type='usb' index='0' model='none'/>\n"
+    "    <controller type='pci' index='0' model='pcie-root'><alias name='x'/></controller>\n"
+    "    <interface type='bridge'>\n"
+    "      <mac address='52:54:00:AA:bb:cc'/>\n"
+    "      <source bridge='br0'/>\n"
+    "      <target dev='vnet0'/>\n"
+    "      <model type='virtio'/>\n"
+    "      <mtu size='9000'/>\n"
+    "      <alias name='net0'/>\n"
+    "    </interface>\n"
+    "    <interface type='ethernet'><target dev='tap7' managed='no'/></interface>\n"
+    "    <serial type='pty'><source path='/dev/pts/3'/><target type='isa-serial' port='0'/>"
+    "</serial>\n"
+    "    <console type='pty' tty='/dev/pts/3'><target type='serial' port='0'/></console>\n"
+    "    <audio id='1' type='none'/>\n"
+    "    <memballoon model='virtio'><stats period='5'/></memballoon>\n"
+    "    <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>\n"
+    "  </devices>\n"
+    "  <seclabel type='dynamic' model='apparmor' relabel='yes'/>\n"
+    "</domain>\n";
+
+static void test_libvirt_like(void **state)
+{
+    Migrd__Domain *d = parse(libvirt_like);
+
+    (void)state;
+    assert_string_equal(d->name, "web1");
+    assert_string_equal(d->uuid, "06ed00fe-1162-4fc4-b5d8-11993ee4a8b9");
+    assert_string_equal(d->hypervisor, "xvm");
+    assert_int_equal(d->max_memory_kib, 2 * 1024 * 1024);
+    assert_int_equal(d->memory_kib, 1024 * 1024);
+    assert_true(d->huge_pages && d->rng && d->balloon);
+    assert_int_equal(d->vcpus, 4);
+    assert_string_equal(d->vcpu_pinning, "0-3,^2");
+    assert_string_equal(d->kernel, "/boot/vmlinuz");
+    assert_string_equal(d->initrd, "/boot/initrd.img");
+    assert_string_equal(d->cmdline, "console=ttyS0 root=/dev/vda a=<&>");
+    assert_int_equal(d->n_disks, 2);
+    assert_string_equal(d->disks[0]->source, "/var/lib/a, b.img");
+    assert_string_equal(d->disks[0]->device, "vda");
+    assert_string_equal(d->disks[0]->serial, "S-1");
+    assert_false(d->disks[0]->read_only);
+    assert_string_equal(d->disks[1]->source, "/dev/vg/b");
+    assert_true(d->disks[1]->read_only);
+    assert_int_equal(d->n_vifs, 2);
+    assert_string_equal(d->vifs[0]->mac, "52:54:00:aa:bb:cc");
+    assert_string_equal(d->vifs[0]->bridge, "br0");
+    assert_string_equal(d->vifs[0]->ifname, "vnet0");
+    assert_int_equal(d->vifs[0]->mtu, 9000);
+    assert_string_equal(d->vifs[1]->ifname, "tap7");
+    assert_memory_equal(d->vifs[1]->mac, "00:16:3e", 8);
+    assert_int_equal(d->on_poweroff, MIGRD__ON_EVENT__ON_DESTROY);
+    assert_int_equal(d->on_crash, MIGRD__ON_EVENT__ON_PRESERVE);
+    drop(d);
+}
+
+#define DOMAIN(type, os, rest)                                                                     \
+    "<domain type='" type "'><name>a</name><memory>65536</memory><os>" os "</os>" rest "</domain>"
+#define OS "<type>hvm</type><kernel>/k</kernel>"
+#define WITH(rest) DOMAIN("kvm", OS, rest)
+#define DEVICE(x) WITH("<devices>" x "</devices>")
+#define DISK(x) DEVICE("<disk type='file'><source file='/x'/><target dev='vda'/>" x "</disk>")
+#define VIF(x) DEVICE("<interface type='bridge'><source bridge='b'/>" x "</interface>")
+
+static void test_small(void **state)
+{
+    static const char *const good[] = {
+        WITH(""),
+        "\xef\xbb\xbf" WITH(""),
+        " \n" WITH("<description>x</description>"),
+        DOMAIN("xen", "<type arch='x86_64'>linux</type><kernel>/k</kernel>", ""),
+        DOMAIN("xvm", "<kernel><![CDATA[/k]]></kernel>", ""),
+        WITH("<cpu mode='host-model'><model fallback='allow'/></cpu>"),
+        WITH("<vcpu>2</vcpu><cpu><topology sockets='2' cores='1' threads='1'/></cpu>"),
+        DEVICE("<memballoon model='none'/><rng model='virtio'><backend model='builtin'/></rng>"),
+        DEVICE("<controller type='virtio-serial' index='0'/>"),
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        Migrd__Domain *d = parse(good[i]);
+
+        assert_int_equal(d->memory_kib, 65536);
+        assert_int_equal(d->max_memory_kib, 65536);
+        assert_string_equal(d->kernel, "/k");
+        assert_int_equal(d->balloon, strstr(good[i], "'none'") == NULL);
+        drop(d);
+    }
+}
+
+static const struct {
+    const char *text, *message;
+} bad[] = {
+    /* no XML, or none of ours */
+    { "<domain", "this is no XML" },
+    { "<domain type='kvm'>\n<name>a</domain>",
+        "f:2: this is no XML: Opening and ending tag mismatch" },
+    { "<", "this is no XML" },
+    { "<a/><b/>", "this is no XML" },
+    { "<domainsnapshot/>", "<domainsnapshot> is no domain" },
+    { "<domain/>", "<domain> has no attribute type" },
+    { "<domain type='qemu'/>", "<domain type='qemu'> is not supported; supported: xvm kvm xen" },
+    { "<domain type='kvm' x='1'/>", "<domain x=...>: this attribute is not supported" },
+    { "<domain xmlns='urn:x' type='kvm'/>", "is no domain" },
+    { "<!DOCTYPE domain>\n<domain type='kvm'/>", "<!DOCTYPE> is not supported" },
+    { "<!DOCTYPE domain [<!ENTITY a 'b'>]><domain type='kvm'><name>&a;</name></domain>",
+        "<!DOCTYPE> is not supported" },
+    { "<!DOCTYPE domain SYSTEM 'file:///etc/passwd'><domain/>", "<!DOCTYPE> is not supported" },
+    { "<domain type='kvm'><name>&a;</name></domain>", "this is no XML" },
+    { WITH("text"), "there is text in <domain>" },
+    { WITH("<foo/>"), "<foo> in <domain> is not supported" },
+    { "<domain type='kvm' xmlns:qemu='http://libvirt.org/x'>\n<qemu:commandline/></domain>",
+        "f:2: <qemu:commandline> is not supported" },
+    { WITH("<name>b</name>"), "<name> is there twice in <domain>" },
+    { "<domain type='kvm'><name><b/></name></domain>", "<name> has text, not elements" },
+    /* values */
+    { "<domain type='kvm'><name>a</name><os>" OS "</os></domain>", "<domain> has no <memory>" },
+    { "<domain type='kvm'><memory>65536</memory><os>" OS "</os></domain>", "has no name" },
+    { "<domain type='kvm'><memory unit='lots'>1</memory></domain>", "this unit is not known" },
+    { "<domain type='kvm'><memory>x</memory></domain>", "is not an amount of memory" },
+    { "<domain type='kvm'><memory>-1</memory></domain>", "is not an amount of memory" },
+    { "<domain type='kvm'><memory>0</memory></domain>", "is not an amount of memory" },
+    { "<domain type='kvm'><memory unit='TiB'>17</memory></domain>", "is not an amount of memory" },
+    { "<domain type='kvm'><memory unit='TiB'>99999999999999</memory></domain>",
+        "is not an amount of memory" },
+    { WITH("<currentMemory>131072</currentMemory>"), "is more than max memory" },
+    { WITH("<uuid>x</uuid>"), "uuid x is not of the form" },
+    { WITH("<vcpu>0</vcpu>"), "<vcpu> must be from 1 to 64" },
+    { WITH("<vcpu>4x</vcpu>"), "<vcpu> must be from 1 to 64" },
+    { WITH("<vcpu current='1'>4</vcpu>"), "all vCPUs are there from the start" },
+    { WITH("<vcpu placement='auto'>4</vcpu>"), "<vcpu placement='auto'> is not supported" },
+    { WITH("<vcpu cpuset='a'>4</vcpu>"), "a list of CPUs" },
+    { WITH("<maxMemory slots='1'>9</maxMemory>"), "memory is not plugged in" },
+    { WITH("<on_crash>coredump-restart</on_crash>"),
+        "on_crash: coredump-restart is not supported" },
+    { WITH("<on_reboot>rename-restart</on_reboot>"), "on_reboot: rename-restart is not supported" },
+    { WITH("<clock offset='localtime'/>"), "<clock offset='localtime'> is not supported" },
+    { WITH("<features><hyperv/></features>"), "<hyperv> in <features> is not supported" },
+    { WITH("<cpu mode='custom'/>"), "<cpu mode='custom'> is not supported" },
+    { WITH("<cpu mode='host-model'><feature name='x' policy='require'/></cpu>"),
+        "<feature> in <cpu> is not supported" },
+    { WITH("<cpu><topology sockets='4' cores='1' threads='1'/></cpu>"), "<topology> has 4 CPUs" },
+    { WITH("<cputune><shares>1</shares></cputune>"), "use <vcpu cpuset=...>" },
+    { WITH("<memoryBacking><locked/></memoryBacking>"), "guest memory is not locked" },
+    { WITH("<memoryBacking><hugepages><page size='1048576' unit='KiB'/></hugepages>"
+           "</memoryBacking>"),
+        "<page size='1048576'> is not supported" },
+    { WITH("<bootloader>/usr/bin/pygrub</bootloader>"), "kernels are not taken out" },
+    { WITH("<launchSecurity type='sev'/>"), "encrypted memory cannot be migrated" },
+    { WITH("<seclabel type='static'/>"), "<seclabel type='static'> is not supported" },
+    { DOMAIN("kvm", "<type>hvm</type><boot dev='hd'/>", ""), "<os> has no <kernel>" },
+    { DOMAIN("kvm", "<type>exe</type><kernel>/k</kernel>", ""), "<type>exe</type>" },
+    { DOMAIN("kvm", "<type arch='aarch64'>hvm</type>", ""), "<type arch='aarch64'>" },
+    { DOMAIN("kvm", OS "<loader>/x</loader>", ""), "there is no firmware" },
+    { DOMAIN("kvm", "<kernel>k</kernel>", ""), "this must be an absolute path" },
+    /* devices */
+    { DISK("<shareable/>"), "written by several domains" },
+    { DISK("<driver type='qcow2'/>"), "<driver type='qcow2'> is not supported; supported: raw" },
+    { DISK("<driver type='raw' iothread='1'/>"), "<driver iothread=...>" },
+    { DISK("<backingStore type='file'><source file='/y'/></backingStore>"), "<backingStore" },
+    { DISK("<backingStore><source file='/y'/></backingStore>"), "images with a backing file" },
+    { DISK("<encryption format='luks'/>"), "<encryption> in <disk> is not supported" },
+    { DISK("<iotune/>"), "<iotune> in <disk> is not supported" },
+    { DISK("<serial>a b</serial>"), "serial a b: at most 20 characters" },
+    { DEVICE("<disk type='file'><target dev='vda'/></disk>"), "<disk> has no <source>" },
+    { DEVICE("<disk type='file'><source file='/x'/></disk>"), "<disk> has no <target>" },
+    { DEVICE("<disk type='block'><source file='/x'/></disk>"), "<source> has no attribute dev" },
+    { DEVICE("<disk type='network'/>"), "<disk type='network'> is not supported" },
+    { DEVICE("<disk type='file' device='cdrom'/>"), "<disk device='cdrom'> is not supported" },
+    { DEVICE("<disk type='file'><source file='/x'/><target dev='sda' bus='sata'/></disk>"),
+        "<target bus='sata'> is not supported; supported: virtio xen" },
+    { DEVICE("<interface type='network'><source network='default'/></interface>"),
+        "there are no virtual networks; name the bridge" },
+    { DEVICE("<interface type='user'/>"), "<interface type='user'> is not supported" },
+    { DEVICE("<interface type='bridge'/>"), "has no <source bridge=...>" },
+    { DEVICE("<interface type='ethernet'><source bridge='x'/></interface>"), "has no <source>" },
+    { VIF("<model type='e1000'/>"), "<model type='e1000'> is not supported" },
+    { VIF("<mtu size='1'/>"), "<mtu size='1'> must be from 68" },
+    { VIF("<bandwidth/>"), "<bandwidth> in <interface> is not supported" },
+    { VIF("<link state='down'/>"), "<link state='down'> is not supported" },
+    { VIF("<script path='/x'/>"), "<script> in <interface> is not supported" },
+    { DEVICE("<input type='tablet' bus='usb'/>"), "<input> in <devices> is not supported" },
+    { DEVICE("<graphics type='vnc'/>"), "domains have no screen" },
+    { DEVICE("<video/>"), "<video> in <devices> is not supported" },
+    { DEVICE("<hostdev mode='subsystem' type='pci'/>"), "a device of the host cannot migrate" },
+    { DEVICE("<filesystem/>"), "does not move along" },
+    { DEVICE("<channel type='unix'/>"), "there is no guest agent" },
+    { DEVICE("<tpm/>"), "there is no virtual TPM" },
+    { DEVICE("<vsock/>"), "<vsock> in <devices> is not supported" },
+    { DEVICE("<controller type='usb' model='ehci'/>"), "<controller model='ehci'>" },
+    { DEVICE("<controller type='scsi'/>"), "<controller type='scsi'> is not supported" },
+    { DEVICE("<console type='unix'/>"), "<console type='unix'> is not supported" },
+    { DEVICE("<serial type='pty'/><serial type='pty'/>"), "<serial> is there twice" },
+    { DEVICE("<rng model='virtio'><rate bytes='1'/></rng>"), "<rate> in <rng> is not supported" },
+    { DEVICE("<rng model='virtio'><backend model='egd'/></rng>"), "<backend model='egd'>" },
+    { DEVICE("<memballoon/>"), "<memballoon> has no attribute model" },
+};
+
+static void test_bad(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct err e;
+        Migrd__Domain *d =
+            define_parse(bad[i].text, strlen(bad[i].text), DEFINE_XML, "f", NULL, 0, &e);
+
+        if (d != NULL || strstr(e.text, bad[i].message) == NULL || strncmp(e.text, "f:", 2) != 0)
+            fail_msg("case %zu: %s\ngave: %s", i, bad[i].text, d != NULL ? "a domain" : e.text);
+    }
+}
+
+/* Texts that are made to hurt: depth, width, numbers, entities. */
+static void test_hostile(void **state)
+{
+    char *text = malloc(DEFINE_TEXT_MAX + 1), *p = text;
+    struct err e;
+
+    (void)state;
+    for (size_t i = 0; i < DEFINE_TEXT_MAX / 3; i++)
+        p = stpcpy(p, "<a>");
+    assert_null(parse_err(text, &e));
+    p = stpcpy(text, "<domain type='kvm'><devices>");
+    while (p + 64 < text + DEFINE_TEXT_MAX)
+        p = stpcpy(p, "<interface type='ethernet'/>");
+    strcpy(p, "</devices></domain>");
+    assert_null(parse_err(text, &e));
+    assert_non_null(strstr(e.text, "too many vifs"));
+    p = stpcpy(text, "<domain type='");
+    memset(p, 'x', 5000);
+    strcpy(p + 5000, "'/>");
+    assert_null(parse_err(text, &e));
+    assert_non_null(strstr(e.text, "the value is too long"));
+    p = stpcpy(text, "<domain type='kvm'>");
+    for (int i = 0; i < 3000; i++)
+        p += sprintf(p, "<!-- %d --><title/>", i);
+    strcpy(p, "</domain>");
+    assert_null(parse_err(text, &e));
+    assert_non_null(strstr(e.text, "<title> is there twice"));
+    free(text);
+}
+
+static void test_overrides(void **state)
+{
+    static const char *const set[] = { "memory=512", "name=b", "extra=quiet",
+        "disk=phy:/dev/x,vdz,w" };
+    struct err e;
+    Migrd__Domain *d = define_parse(
+        libvirt_like, strlen(libvirt_like), DEFINE_XML, "f", set, sizeof set / sizeof set[0], &e);
+
+    (void)state;
+    assert_non_null(d);
+    assert_int_equal(d->memory_kib, 512 * 1024);
+    assert_string_equal(d->name, "b");
+    assert_string_equal(d->cmdline, "quiet");
+    assert_int_equal(d->n_disks, 1);
+    assert_string_equal(d->disks[0]->device, "vdz");
+    assert_int_equal(d->n_vifs, 2);
+    drop(d);
+}
+
+/* ---- every definition survives being written and read ---- */
+
+static uint64_t seed;
+
+static unsigned rnd(unsigned below)
+{
+    seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (unsigned)(seed >> 33) % below;
+}
+
+/* Printable, with everything in it that needs quoting somewhere. */
+static char *random_text(const char *begin, unsigned most, const char *pool)
+{
+    size_t n = strlen(begin), len = rnd(most) + 1;
+    char *s = malloc(n + len + 3);
+
+    strcpy(s, begin);
+    for (size_t i = 0; i < len; i++)
+        s[n++] = pool[rnd((unsigned)strlen(pool))];
+    s[n++] = 'x'; /* no blank at the end */
+    s[n] = '\0';
+    return s;
+}
+
+#define PLAIN "abcXYZ019._+-"
+#define WILD "ab \"'<>&;\\#%=[](){}$`~!?*|]],>-"
+
+static Migrd__Domain *random_domain(void)
+{
+    Migrd__Domain *d = malloc(sizeof *d);
+    char text[64];
+
+    migrd__domain__init(d);
+    d->name = random_text("n", 60, PLAIN);
+    sprintf(text, "%08x-1234-4567-89ab-%012x", rnd(1 << 30) + 1, rnd(1 << 30));
+    d->uuid = strdup(text);
+    d->hypervisor = strdup(rnd(2) ? "xvm" : "xen");
+    d->max_memory_kib = ((uint64_t)rnd(1 << 20) + 2) * 1024;
+    d->memory_kib = d->max_memory_kib / 2 / 1024 * 1024;
+    d->vcpus = rnd(64) + 1;
+    d->kernel = random_text("/", 40, "ab\"'<>& ;");
+    if (rnd(2))
+        d->initrd = random_text("/", 40, "ab\\#%[]()$`!?*|");
+    if (rnd(4))
+        d->cmdline = random_text("c", 400, WILD);
+    if (rnd(2))
+        d->vcpu_pinning = strdup("0-3,^2,7");
+    d->n_disks = rnd(5);
+    d->disks = malloc((d->n_disks + 1) * sizeof *d->disks);
+    for (size_t i = 0; i < d->n_disks; i++) {
+        Migrd__Disk *k = d->disks[i] = malloc(sizeof *k);
+
+        migrd__disk__init(k);
+        sprintf(text, "/%s%zu", rnd(2) ? "dev/" : "", i);
+        k->source = random_text(text, 30, "ab \"'<>&;\\#%=:");
+        sprintf(text, "xvd%c", (char)('a' + i));
+        k->device = strdup(text);
+        k->read_only = rnd(2);
+        if (rnd(2))
+            k->serial = random_text("s", 17, PLAIN);
+    }
+    d->n_vifs = rnd(5);
+    d->vifs = malloc((d->n_vifs + 1) * sizeof *d->vifs);
+    for (size_t i = 0; i < d->n_vifs; i++) {
+        Migrd__Vif *v = d->vifs[i] = malloc(sizeof *v);
+
+        migrd__vif__init(v);
+        sprintf(text, "00:16:3e:%02x:%02x:%02zx", rnd(256), rnd(256), i);
+        v->mac = strdup(text);
+        if (rnd(2))
+            v->bridge = random_text("b", 12, PLAIN);
+        sprintf(text, "t%zu", i);
+        if (rnd(2))
+            v->ifname = strdup(text);
+        v->mtu = rnd(2) ? 68 + rnd(65467) : 0;
+    }
+    d->on_poweroff = (Migrd__OnEvent)rnd(4);
+    d->on_reboot = (Migrd__OnEvent)rnd(4);
+    d->on_crash = (Migrd__OnEvent)rnd(4);
+    d->huge_pages = rnd(2);
+    d->rng = rnd(2);
+    d->balloon = rnd(2);
+    return d;
+}
+
+static bool same(const Migrd__Domain *a, const Migrd__Domain *b)
+{
+    size_t n = migrd__domain__get_packed_size(a);
+    uint8_t *pa = malloc(n + 1), *pb = malloc(n + 1);
+    bool equal = migrd__domain__get_packed_size(b) == n;
+
+    if (equal) {
+        migrd__domain__pack(a, pa);
+        migrd__domain__pack(b, pb);
+        equal = memcmp(pa, pb, n) == 0;
+    }
+    free(pa);
+    free(pb);
+    return equal;
+}
+
+static void check_back(const Migrd__Domain *d, char *text)
+{
+    Migrd__Domain *back;
+
+    assert_non_null(text);
+    back = parse(text);
+    if (!same(d, back))
+        fail_msg("not the same again:\n%s", text);
+    drop(back);
+    free(text);
+}
+
+static void test_round_trips(void **state)
+{
+    (void)state;
+    for (seed = 1; seed < 2000000000; seed += 1000003) {
+        uint64_t keep = seed;
+        Migrd__Domain *d = random_domain(), *copy;
+        struct err e;
+
+        seed = keep;
+        if (define_check(d, &e) != 0)
+            fail_msg("%s", e.text);
+        copy = define_copy(d);
+        assert_true(same(d, copy));
+        drop(copy);
+        check_back(d, define_xml(d, (int)(keep % 3) - 1, &e));
+        check_back(d, define_xm(d, &e));
+        drop(d);
+    }
+}
+
+static void test_writer(void **state)
+{
+    Migrd__Domain *d = parse(libvirt_like);
+    struct err e;
+    char *text = define_xml(d, 7, &e);
+
+    (void)state;
+    assert_non_null(strstr(text, "<domain type=\"xvm\" id=\"7\">\n  <name>web1</name>\n"));
+    free(text);
+    text = define_xml(d, -1, &e);
+    assert_non_null(strstr(text, "<domain type=\"xvm\">\n"));
+    free(text);
+    assert_null(define_xm(d, &e)); /* the comma in a path */
+    assert_non_null(strstr(e.text, "use XML"));
+    d->vcpus = 0;
+    assert_null(define_xml(d, 7, &e));
+    assert_non_null(strstr(e.text, "vcpus = 0"));
+    drop(d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_libvirt_like),
+        cmocka_unit_test(test_small),
+        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_overrides),
+        cmocka_unit_test(test_round_trips),
+        cmocka_unit_test(test_writer),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
