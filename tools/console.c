@@ -16,6 +16,7 @@
 
 #define ESCAPE 0x1d /* ^] */
 #define LINGER_NS NS_PER_S
+#define LINGER_MOST_NS (5 * NS_PER_S) /* for a guest that never stops talking */
 
 static struct termios saved;
 static volatile sig_atomic_t ended;
@@ -93,6 +94,7 @@ static int poll_ms(uint64_t until)
 static int join(int pty, int tty, uint64_t until, struct err *e)
 {
     bool open = true, limited = until != IO_FOREVER;
+    uint64_t closed_ns = 0; /* end of input */
     int go = 1;
 
     while (go == 1 && !ended && clock_ns() < until) {
@@ -105,9 +107,14 @@ static int join(int pty, int tty, uint64_t until, struct err *e)
             go = show_output(pty, e);
         if (go == 1 && p[1].revents != 0)
             go = send_input(pty, tty, &open, e);
-        /* after the end of input each answer earns another second */
-        if (!open && !limited && (until == IO_FOREVER || p[0].revents != 0))
+        if (open || limited)
+            continue;
+        if (closed_ns == 0)
+            closed_ns = clock_ns();
+        if (until == IO_FOREVER || p[0].revents != 0) /* each answer earns another second */
             until = clock_ns() + LINGER_NS;
+        if (until > closed_ns + LINGER_MOST_NS)
+            until = closed_ns + LINGER_MOST_NS;
     }
     return go < 0 ? -1 : 0;
 }

@@ -55,14 +55,16 @@ static void print_rounds(const Migrd__Finished *f)
 
 static void print_pause(const Migrd__Finished *f)
 {
-    struct table *t = table_new("lrr");
+    struct table *t = table_new(f->pause_us > 0 ? "lrr" : "lr");
 
     for (size_t i = 0; i < f->n_pause_steps; i++) {
         char us[FORMAT_LEN], share[FORMAT_LEN];
 
         format_us(us, f->pause_steps[i]->us);
-        snprintf(share, sizeof share, "%.0f%%",
-            f->pause_us > 0 ? (double)f->pause_steps[i]->us * 100 / (double)f->pause_us : 0.0);
+        share[0] = '\0';
+        if (f->pause_us > 0)
+            snprintf(share, sizeof share, "%.0f%%",
+                (double)f->pause_steps[i]->us * 100 / (double)f->pause_us);
         table_row(t, f->pause_steps[i]->name, us, share);
     }
     if (f->n_pause_steps > 0)

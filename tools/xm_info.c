@@ -188,6 +188,8 @@ static int log_from_file(struct tool *t, unsigned lines, const struct err *why)
     else
         snprintf(path, sizeof path, "%s/migrd.log", t->paths.log);
     free(c);
+    if (access(path, R_OK) < 0)
+        return tool_fail(why);
     fprintf(stderr, "%s\nReading %s instead.\n", why->text, path);
     if (print_tail(path, lines, &e) < 0)
         rc = tool_fail(&e);
