@@ -52,6 +52,7 @@ static const int allowed[] = {
     /* bytes unsent (SIOCOUTQ), and a hypervisor's control device */
     SCMP_SYS(ioctl),
     /* memory: the guest's, with holes, and our own */
+    SCMP_SYS(memfd_create), /* the xvm driver passes states in one */
     SCMP_SYS(mmap),
     SCMP_SYS(munmap),
     SCMP_SYS(mremap),

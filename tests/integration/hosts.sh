@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: ISC
+# shellcheck shell=bash
+#
+# hosts: two hosts with a migrd each, for the tests and the demo. Sourced. On top of lab.sh,
+# which makes network namespaces with names, addresses and a bridge for guests; this adds
+# certificates, configuration, the daemons, and guests to move about.
+#
+#   hosts_up ["key = value" ...]   both hosts, with these lines added to migrd.conf
+#   xm 1 list, migctl 2 status     the tools on host 1, 2
+#   guest_make 1 NAME MIB WORDS    the test guest, started on host 1
+#   guest_ask 1 NAME stat          a command to its console, and its answer
+#   daemon_start 1, daemon_stop 1, daemon_kill 1
+#
+# Everything is removed at exit (lab_stop). Needs BUILD, the folder of the built programs.
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+TOP=$(cd "$HERE/../.." && pwd)
+BUILD=${BUILD:-$TOP/build}
+HOSTS=2
+declare -A DAEMON_PID
+
+say() { printf '%s\n' "$*"; }
+die() {
+    printf 'FAILED: %s\n' "$*" >&2
+    hosts_show_logs >&2
+    exit 1
+}
+skip() {
+    printf 'skipped: %s\n' "$*"
+    exit 77
+}
+
+# Succeeds if /dev/kvm makes a virtual machine; prints why not. NO_KVM=1 plays a machine without.
+kvm_works() {
+    [ -z "${NO_KVM:-}" ] || { echo "NO_KVM is set"; return 1; }
+    /usr/bin/python3 -c '
+import fcntl, os, sys
+KVM_GET_API_VERSION, KVM_CREATE_VM = 0xAE00, 0xAE01
+try:
+    kvm = os.open("/dev/kvm", os.O_RDWR)
+    if fcntl.ioctl(kvm, KVM_GET_API_VERSION) != 12:
+        sys.exit("/dev/kvm has another interface version")
+    os.close(fcntl.ioctl(kvm, KVM_CREATE_VM, 0))
+except OSError as why:
+    sys.exit(f"/dev/kvm: {why.strerror}")' 2>&1
+}
+
+# Runs the calling script again inside a virtual host when this machine has no usable KVM.
+need_kvm() {
+    local why
+    [ "$(id -u)" = 0 ] || skip "needs root for network namespaces"
+    why=$(kvm_works) && return 0
+    [ -z "${IN_TESTBED:-}" ] || skip "the virtual host has no KVM either: $why"
+    say "no usable KVM on this machine ($why)"
+    say "running inside a virtual host in software emulation instead, which is slow"
+    exec "$TOP/tests/testbed/testbed" run --kind kvm --memory 4096 --timeout "${TESTBED_LIMIT:-600}" \
+        --env IN_TESTBED=1 --env BUILD="$BUILD" "$(readlink -f "$0")" "$@"
+}
+
+# shellcheck source=tests/integration/lab.sh
+. "$HERE/lab.sh"
+
+root_of() { lab_root "host$1"; }
+host_name() { printf 'host%s.lab' "$1"; }
+log_of() { printf '%s/migrd.log' "$(root_of "$1")"; }
+
+on() {
+    local h=$1
+    shift
+    lab_exec "host$h" "$@"
+}
+xm() {
+    local h=$1
+    shift
+    on "$h" "$BUILD/xm" --root "$(root_of "$h")" "$@"
+}
+migctl() {
+    local h=$1
+    shift
+    on "$h" "$BUILD/migctl" --root "$(root_of "$h")" "$@"
+}
+
+pki_for() {
+    local h=$1 r
+    r=$(root_of "$h")
+    "$BUILD/migctl" pki issue "$(host_name "$h")" --dir "$LAB_DIR/ca" --out "$r/etc/migrd/pki" \
+        --alt "$(lab_addr "host$h")" >/dev/null || die "certificate of host $h"
+}
+
+config_for() {
+    local h=$1 r
+    shift
+    r=$(root_of "$h")
+    {
+        printf 'xend-relocation-address = ""\n'
+        printf 'xend-relocation-hosts-allow = "^host[0-9]+\\.lab$"\n'
+        printf 'log-file = %s\n' "$(log_of "$h")"
+        printf '%s\n' "$@"
+    } >"$r/etc/migrd/migrd.conf"
+}
+
+hosts_up() {
+    local h
+    lab_start "$HOSTS"
+    "$BUILD/migctl" pki init --dir "$LAB_DIR/ca" >/dev/null || die "certificate authority"
+    for h in $(seq "$HOSTS"); do
+        mkdir -p "$(root_of "$h")/etc/migrd/pki"
+        pki_for "$h"
+        config_for "$h" "$@"
+        daemon_start "$h"
+    done
+}
+
+daemon_start() {
+    local h=$1
+    lab_bg "host$h" migrd "$BUILD/migrd" --root "$(root_of "$h")"
+    DAEMON_PID[$h]=$LAB_PID
+    wait_for 10 "migrd of host $h answers" migctl "$h" status
+}
+
+daemon_end() {
+    lab_kill "${DAEMON_PID[$1]}" "$2"
+    unset "DAEMON_PID[$1]"
+}
+daemon_stop() { daemon_end "$1" TERM; }
+daemon_kill() { daemon_end "$1" KILL; }
+
+# wait_for SECONDS WHAT COMMAND...: until the command succeeds.
+wait_for() {
+    local limit=$1 what=$2 end
+    shift 2
+    end=$((SECONDS + limit))
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$end" ] || die "waited $limit s in vain: $what"
+        sleep 0.1
+    done
+}
+
+# expect WHAT PATTERN COMMAND...: the command fails and says so.
+expect_refusal() {
+    local what=$1 pattern=$2 out
+    shift 2
+    if out=$("$@" 2>&1); then
+        die "$what: was not refused: $out"
+    fi
+    grep -qE -- "$pattern" <<<"$out" || die "$what: expected /$pattern/, got: $out"
+    say "  $what: $(grep -E -- "$pattern" <<<"$out" | head -1)"
+}
+
+guest_file() { printf '%s/%s.cfg' "$LAB_DIR" "$1"; }
+
+# guest_make HOST NAME MIB WORDS...: MIB of memory; WORDS are the guest's (fill=, ws=, rate=).
+guest_make() {
+    local h=$1 name=$2 mib=$3
+    shift 3
+    cat >"$(guest_file "$name")" <<EOF
+name = "$name"
+memory = $mib
+vcpus = 1
+kernel = "$BUILD/guests/testguest"
+extra = "$*"
+EOF
+    xm "$h" create "$(guest_file "$name")" || die "xm create $name on host $h"
+    wait_for 60 "$name ticks on its console" guest_ticks "$h" "$name"
+}
+
+console_log() { printf '%s/var/log/migrd/console-%s.log' "$(root_of "$1")" "$2"; }
+guest_ticks() { grep -q '^tick ' "$(console_log "$1" "$2")"; }
+
+guest_pty() {
+    migctl "$1" list --json | /usr/bin/python3 -c '
+import json, sys
+for d in json.load(sys.stdin)["domains"]:
+    if d["domain"]["name"] == sys.argv[1]:
+        print(d.get("console", ""))' "$2"
+}
+
+# guest_ask HOST NAME COMMAND: prints the line that answers it.
+guest_ask() {
+    local h=$1 name=$2 log pty answer before end
+    shift 2
+    case $1 in
+    reset-gap) answer='gap reset' ;;
+    rate) answer='rate set' ;;
+    *) answer=$1 ;;
+    esac
+    log=$(console_log "$h" "$name")
+    before=$(grep -c "^$answer" "$log" 2>/dev/null)
+    pty=$(guest_pty "$h" "$name")
+    [ -n "$pty" ] || die "$name has no console on host $h"
+    printf '%s\n' "$*" >"$pty"
+    end=$((SECONDS + 30))
+    until [ "$(grep -c "^$answer" "$log")" -gt "${before:-0}" ]; do
+        [ "$SECONDS" -lt "$end" ] || die "$name on host $h does not answer '$*'"
+        sleep 0.05
+    done
+    sleep 0.3 # the rest of the line
+    grep "^$answer" "$log" | tail -1
+}
+
+# The value of key in a line of key=value words.
+value_of() { sed -n "s/.*[ ]$1=\([^ ]*\).*/\1/p"; }
+
+guest_verify() {
+    local line
+    line=$(guest_ask "$1" "$2" verify)
+    grep -q 'static=ok ws=ok fpu=ok regs=ok' <<<"$line" || die "$2 on host $1: memory or registers differ: $line"
+}
+
+# runs_on HOST NAME: it exists there and is not paused.
+runs_on() { xm "$1" list "$2" 2>/dev/null | awk 'NR == 2 && $5 ~ /^(r-|-b)-/ {found = 1} END {exit !found}'; }
+
+# Exactly one running copy among all hosts, and it is on HOST.
+one_copy_on() {
+    local h n=0
+    for h in $(seq "$HOSTS"); do
+        if runs_on "$h" "$2"; then
+            n=$((n + 1))
+            [ "$h" = "$1" ] || die "$2 runs on host $h"
+        fi
+    done
+    [ "$n" = 1 ] || die "$2 runs $n times; host 1: $(xm 1 list 2>&1); host 2: $(xm 2 list 2>&1)"
+}
+
+hosts_show_logs() {
+    local h
+    [ -n "${LAB_DIR:-}" ] || return 0
+    for h in $(seq "$HOSTS"); do
+        printf -- '--- host %s, end of its log\n' "$h"
+        tail -n 25 "$(log_of "$h")" 2>/dev/null
+        tail -n 10 "$(lab_log "host$h" migrd)" 2>/dev/null
+    done
+}
