@@ -87,7 +87,7 @@ static void host(FILE *f, struct migrd *m)
             (double)h->memory_total_kib * KIB);
         gauge(f, "migrd_memory_free_bytes", "Memory that new domains may have.",
             (double)h->memory_free_kib * KIB);
-        gauge(f, "migrd_memory_reserved_bytes", "Memory promised to domains that are coming.",
+        gauge(f, "migrd_memory_reserved_bytes", "Memory that new domains may not have.",
             (double)h->memory_reserved_kib * KIB);
         gauge(f, "migrd_warnings", "Things that the administrator should look at.",
             (double)h->n_warnings);

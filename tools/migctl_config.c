@@ -86,11 +86,21 @@ static int acl_offline(const char *file, const char *who)
     return rc;
 }
 
+/* The verdict is the second word of migrd's answer: "host1: refused: ...". */
+static bool says_refused(const char *text, const char *who)
+{
+    static const char refused[] = ": refused";
+    size_t n = strlen(who);
+
+    return strncmp(text, who, n) == 0 && strncmp(text + n, refused, sizeof refused - 1) == 0;
+}
+
 static int acl_online(struct tool *t, const char *who)
 {
     Migrd__AclTest test = MIGRD__ACL_TEST__INIT;
     Migrd__Request rq = MIGRD__REQUEST__INIT;
     Migrd__Reply *r;
+    int rc;
 
     test.who = (char *)who;
     CLIENT_BODY(rq, ACL_TEST, acl_test, &test);
@@ -98,8 +108,9 @@ static int acl_online(struct tool *t, const char *who)
     if (r == NULL)
         return TOOL_FAILED;
     puts(r->text);
+    rc = says_refused(r->text, who) ? TOOL_FAILED : TOOL_OK;
     tool_free(&r);
-    return TOOL_OK;
+    return rc;
 }
 
 int migctl_acl(struct tool *t, int argc, char **argv)

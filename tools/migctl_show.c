@@ -296,9 +296,9 @@ int migctl_dump(struct tool *t, int argc, char **argv)
     if (r == NULL)
         return TOOL_FAILED;
     len = strlen(r->text);
-    fputs(r->text, stdout);
-    if (len > 0 && r->text[len - 1] != '\n')
-        putchar('\n');
+    while (len > 0 && r->text[len - 1] == '\n')
+        len--;
+    printf("%.*s\n", (int)len, r->text);
     tool_free(&r);
     return TOOL_OK;
 }

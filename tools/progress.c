@@ -74,16 +74,29 @@ static void bar_text(char *out, size_t room, unsigned done)
     memcpy(out + 3 + n, "]", 2);
 }
 
+/* Before the first measurement: what has gone out so far, over the time it took. */
+static uint64_t link_rate(const Migrd__Progress *p)
+{
+    if (p->bandwidth != 0 || p->elapsed_ms == 0)
+        return p->bandwidth;
+    return p->wire_bytes * 1000 / p->elapsed_ms;
+}
+
 static void figures_text(const Migrd__Progress *p, char *out, size_t len)
 {
     char phase[32], left[FORMAT_LEN], dirty[FORMAT_LEN], link[FORMAT_LEN], slow[32] = "";
+    size_t n;
 
     phase_text(p, phase, sizeof phase);
+    snprintf(out, len, "  %u%%  %s  %s left  link %s/s", percent(p), phase,
+        format_bytes(left, p->pages_remaining * PAGE), format_bytes(link, link_rate(p)));
+    if (p->round == 0)
+        return; /* how fast the guest writes is known after the first round */
     if (p->throttle > 0)
         snprintf(slow, sizeof slow, "  throttle %u%%", p->throttle);
-    snprintf(out, len, "  %u%%  %s  %s left  dirty %s/s  link %s/s  pause ~%u ms%s", percent(p),
-        phase, format_bytes(left, p->pages_remaining * PAGE), format_bytes(dirty, p->dirty_rate),
-        format_bytes(link, p->bandwidth), p->expected_pause_ms, slow);
+    n = strlen(out);
+    snprintf(out + n, len - n, "  dirty %s/s  pause ~%u ms%s", format_bytes(dirty, p->dirty_rate),
+        p->expected_pause_ms, slow);
 }
 
 void progress_line(const Migrd__MigrationInfo *m, char *out, size_t len, size_t width)

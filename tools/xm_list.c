@@ -30,30 +30,36 @@ static bool runs(const Migrd__DomainInfo *d)
     return d->domid >= 0;
 }
 
-/*
- * Calls fn for the domains that `words` name, in that order, or for all of them without words;
- * fn(NULL) is Domain-0. Returns an exit code.
- */
+static const Migrd__DomainInfo *find(const Migrd__Reply *r, const char *word)
+{
+    for (size_t k = 0; k < r->n_domains; k++)
+        if (names(r->domains[k], word))
+            return r->domains[k];
+    return NULL;
+}
+
+/* Before anything is printed: an exit code. */
+static int check_words(const Migrd__Reply *r, char **words, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (find(r, words[i]) == NULL && !is_dom0(words[i]))
+            return tool_error("Domain '%s' does not exist.", words[i]);
+    return TOOL_OK;
+}
+
+/* Calls fn for the domains that `words` name, in that order, or for all of them without words;
+ * fn(NULL) is Domain-0. */
 typedef void row_fn(void *arg, const Migrd__DomainInfo *d);
 
-static int each_domain(const Migrd__Reply *r, char **words, int n, row_fn *fn, void *arg)
+static void each_domain(const Migrd__Reply *r, char **words, int n, row_fn *fn, void *arg)
 {
-    for (int i = 0; i < n; i++) {
-        const Migrd__DomainInfo *found = NULL;
-
-        for (size_t k = 0; k < r->n_domains && found == NULL; k++)
-            if (names(r->domains[k], words[i]))
-                found = r->domains[k];
-        if (found == NULL && !is_dom0(words[i]))
-            return tool_error("Domain '%s' does not exist.", words[i]);
-        fn(arg, found);
-    }
+    for (int i = 0; i < n; i++)
+        fn(arg, find(r, words[i]));
     if (n > 0)
-        return TOOL_OK;
+        return;
     fn(arg, NULL);
     for (size_t k = 0; k < r->n_domains; k++)
         fn(arg, r->domains[k]);
-    return TOOL_OK;
 }
 
 /* --- list ------------------------------------------------------------------------------ */
@@ -142,10 +148,13 @@ static int list_domains(struct tool *t, struct list *l, bool use_long, char **wo
                 l->guests_kib += r->domains[i]->memory_kib;
         if (l->guests_kib > l->host->memory_total_kib)
             l->guests_kib = l->host->memory_total_kib;
+        rc = check_words(r, words, n);
+    }
+    if (rc == TOOL_OK) {
         if (!use_long)
             printf(
                 "%-40s %5s %5s %5s %10s %9s\n", "Name", "ID", "Mem", "VCPUs", "State", "Time(s)");
-        rc = each_domain(r, words, n, use_long ? long_row : list_row, l);
+        each_domain(r, words, n, use_long ? long_row : list_row, l);
     }
     tool_free(&r);
     tool_free(&host);
@@ -215,9 +224,12 @@ int xm_vcpu_list(struct tool *t, int argc, char **argv)
         return TOOL_FAILED;
     if (optind == 0)
         optind = 1;
-    printf("%-32s %5s %5s %5s %5s %9s %s\n", "Name", "ID", "VCPU", "CPU", "State", "Time(s)",
-        "CPU Affinity");
-    rc = each_domain(r, argv + optind, argc - optind, vcpu_rows, NULL);
+    rc = check_words(r, argv + optind, argc - optind);
+    if (rc == TOOL_OK)
+        printf("%-32s %5s %5s %5s %5s %9s %s\n", "Name", "ID", "VCPU", "CPU", "State", "Time(s)",
+            "CPU Affinity");
+    if (rc == TOOL_OK)
+        each_domain(r, argv + optind, argc - optind, vcpu_rows, NULL);
     tool_free(&r);
     return rc;
 }
@@ -314,9 +326,11 @@ int xm_uptime(struct tool *t, int argc, char **argv)
     r = tool_domains(t, true);
     if (r == NULL)
         return TOOL_FAILED;
-    if (!brief)
+    rc = check_words(r, argv + optind, argc - optind);
+    if (rc == TOOL_OK && !brief)
         puts("Name                              ID Uptime");
-    rc = each_domain(r, argv + optind, argc - optind, uptime_row, &brief);
+    if (rc == TOOL_OK)
+        each_domain(r, argv + optind, argc - optind, uptime_row, &brief);
     tool_free(&r);
     return rc;
 }
