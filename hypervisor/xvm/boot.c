@@ -149,7 +149,7 @@ int boot_kernel(struct machine *m, struct err *e)
             e, ERR_INVALID, "domain %s: no kernel; set kernel= in its definition", m->def->name);
     image = io_read_file(m->def->kernel, KERNEL_MAX, &len, e);
     if (image == NULL)
-        return err_prefix(e, "domain %s", m->def->name);
+        return err_prefix(e, "domain %s: kernel", m->def->name);
     if (acpi_write(m, e) == 0 && boot_put_cmdline(m, e) == 0)
         r = boot_image(m, image, len, e);
     free(image);

@@ -37,7 +37,6 @@
 #define XVM_RELEASE "1"
 #define PROBE_TIMEOUT_MS 2000
 #define BUILD_CALL_TIMEOUT_MS (3 * HV_CALL_TIMEOUT_MS)
-#define DESTROY_TIMEOUT_MS (3 * HV_CALL_TIMEOUT_MS)
 #define MEMINFO_MAX 65536
 #define MEMORY_SPARE_KIB (64u << 10) /* left to the host beyond what a domain may take */
 
@@ -102,7 +101,7 @@ static int driver_open(const struct hv_config *cfg, struct hv **out, struct err 
     hv = calloc(1, sizeof *hv);
     if (hv == NULL)
         return err_set(e, ERR_MEMORY, "out of memory");
-    hv->epoll_fd = hv->inotify_fd = -1;
+    hv->epoll_fd = hv->inotify_fd = hv->wake_fd = -1;
     snprintf(hv->run_dir, sizeof hv->run_dir, "%s", cfg->run_dir);
     snprintf(hv->log_dir, sizeof hv->log_dir, "%s", cfg->log_dir);
     pthread_mutex_init(&hv->lock, NULL);
@@ -578,7 +577,7 @@ static int driver_destroy(struct hv *hv, const char *uuid, uint64_t epoch, struc
     err_clear(&why);
     r = xvm_connect(&c, dir, &why);
     if (r == 0)
-        r = xvm_call(&c, &q, -1, NULL, NULL, DESTROY_TIMEOUT_MS, &why);
+        r = xvm_call(&c, &q, -1, NULL, NULL, HV_CALL_TIMEOUT_MS, &why);
     if (r == 0)
         wait_for_end(&c);
     xvm_disconnect(&c);

@@ -3,8 +3,8 @@
  * Events of all domains of one run_dir, whoever started them. Each domain has one
  * subscribed connection here (a watch); its end means that the process is gone. New
  * folders are seen by inotify: xvm-domain renames its folder into place when its socket
- * listens. Everything is read inside next_event only, so the epoll descriptor over the
- * watches and inotify is readable exactly when there is something to read.
+ * listens. What is read outside next_event (the end of a domain that is started anew at
+ * once) sets wake_fd, so the epoll descriptor is readable whenever there is something.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <unistd.h>
 
@@ -86,11 +87,41 @@ static int subscribe(struct hv *hv, struct watch *w, struct err *e)
     return 0;
 }
 
-/* Under the lock. */
+static void take_message(struct hv *hv, const struct watch *w, const Migrd__Xvm__Reply *r)
+{
+    if (r->event != NULL && r->event->type < HV_EV_MAX)
+        push(hv, w->uuid, (enum hv_event_type)r->event->type, r->event->detail);
+}
+
+static void read_watch(struct hv *hv, struct watch *w)
+{
+    bool ended = msgconn_fill(w->conn, NULL) < 0;
+
+    for (;;) {
+        ProtobufCMessage *m = NULL;
+        int r = msgconn_next(w->conn, &m, NULL, NULL);
+
+        if (r <= 0) {
+            ended |= r < 0;
+            break;
+        }
+        take_message(hv, w, (Migrd__Xvm__Reply *)m);
+        protobuf_c_message_free_unpacked(m, NULL);
+    }
+    if (ended) {
+        push(hv, w->uuid, HV_EV_GONE, "its process has ended");
+        drop(find_watch(hv, w->uuid));
+    }
+}
+
+/* Under the lock. A watch whose domain has ended meanwhile is read to its end first. */
 static int watch_locked(struct hv *hv, const char *uuid, struct err *e)
 {
     struct watch *w;
 
+    w = *find_watch(hv, uuid);
+    if (w != NULL)
+        read_watch(hv, w);
     if (*find_watch(hv, uuid) != NULL)
         return 0;
     w = calloc(1, sizeof *w);
@@ -111,8 +142,12 @@ int events_watch(struct hv *hv, const char *uuid, struct err *e)
 {
     int r;
 
+    uint64_t one = 1;
+
     pthread_mutex_lock(&hv->lock);
     r = watch_locked(hv, uuid, e);
+    if (hv->events != NULL && write(hv->wake_fd, &one, sizeof one) < 0 && errno != EAGAIN)
+        r = err_sys(e, "eventfd");
     pthread_mutex_unlock(&hv->lock);
     return r;
 }
@@ -145,15 +180,18 @@ static void watch_all(struct hv *hv)
 int events_open(struct hv *hv, struct err *e)
 {
     struct epoll_event ev = { .events = EPOLLIN, .data.ptr = NULL };
+    struct epoll_event wake = { .events = EPOLLIN, .data.ptr = &hv->wake_fd };
 
     hv->events_tail = &hv->events;
     hv->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     hv->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    if (hv->epoll_fd < 0 || hv->inotify_fd < 0)
+    hv->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (hv->epoll_fd < 0 || hv->inotify_fd < 0 || hv->wake_fd < 0)
         return err_sys(e, "xvm: event descriptors");
     if (inotify_add_watch(hv->inotify_fd, hv->run_dir, IN_MOVED_TO | IN_ONLYDIR) < 0)
         return err_sys(e, "xvm: watching %s", hv->run_dir);
-    if (epoll_ctl(hv->epoll_fd, EPOLL_CTL_ADD, hv->inotify_fd, &ev) < 0)
+    if (epoll_ctl(hv->epoll_fd, EPOLL_CTL_ADD, hv->inotify_fd, &ev) < 0 ||
+        epoll_ctl(hv->epoll_fd, EPOLL_CTL_ADD, hv->wake_fd, &wake) < 0)
         return err_sys(e, "epoll_ctl");
     pthread_mutex_lock(&hv->lock);
     watch_all(hv);
@@ -184,7 +222,16 @@ void events_close(struct hv *hv)
     while (hv->events_tail != NULL && pop(hv, &ev))
         ;
     io_close(&hv->inotify_fd);
+    io_close(&hv->wake_fd);
     io_close(&hv->epoll_fd);
+}
+
+static void read_wake(struct hv *hv)
+{
+    uint64_t n;
+
+    while (read(hv->wake_fd, &n, sizeof n) > 0)
+        ; /* the queue is looked at in any case */
 }
 
 static void read_inotify(struct hv *hv)
@@ -195,33 +242,6 @@ static void read_inotify(struct hv *hv)
     while ((n = read(hv->inotify_fd, buf, sizeof buf)) > 0)
         ; /* which folder does not matter: look at all */
     watch_all(hv);
-}
-
-static void take_message(struct hv *hv, const struct watch *w, const Migrd__Xvm__Reply *r)
-{
-    if (r->event != NULL && r->event->type < HV_EV_MAX)
-        push(hv, w->uuid, (enum hv_event_type)r->event->type, r->event->detail);
-}
-
-static void read_watch(struct hv *hv, struct watch *w)
-{
-    bool ended = msgconn_fill(w->conn, NULL) < 0;
-
-    for (;;) {
-        ProtobufCMessage *m = NULL;
-        int r = msgconn_next(w->conn, &m, NULL, NULL);
-
-        if (r <= 0) {
-            ended |= r < 0;
-            break;
-        }
-        take_message(hv, w, (Migrd__Xvm__Reply *)m);
-        protobuf_c_message_free_unpacked(m, NULL);
-    }
-    if (ended) {
-        push(hv, w->uuid, HV_EV_GONE, "its process has ended");
-        drop(find_watch(hv, w->uuid));
-    }
 }
 
 int driver_event_fd(struct hv *hv)
@@ -242,6 +262,8 @@ int driver_next_event(struct hv *hv, struct hv_event *out, struct err *e)
         for (int i = 0; i < n; i++) {
             if (ev[i].data.ptr == NULL)
                 read_inotify(hv);
+            else if (ev[i].data.ptr == &hv->wake_fd)
+                read_wake(hv);
             else
                 read_watch(hv, ev[i].data.ptr);
         }

@@ -21,7 +21,7 @@ struct hv {
     struct hv_caps caps;
 
     pthread_mutex_t lock; /* protects everything below, and caps */
-    int epoll_fd, inotify_fd;
+    int epoll_fd, inotify_fd, wake_fd;
     struct watch *watches;
     struct queued_event *events, **events_tail;
 };
