@@ -20,7 +20,7 @@
 #include "base/io.h"
 #include "base/log.h"
 
-#define ERRORS_LOGGED_MAX 50
+#define ERRORS_MAX 50 /* a file with more is not what was meant; the rest is not read */
 
 struct reader {
     struct config c;
@@ -39,8 +39,7 @@ static void fault(struct reader *r, struct err *e)
         err_prefix(e, "%s", r->path);
     if (r->errors++ == 0)
         r->first = *e;
-    if (r->errors <= ERRORS_LOGGED_MAX)
-        log_error("config", "%s", e->text);
+    log_error("config", "%s", e->text);
 }
 
 static bool is_blank(char c)
@@ -127,7 +126,7 @@ static void read_text(struct reader *r, char *text, size_t len)
     char *line = text, *end;
     struct err e;
 
-    for (; line < text + len; line = end + 1) {
+    for (; line < text + len && r->errors < ERRORS_MAX; line = end + 1) {
         end = memchr(line, '\n', (size_t)(text + len - line));
         if (end == NULL)
             end = text + len; /* io_read_file has put a NUL there */
@@ -145,13 +144,30 @@ static void read_text(struct reader *r, char *text, size_t len)
         fault(r, &e);
 }
 
+int config_read(struct config *c, char *text, size_t len, const char *name, struct err *e)
+{
+    struct reader *r = calloc(1, sizeof *r);
+    int rc = 0;
+
+    if (r == NULL)
+        return err_set(e, ERR_MEMORY, "%s: no memory to read it", name);
+    config_defaults(&r->c);
+    r->path = name;
+    read_text(r, text, len);
+    if (r->errors > 0)
+        rc = err_set(e, r->first.code, "%s", r->first.text);
+    else
+        *c = r->c;
+    free(r);
+    return rc;
+}
+
 int config_load(struct config *c, const char *path, struct err *e)
 {
-    struct reader *r;
     struct err failed;
     size_t len;
     char *text;
-    int rc = 0;
+    int rc;
 
     text = io_read_file(path, CONFIG_FILE_MAX, &len, &failed);
     if (text == NULL) {
@@ -159,19 +175,7 @@ int config_load(struct config *c, const char *path, struct err *e)
             failed.code = ERR_NOT_FOUND;
         return err_set(e, failed.code, "%s", failed.text);
     }
-    r = calloc(1, sizeof *r);
-    if (r == NULL) {
-        free(text);
-        return err_set(e, ERR_MEMORY, "%s: no memory to read it", path);
-    }
-    config_defaults(&r->c);
-    r->path = path;
-    read_text(r, text, len);
-    if (r->errors > 0)
-        rc = err_set(e, r->first.code, "%s", r->first.text);
-    else
-        *c = r->c;
-    free(r);
+    rc = config_read(c, text, len, path, e);
     free(text);
     return rc;
 }

@@ -19,4 +19,8 @@ int config_find(const char *key, struct err *e);
 /* Rules between keys; to be called when all are set. */
 int config_check(const struct config *c, struct err *e);
 
+/* The reader: as config_load, of a text that may be written to; text[len] must be NUL. `name` is for
+ * errors. */
+int config_read(struct config *c, char *text, size_t len, const char *name, struct err *e);
+
 #endif
