@@ -6,19 +6,23 @@
  *                       those still cost milliseconds: go on (at most POLISH_MAX times
  *                       in a migration); else stop. Nothing else ever stops the guest,
  *                       so a peak of an oscillating workload is never chosen.
- *   fixed cost above    the budget cannot be met by sending memory: give up.
  *   limit of time or of rounds: give up.
  *   progress            the dirty set shrank by PROGRESS since it last did: go on.
  *   stalled             for a number of rounds and a time ("patience"; longer where a
  *                       valley near the budget was seen, as it may come again): raise
- *                       the throttle a step; at its maximum: give up.
+ *                       the throttle a step; at its maximum, or when the fixed cost
+ *                       alone is above the budget: give up.
  *
  * It ends always: within one throttle step `best_pages` only falls, each time by a
  * fixed share, so progress is seen a bounded number of times; steps are bounded too.
  *
- * Bandwidth is a quotient of two fading sums. Both fade with the bytes sent, so that a
- * link that became slower counts at once (slow rounds weigh more by their time), and
- * one that became faster within some FADE_BYTES. Rounds too small to tell are left out.
+ * Bandwidth is a quotient of two fading sums. Both fade with the bytes sent and the
+ * time it took, so that a link that became slower counts at once (slow rounds weigh more
+ * by their time), and one that became faster within some FADE_BYTES. Rounds too small to tell are
+ * left out; of rounds longer than a second only the last second counts.
+ *
+ * Between the decision and the pause migrd writes its journal: what the guest dirties in
+ * GAP_US is part of the prediction.
  */
 #include "precopy/policy.h"
 
@@ -30,7 +34,8 @@
 #define PAGE_WIRE_BYTES 4120.0 /* with its run entry, where pages lie apart */
 #define FADE_BYTES (32.0 * 1024 * 1024)
 #define SMALL_ROUND_BYTES (1u << 20)
-#define SMALL_ROUND_US 100000
+#define SMALL_ROUND_US 10000
+#define FADE_US 1000000.0
 #define GUESS_BYTES_PER_US 100.0 /* before anything was measured: 100 MB/s */
 #define MARGIN 1.15              /* of the part of the prediction that was measured */
 #define SHARE_MIN 0.25
@@ -38,6 +43,8 @@
 #define POLISH_WORTH_US 2000
 #define POLISH_RATIO 0.6
 #define PROGRESS 0.85
+#define GAP_US 2000.0
+#define FIXED_ROUNDS 5 /* measurements of the fixed cost, before it is believed to be too high */
 #define PATIENCE_ROUNDS 3
 #define LONG_ROUND_US 1000000
 #define PATIENCE_US 1000000      /* before the first throttle step */
@@ -125,13 +132,20 @@ void policy_begin(const struct policy *p, struct policy_decision *out)
 
 static void learn(struct policy *p, const struct policy_round *r)
 {
-    double bytes = (double)r->bytes;
-    double fade = FADE_BYTES / (FADE_BYTES + bytes);
+    bool tail = r->tail_us > 0 && r->tail_us < r->duration_us;
+    double bytes = (double)(tail ? r->tail_bytes : r->bytes);
+    uint64_t us = tail ? r->tail_us : r->duration_us;
+    double fade = FADE_BYTES / (FADE_BYTES + (double)r->bytes);
+    double fade_us = FADE_US / (FADE_US + (double)r->duration_us);
     uint64_t content = r->pages_sent + r->pages_zero;
 
-    if (r->bytes >= SMALL_ROUND_BYTES || r->duration_us >= SMALL_ROUND_US) {
+    if (fade_us < fade)
+        fade = fade_us;
+    if (tail) /* the round is long ago by its beginning: forget what was before it */
+        fade = 0;
+    if (r->bytes >= SMALL_ROUND_BYTES || us >= SMALL_ROUND_US) {
         p->bw_bytes = p->bw_bytes * fade + bytes;
-        p->bw_us = p->bw_us * fade + (double)r->duration_us;
+        p->bw_us = p->bw_us * fade + (double)us;
     }
     if (p->rounds > 0 && content >= 64)
         p->raw_share = (p->raw_share + (double)r->pages_sent / (double)content) / 2;
@@ -270,10 +284,6 @@ static void raise_throttle(
 static void outside_budget(
     struct policy *p, const struct policy_round *r, struct policy_decision *d)
 {
-    if (fixed_too_long(p)) {
-        say_fixed(p, d);
-        return;
-    }
     note_progress(p, r);
     if (p->par.time_limit_us > 0 && r->elapsed_us >= p->par.time_limit_us)
         give_up(p, d, "the time limit is reached");
@@ -281,6 +291,8 @@ static void outside_budget(
         give_up(p, d, "the limit of rounds is reached");
     else if (!out_of_patience(p, r))
         d->action = POLICY_CONTINUE;
+    else if (fixed_too_long(p)) /* not before: the first round trips wait behind full buffers */
+        say_fixed(p, d);
     else if (p->throttle < p->par.throttle_max)
         raise_throttle(p, r, d);
     else
@@ -289,13 +301,16 @@ static void outside_budget(
 
 void policy_round(struct policy *p, const struct policy_round *r, struct policy_decision *out)
 {
+    double gap = pages_per_us(r) * GAP_US, dirty = (double)r->dirty_pages;
+
     memset(out, 0, sizeof *out);
     learn(p, r);
     p->rounds++;
+    dirty += gap < dirty ? gap : dirty;
     out->bandwidth = (uint64_t)(bandwidth(p) * 1e6);
     out->dirty_rate = (uint64_t)(pages_per_us(r) * PAGE_BYTES * 1e6);
-    out->predicted_us = p->par.fixed_us + (uint64_t)time_to_send(p, (double)r->dirty_pages);
-    if (fits(p, (double)r->dirty_pages, 1.0))
+    out->predicted_us = p->par.fixed_us + (uint64_t)time_to_send(p, dirty);
+    if (fits(p, dirty, 1.0))
         inside_budget(p, r, out);
     else
         outside_budget(p, r, out);
