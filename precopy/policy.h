@@ -36,6 +36,8 @@ struct policy_round {
     uint64_t duration_us;
     uint64_t dirty_pages; /* found by the collect that ended it, skipped ones included */
     uint64_t elapsed_us;  /* since the migration began */
+    uint64_t tail_bytes;  /* of a long round, its last second or so: */
+    uint64_t tail_us;     /* the link as it is now; 0: not measured */
 };
 
 enum policy_action {

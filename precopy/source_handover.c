@@ -209,8 +209,10 @@ static int digests(struct source *s, struct err *e)
 
 static int await_ready(struct source *s, struct err *e)
 {
+    /* The guest is paused: no longer than a dead peer is waited for. */
     uint64_t bytes = s->par->verify ? s->populated * HV_PAGE_SIZE : 0;
-    unsigned wait_ms = PEER_STEP_MS + (unsigned)(bytes / VERIFY_BYTES_PER_MS);
+    unsigned dead_ms = s->par->dead_peer_ms != 0 ? s->par->dead_peer_ms : DEFAULT_DEAD_PEER_MS;
+    unsigned wait_ms = dead_ms + (unsigned)(bytes / VERIFY_BYTES_PER_MS);
     Migrd__Session *m;
     int r = 0;
 

@@ -40,6 +40,9 @@ struct source {
     uint64_t round_pages, ack_min_us;
     uint64_t next_peek_ns, next_progress_ns, next_ping_ns;
     struct sender_count round_start;
+    struct {
+        uint64_t at_ns, bytes;
+    } sample[2]; /* of the round under way: the older one is a half to one second old */
 
     uint64_t pause_ns; /* when the guest was stopped; the pause so far is since then */
     uint64_t step_ns;

@@ -26,6 +26,7 @@
 #define PEEK_SHARE 20 /* a peek may cost one part in so many of the time */
 #define PROGRESS_NS (200 * NS_PER_MS)
 #define PING_NS NS_PER_S
+#define SAMPLE_NS (500 * NS_PER_MS)
 #define FIXED_BASE_US 6000 /* journals, pause and resume; three trips come on top */
 #define FIXED_TRIPS 3
 
@@ -88,6 +89,18 @@ static int peek(struct source *s, uint64_t now, struct err *e)
     return 0;
 }
 
+static void sample(struct source *s, uint64_t now)
+{
+    struct sender_count c;
+
+    if (now - s->sample[1].at_ns < SAMPLE_NS)
+        return;
+    sender_count(s->sender, &c);
+    s->sample[0] = s->sample[1];
+    s->sample[1].at_ns = now;
+    s->sample[1].bytes = c.bytes;
+}
+
 static int chores(struct source *s, bool live, struct err *e)
 {
     uint64_t now = clock_ns();
@@ -95,6 +108,7 @@ static int chores(struct source *s, bool live, struct err *e)
     if (ctl_ended(s->ctl, e))
         return -1;
     take_params(s);
+    sample(s, now);
     if (live && now >= s->next_peek_ns && peek(s, now, e) < 0)
         return -1;
     if (now >= s->next_ping_ns) {
@@ -139,6 +153,9 @@ void source_send_round(struct source *s, bool live, bool last)
     sender_count(s->sender, &s->round_start);
     s->round_pages = bitmap_count(s->work, s->at.words);
     s->next_peek_ns = clock_ns() + PEEK_NS;
+    s->sample[1].at_ns = clock_ns();
+    s->sample[1].bytes = s->round_start.bytes;
+    s->sample[0] = s->sample[1];
     sender_start(s->sender, s->work, s->round, live, last);
 }
 
@@ -157,7 +174,7 @@ static int end_of_round(struct source *s, struct err *e)
     m.body_case = MIGRD__SESSION__BODY_ROUND_END;
     m.round_end = &end;
     if (tr_send(s->msg, &m, e) < 0 ||
-        expect(s->msg, MIGRD__SESSION__BODY_ROUND_ACK, PEER_STEP_MS, &answer, e) < 0) {
+        expect(s->msg, MIGRD__SESSION__BODY_ROUND_ACK, 0, &answer, e) < 0) {
         if (ctl_ended(s->ctl, e))
             return -1;
         return err_prefix(e, "round %u", s->round);
@@ -205,7 +222,9 @@ static void account(struct source *s, uint64_t began, uint64_t dirty, struct pol
         .bytes = r->bytes,
         .duration_us = r->duration_us,
         .dirty_pages = dirty,
-        .elapsed_us = (clock_ns() - s->began_ns) / NS_PER_US };
+        .elapsed_us = (clock_ns() - s->began_ns) / NS_PER_US,
+        .tail_bytes = c.bytes - s->sample[0].bytes,
+        .tail_us = (clock_ns() - s->sample[0].at_ns) / NS_PER_US };
     log_debug("precopy",
         "round %u: %" PRIu64 " pages, %" PRIu64 " zero, %" PRIu64 " skipped, %" PRIu64
         " us, dirty %" PRIu64,

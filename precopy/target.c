@@ -17,7 +17,9 @@
  * complete and the source may have committed: Finished{phase=COMMITTED}, and migrd has
  * to learn from the source, the log or an operator. Cancel counts until Go came.
  */
+#define _GNU_SOURCE
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +37,10 @@
 #define CHANNELS_MS 20000
 #define ROUND_LATE_MS 60000 /* a RoundEnd may overtake the pages of its round by that much */
 #define PROGRESS_NS NS_PER_S
+#define SLICE_NS (250 * NS_PER_MS)
+#define PING_NS NS_PER_S
+
+#define ROUND_ALL UINT64_MAX /* the end of all rounds */
 
 enum stage { ST_ROUNDS, ST_DIGESTS, ST_READY, ST_DONE, ST_MAX };
 
@@ -199,13 +205,33 @@ static int send_accept(struct target *t, struct err *e)
     return tr_send(t->msg, &m, e);
 }
 
+/* Waits in slices, so that a source that went away meanwhile is not waited for. */
+static int await_channel(
+    struct target *t, uint64_t deadline, Migrd__ToWorker **m, int *fd, struct err *e)
+{
+    for (;;) {
+        uint64_t now = clock_ns(), next = now + SLICE_NS < deadline ? now + SLICE_NS : deadline;
+        struct pollfd p = { .fd = tr_fd(t->msg), .events = POLLRDHUP };
+        struct err w = { 0 };
+
+        if (ctl_wait(t->ctl, MIGRD__TO_WORKER__BODY_CHANNEL, next, m, fd, &w) == 0)
+            return 0;
+        if (w.code != ERR_TIMEOUT)
+            return err_set(e, w.code, "%s", w.text);
+        if (poll(&p, 1, 0) > 0)
+            return err_set(e, ERR_PEER, "the source went away before its data channels came");
+        if (clock_ns() >= deadline)
+            return err_set(e, ERR_TIMEOUT, "the source's data channels did not come in time");
+    }
+}
+
 static int take_channel(struct target *t, uint64_t deadline, struct err *e)
 {
     Migrd__ToWorker *m;
     unsigned n;
     int fd;
 
-    if (ctl_wait(t->ctl, MIGRD__TO_WORKER__BODY_CHANNEL, deadline, &m, &fd, e) < 0)
+    if (await_channel(t, deadline, &m, &fd, e) < 0)
         return -1;
     n = m->channel->channel;
     migrd__to_worker__free_unpacked(m, NULL);
@@ -259,6 +285,25 @@ static void progress(struct target *t)
     ctl_send(t->ctl, &m, NULL);
 }
 
+/* The source waits for us meanwhile: it hears a ping each second. `round` may be ROUND_ALL. */
+static int await_pages(struct target *t, uint64_t round, struct err *e)
+{
+    uint64_t deadline = clock_ns() + ROUND_LATE_MS * NS_PER_MS;
+    struct err w = { 0 };
+    int r;
+
+    do {
+        uint64_t next = clock_ns() + PING_NS;
+
+        r = round == ROUND_ALL ? receiver_wait_end(t->rx, next, &w)
+                               : receiver_wait_round(t->rx, (uint32_t)round, next, &w);
+        if (r < 0 && w.code == ERR_TIMEOUT)
+            tr_ping(t->msg, NULL);
+    } while (r < 0 && w.code == ERR_TIMEOUT && !receiver_failed(t->rx, &w) &&
+             clock_ns() < deadline && !ctl_ended(t->ctl, &w));
+    return r < 0 ? err_set(e, w.code, "%s", w.text) : 0;
+}
+
 static int on_round_end(struct target *t, const Migrd__RoundEnd *end, struct err *e)
 {
     Migrd__Session m = MIGRD__SESSION__INIT;
@@ -268,7 +313,7 @@ static int on_round_end(struct target *t, const Migrd__RoundEnd *end, struct err
     if (t->stage != ST_ROUNDS || end->round != t->round)
         return err_set(
             e, ERR_PROTOCOL, "round %u ends where round %u was under way", end->round, t->round);
-    if (receiver_wait_round(t->rx, end->round, clock_ns() + ROUND_LATE_MS * NS_PER_MS, e) < 0)
+    if (await_pages(t, end->round, e) < 0)
         return -1;
     receiver_count(t->rx, &c);
     if (c.frames != end->frames)
@@ -305,7 +350,7 @@ static int on_final_state(struct target *t, const Migrd__FinalState *f, struct e
     t->phase = MIGRD__PHASE__PHASE_PAUSED;
     if (f->state.len > HV_STATE_MAX)
         return err_set(e, ERR_PROTOCOL, "the final state is %zu bytes long", f->state.len);
-    if (receiver_wait_end(t->rx, clock_ns() + ROUND_LATE_MS * NS_PER_MS, e) < 0)
+    if (await_pages(t, ROUND_ALL, e) < 0)
         return -1;
     step(t, "last-pages", began);
     receiver_count(t->rx, &c);
@@ -400,6 +445,7 @@ static int on_digests(struct target *t, const Migrd__MemoryDigests *d, struct er
         return err_set(e, ERR_PROTOCOL, "digests of memory came at the wrong time");
     if (compare(t, d, e) < 0)
         return -1;
+    tr_ping(t->msg, NULL);
     return d->last ? become_ready(t, e) : 0;
 }
 

@@ -165,10 +165,14 @@ static inline void fake_guest(struct fake_domain *d)
 
 static inline void fake_start_guest(struct fake_domain *d)
 {
+    pid_t pid;
+
     atomic_store(&d->state, HV_RUNNING);
     atomic_store(&d->run, true);
-    d->guest = fork();
-    if (d->guest == 0) {
+    pid = fork();
+    if (pid > 0)
+        d->guest = pid; /* in shared memory: not for the child to write */
+    if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         fake_guest(d);
         _exit(0);
