@@ -10,12 +10,16 @@
  * asynchronous page faults (their pending tokens are not readable), AMX.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
 #include "hypervisor/cpu.h"
 #include "hypervisor/xvm/machine_internal.h"
+
+_Static_assert(
+    offsetof(struct cpuid_table, entry) == offsetof(struct kvm_cpuid2, entries), "kvm_cpuid2");
 
 struct mask {
     uint32_t leaf, index;
@@ -58,7 +62,7 @@ static uint32_t *reg_of(struct kvm_cpuid_entry2 *x, enum hv_reg reg)
 
 static struct kvm_cpuid_entry2 *find(const struct cpuid_table *t, uint32_t leaf, uint32_t index)
 {
-    for (uint32_t i = 0; i < t->head.nent; i++) {
+    for (uint32_t i = 0; i < t->nent; i++) {
         const struct kvm_cpuid_entry2 *x = &t->entry[i];
 
         if (x->function == leaf &&
@@ -76,7 +80,7 @@ static void apply_masks(struct cpuid_table *t)
         if ((x = find(t, masks[i].leaf, masks[i].index)) != NULL)
             *reg_of(x, masks[i].reg) &= ~masks[i].clear;
     for (size_t k = 0; k < sizeof emptied / sizeof emptied[0]; k++)
-        for (uint32_t i = 0; i < t->head.nent; i++)
+        for (uint32_t i = 0; i < t->nent; i++)
             if (t->entry[i].function == emptied[k])
                 t->entry[i].eax = t->entry[i].ebx = t->entry[i].ecx = t->entry[i].edx = 0;
     if ((x = find(t, 0x1, 0)) != NULL)
@@ -86,8 +90,8 @@ static void apply_masks(struct cpuid_table *t)
 int cpuid_offered(int kvm_fd, struct cpuid_table *out, struct err *e)
 {
     memset(out, 0, sizeof *out);
-    out->head.nent = CPUID_MAX;
-    if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, &out->head) < 0)
+    out->nent = CPUID_MAX;
+    if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, out) < 0)
         return err_sys(e, "/dev/kvm: what CPU features it supports");
     apply_masks(out);
     return 0;
@@ -119,12 +123,12 @@ static void set_topology_leaf(struct cpuid_table *t, unsigned id, unsigned n, un
 {
     uint32_t to = 0;
 
-    for (uint32_t i = 0; i < t->head.nent; i++)
+    for (uint32_t i = 0; i < t->nent; i++)
         if (t->entry[i].function != 0xb && t->entry[i].function != 0x1f)
             t->entry[to++] = t->entry[i];
-    t->head.nent = to;
-    for (uint32_t level = 0; level < 3 && t->head.nent < CPUID_MAX; level++) {
-        struct kvm_cpuid_entry2 *x = &t->entry[t->head.nent++];
+    t->nent = to;
+    for (uint32_t level = 0; level < 3 && t->nent < CPUID_MAX; level++) {
+        struct kvm_cpuid_entry2 *x = &t->entry[t->nent++];
 
         memset(x, 0, sizeof *x);
         x->function = 0xb;
@@ -227,5 +231,5 @@ int cpuid_set(struct vcpu *v, const struct cpuid_table *t, struct err *e)
     /* Reading it back from KVM would give OSXSAVE and the like as they are now, and on some
      * kernels bits of the host's CPU. */
     v->cpuid = *t;
-    return ioctl(v->fd, KVM_SET_CPUID2, &t->head) < 0 ? err_sys(e, "CPUID of vcpu %u", v->id) : 0;
+    return ioctl(v->fd, KVM_SET_CPUID2, t) < 0 ? err_sys(e, "CPUID of vcpu %u", v->id) : 0;
 }

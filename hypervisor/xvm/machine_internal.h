@@ -52,8 +52,9 @@ enum life {
     LIFE_MAX
 };
 
+/* struct kvm_cpuid2 with room for entries. */
 struct cpuid_table {
-    struct kvm_cpuid2 head;
+    uint32_t nent, padding;
     struct kvm_cpuid_entry2 entry[CPUID_MAX];
 };
 

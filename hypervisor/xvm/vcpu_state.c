@@ -23,6 +23,7 @@
  * first run (vcpu_finish_load).
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,15 +48,20 @@
 static const uint32_t vital[] = { 0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0x174,
     0x175, 0x176, 0x277 };
 
+/* struct kvm_msrs and struct kvm_msr_list with room for entries. */
 struct msr_list {
-    struct kvm_msrs head;
+    uint32_t nmsrs, padding;
     struct kvm_msr_entry entry[MSR_MAX];
 };
 
 struct msr_indices {
-    struct kvm_msr_list head;
+    uint32_t nmsrs;
     uint32_t index[MSR_MAX];
 };
+
+_Static_assert(offsetof(struct msr_list, entry) == offsetof(struct kvm_msrs, entries), "kvm_msrs");
+_Static_assert(
+    offsetof(struct msr_indices, index) == offsetof(struct kvm_msr_list, indices), "kvm_msr_list");
 
 static bool is_vital(uint32_t msr)
 {
@@ -74,13 +80,13 @@ static bool is_carried(uint32_t msr)
 
 static int put_msrs(struct vcpu *v, struct state_writer *w, struct err *e)
 {
-    struct msr_indices list = { .head.nmsrs = MSR_MAX };
-    struct msr_list got = { .head.nmsrs = 0 };
+    struct msr_indices list = { .nmsrs = MSR_MAX };
+    struct msr_list got = { .nmsrs = 0 };
     uint32_t n = 0, at = 0;
 
-    if (ioctl(v->m->kvm_fd, KVM_GET_MSR_INDEX_LIST, &list.head) < 0)
+    if (ioctl(v->m->kvm_fd, KVM_GET_MSR_INDEX_LIST, &list) < 0)
         return err_sys(e, "vcpu %u: list of MSRs", v->id);
-    for (uint32_t i = 0; i < list.head.nmsrs; i++)
+    for (uint32_t i = 0; i < list.nmsrs; i++)
         if (is_carried(list.index[i]))
             got.entry[n++].index = list.index[i];
     /* Each call stops at the first MSR that cannot be read: drop it and go on behind it. */
@@ -88,9 +94,9 @@ static int put_msrs(struct vcpu *v, struct state_writer *w, struct err *e)
         struct msr_list part;
         int done;
 
-        part.head.nmsrs = n - at;
+        part.nmsrs = n - at;
         memcpy(part.entry, got.entry + at, (n - at) * sizeof got.entry[0]);
-        done = ioctl(v->fd, KVM_GET_MSRS, &part.head);
+        done = ioctl(v->fd, KVM_GET_MSRS, &part);
         if (done < 0)
             return err_sys(e, "vcpu %u: reading MSRs", v->id);
         memcpy(got.entry + at, part.entry, (size_t)done * sizeof got.entry[0]);
@@ -128,18 +134,18 @@ static int set_tsc_offset(const struct vcpu *v, uint64_t offset)
 
 static int set_msr(const struct vcpu *v, uint32_t index, uint64_t value)
 {
-    struct msr_list one = { .head.nmsrs = 1 };
+    struct msr_list one = { .nmsrs = 1 };
 
     one.entry[0] = (struct kvm_msr_entry){ .index = index, .data = value };
-    return ioctl(v->fd, KVM_SET_MSRS, &one.head) == 1 ? 0 : -1;
+    return ioctl(v->fd, KVM_SET_MSRS, &one) == 1 ? 0 : -1;
 }
 
 static uint64_t get_msr(const struct vcpu *v, uint32_t index, uint64_t other)
 {
-    struct msr_list one = { .head.nmsrs = 1 };
+    struct msr_list one = { .nmsrs = 1 };
 
     one.entry[0] = (struct kvm_msr_entry){ .index = index };
-    return ioctl(v->fd, KVM_GET_MSRS, &one.head) == 1 ? one.entry[0].data : other;
+    return ioctl(v->fd, KVM_GET_MSRS, &one) == 1 ? one.entry[0].data : other;
 }
 
 static void put_tsc(struct vcpu *v, struct state_writer *w, const struct clock_state *clock)
@@ -157,8 +163,8 @@ static void put_tsc(struct vcpu *v, struct state_writer *w, const struct clock_s
 
 static void put_cpuid(const struct vcpu *v, struct state_writer *w)
 {
-    state_put_u32(w, v->cpuid.head.nent);
-    state_put(w, v->cpuid.entry, v->cpuid.head.nent * sizeof v->cpuid.entry[0]);
+    state_put_u32(w, v->cpuid.nent);
+    state_put(w, v->cpuid.entry, v->cpuid.nent * sizeof v->cpuid.entry[0]);
 }
 
 static int put_xsave(struct vcpu *v, struct state_writer *w, struct err *e)
@@ -253,7 +259,7 @@ static int get_cpuid(struct state_reader *r, struct cpuid_table *t, struct err *
         return -1;
     if (n > CPUID_MAX)
         return too_many(r, "CPUID leaves", n, e);
-    t->head.nent = n;
+    t->nent = n;
     return state_get(r, t->entry, n * sizeof t->entry[0], e);
 }
 
@@ -345,9 +351,9 @@ static int set_msrs(const struct vcpu *v, const struct vcpu_image *i, struct err
     while (at < i->n_msrs) {
         int done;
 
-        part.head.nmsrs = i->n_msrs - at;
-        memcpy(part.entry, i->msr + at, part.head.nmsrs * sizeof part.entry[0]);
-        done = ioctl(v->fd, KVM_SET_MSRS, &part.head);
+        part.nmsrs = i->n_msrs - at;
+        memcpy(part.entry, i->msr + at, part.nmsrs * sizeof part.entry[0]);
+        done = ioctl(v->fd, KVM_SET_MSRS, &part);
         if (done < 0)
             return err_sys(e, "domain state: vcpu %u: MSRs", v->id);
         at += (uint32_t)done;

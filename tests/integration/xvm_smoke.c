@@ -197,7 +197,7 @@ static void check_same(struct hv_mig *from, struct hv_mig *to, const struct hv_l
 static void move(struct host *from, struct host *to, const Migrd__Domain *d, uint64_t epoch)
 {
     struct hv_start how = { .epoch = epoch, .domid = (int)epoch, .incoming = true };
-    struct hv_mig *s, *t;
+    struct hv_mig *s = NULL, *t = NULL;
     struct hv_layout l;
     struct err e;
     uint64_t *bits, began, pause;
@@ -293,7 +293,7 @@ static void run(struct host *host, const struct options *o)
     define(&d, &disk, o);
     STEP("start", ops->start(host[0].hv, &d, &how, &e));
     puts("");
-    if (!wait_text(&host[0], o->want, 0, 120))
+    if (!wait_text(&host[0], o->want, 0, 240))
         printf("FAIL: the guest did not say \"%s\"\n", o->want), exit(1);
     sleep(o->warm);
     print_info(&host[0]);
