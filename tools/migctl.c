@@ -41,7 +41,7 @@ static const char resolve_options[] =
 
 static const char pki_options[] =
     "  init [--name NAME] [--days N]                 make a certificate authority\n"
-    "  issue HOST [--alt NAME]... [--out DIR] [--days N]\n"
+    "  issue HOST [--alt NAME]... [--out DIR] [--days N] [--from YYYY-MM-DD]\n"
     "                                                a key and certificate for HOST\n"
     "  renew [--out DIR] [--days N]                  the same key with new dates\n"
     "  show [FILE...]                                what is there, until when it is valid\n\n"

@@ -19,7 +19,20 @@ struct pki_words {
     const char *alt[ALT_MAX + 1];
     size_t n_alt;
     uint32_t days;
+    long start_offset_s;
 };
+
+/* A day, UTC, as YYYY-MM-DD: the first on which the certificate is valid. */
+static int parse_from(const char *word, long *offset_s, struct err *e)
+{
+    struct tm tm = { 0 };
+    const char *end = strptime(word, "%Y-%m-%d", &tm);
+
+    if (end == NULL || *end != '\0')
+        return err_set(e, ERR_INVALID, "--from %s: give a day as 2026-01-31", word);
+    *offset_s = (long)(timegm(&tm) - time(NULL));
+    return 0;
+}
 
 static int read_pki(struct tool *t, int argc, char **argv, struct pki_words *w)
 {
@@ -29,6 +42,7 @@ static int read_pki(struct tool *t, int argc, char **argv, struct pki_words *w)
         { "name", required_argument, NULL, 'n' },
         { "alt", required_argument, NULL, 'a' },
         { "days", required_argument, NULL, 'D' },
+        { "from", required_argument, NULL, 'f' },
         { NULL, 0, NULL, 0 },
     };
     struct err e;
@@ -52,6 +66,10 @@ static int read_pki(struct tool *t, int argc, char **argv, struct pki_words *w)
             break;
         case 'D':
             if (parse_number(optarg, "days", 1, DAYS_MAX, &w->days, &e) < 0)
+                return tool_usage(t, "%s", e.text);
+            break;
+        case 'f':
+            if (parse_from(optarg, &w->start_offset_s, &e) < 0)
                 return tool_usage(t, "%s", e.text);
             break;
         default:
@@ -78,7 +96,10 @@ static int init(struct pki_words *w)
 
 static int issue(struct pki_words *w, const char *host)
 {
-    struct pki_request rq = { .name = host, .alt_names = w->alt, .days = w->days };
+    struct pki_request rq = { .name = host,
+        .alt_names = w->alt,
+        .days = w->days,
+        .start_offset_s = w->start_offset_s };
     struct err e;
 
     if (pki_issue(w->dir, w->out, &rq, &e) < 0)
