@@ -52,7 +52,8 @@ struct lab_scenario {
     struct lab_disturb disturb;
     const char *fault[2]; /* MIGRD_FAULT of source and target */
     Migrd__WorkerTls *tls[2];
-    const char *host; /* NULL: 127.0.0.1 */
+    const char *host;      /* NULL: 127.0.0.1 */
+    const char *peer_name; /* the certificate's must be this one; NULL: any */
     bool sandbox;
     bool expect_kill[2];
     unsigned limit_s;
@@ -153,10 +154,12 @@ static inline void lab_start_target(struct lab *l, int fd)
 
     t.hypervisor = (char *)"fake";
     t.session = (char *)LAB_SESSION;
-    t.peer_address = (char *)"127.0.0.1";
+    t.peer_address = (char *)"192.0.2.1";
     t.own_name = (char *)"host2";
     t.tls = l->sc->tls[LAB_DST];
     t.channels_max = 8;
+    t.check_peer_name = l->sc->peer_name != NULL;
+    t.peer_name = (char *)(l->sc->peer_name != NULL ? l->sc->peer_name : "");
     t.dead_peer_ms = l->sc->par.dead_peer_ms;
     m.body_case = MIGRD__TO_WORKER__BODY_TARGET;
     m.target = &t;
@@ -223,6 +226,19 @@ static inline void lab_verdict(struct lab *l, bool ok)
     v.uuid = (char *)LAB_TARGET;
     m.body_case = MIGRD__TO_WORKER__BODY_OFFER_VERDICT;
     m.offer_verdict = &v;
+    lab_tell(l, LAB_DST, &m, -1);
+}
+
+static inline void lab_query_verdict(struct lab *l, const Migrd__QuerySeen *q)
+{
+    Migrd__ToWorker m = MIGRD__TO_WORKER__INIT;
+    Migrd__QueryVerdict v = MIGRD__QUERY_VERDICT__INIT;
+
+    v.outcome = q->go ? MIGRD__OUTCOME__OUTCOME_RUNNING : MIGRD__OUTCOME__OUTCOME_PREPARED;
+    v.epoch = q->epoch;
+    v.text = (char *)"so it is";
+    m.body_case = MIGRD__TO_WORKER__BODY_QUERY_VERDICT;
+    m.query_verdict = &v;
     lab_tell(l, LAB_DST, &m, -1);
 }
 
@@ -294,6 +310,9 @@ static inline void lab_message(struct lab *l, enum lab_who who, Migrd__FromWorke
         if (!quiet)
             lab_verdict(l, ok);
         break;
+    case MIGRD__FROM_WORKER__BODY_QUERY:
+        lab_query_verdict(l, m->query);
+        break;
     case MIGRD__FROM_WORKER__BODY_WANT_PAUSE:
     case MIGRD__FROM_WORKER__BODY_WANT_COMMIT:
     case MIGRD__FROM_WORKER__BODY_WANT_READY:
@@ -333,7 +352,7 @@ static inline bool lab_reap(struct lab *l)
         if (l->pid[i] > 0 && waitpid(l->pid[i], &l->end[i].status, WNOHANG) == l->pid[i])
             l->pid[i] = 0;
     /* A target that was never called waits for its first message: nobody needs it any more. */
-    if (l->pid[LAB_SRC] == 0 && l->pid[LAB_DST] > 0 && l->seen[LAB_DST][0] == 0 &&
+    if (l->listener >= 0 && l->pid[LAB_SRC] == 0 && l->pid[LAB_DST] > 0 &&
         l->conn[LAB_SRC] == NULL && l->conn[LAB_DST] != NULL &&
         l->seen[LAB_DST][MIGRD__FROM_WORKER__BODY_OFFER] == 0) {
         struct pollfd p = { l->listener, POLLIN, 0 };
@@ -344,15 +363,11 @@ static inline bool lab_reap(struct lab *l)
     return l->pid[0] == 0 && l->pid[1] == 0 && l->conn[0] == NULL && l->conn[1] == NULL;
 }
 
-/* Runs it to the end of both workers. False when it took too long. */
-static inline bool lab_run(struct lab *l)
+/* Until both workers have ended. False when it took too long. */
+static inline bool lab_drive(struct lab *l)
 {
     uint64_t deadline = clock_ns() + (l->sc->limit_s != 0 ? l->sc->limit_s : 60) * NS_PER_S;
 
-    lab_listen(l);
-    lab_worker(l, LAB_SRC);
-    lab_worker(l, LAB_DST);
-    lab_start_source(l);
     while (!lab_reap(l)) {
         struct pollfd p[3] = { { l->listener, POLLIN, 0 },
             { l->conn[0] != NULL ? msgconn_fd(l->conn[0]) : -1, POLLIN, 0 },
@@ -368,6 +383,16 @@ static inline bool lab_run(struct lab *l)
             lab_accept(l);
     }
     return true;
+}
+
+/* Runs a migration to the end of both workers. */
+static inline bool lab_run(struct lab *l)
+{
+    lab_listen(l);
+    lab_worker(l, LAB_SRC);
+    lab_worker(l, LAB_DST);
+    lab_start_source(l);
+    return lab_drive(l);
 }
 
 static inline void lab_init(struct lab *l, const struct lab_scenario *sc, uint64_t pages)
