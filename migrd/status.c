@@ -146,7 +146,7 @@ static void on_sweep(uv_timer_t *t)
 
 /* --- start ------------------------------------------------------------------------------------ */
 
-static void http_log(void *cls, const char *fmt, va_list ap)
+static void __attribute__((format(printf, 2, 0))) http_log(void *cls, const char *fmt, va_list ap)
 {
     char line[512];
     size_t n;

@@ -57,7 +57,7 @@ static void phase_text(const Migrd__Progress *p, char *out, size_t len)
 
 static const char *from_or_to(const Migrd__MigrationInfo *m)
 {
-    return strcmp(m->direction, "in") == 0 ? "from" : "to";
+    return strcmp(m->direction, "in") == 0 || strcmp(m->direction, "restore") == 0 ? "from" : "to";
 }
 
 /* As long as the line has room for it, "  [####....]"; nothing where it would say little. */

@@ -90,16 +90,27 @@ static void print_totals(const Migrd__Finished *f)
         printf("  %-10s %s of this host's CPU\n", "Processor", format_us(a, f->cpu_us));
 }
 
+/* A save and a restore are kept as migrations to and from a file. */
+static bool is(const Migrd__MigrationInfo *m, const char *direction)
+{
+    return strcmp(m->direction, direction) == 0;
+}
+
 static void print_success(const Migrd__MigrationInfo *m)
 {
     const Migrd__Finished *f = m->report;
     char total[FORMAT_LEN], pause[FORMAT_LEN];
 
-    if (strcmp(m->direction, "in") == 0)
-        printf("%s came from %s in %s.\n", m->domain, m->peer, format_us(total, f->total_us));
+    format_us(total, f->total_us);
+    if (is(m, "in"))
+        printf("%s came from %s in %s.\n", m->domain, m->peer, total);
+    else if (is(m, "save"))
+        printf("%s was saved to %s in %s.\n", m->domain, m->peer, total);
+    else if (is(m, "restore"))
+        printf("%s was restored from %s in %s.\n", m->domain, m->peer, total);
     else
-        printf("%s now runs on %s: %s in all, paused for %s.\n", m->domain, m->peer,
-            format_us(total, f->total_us), format_us(pause, f->pause_us));
+        printf("%s now runs on %s: %s in all, paused for %s.\n", m->domain, m->peer, total,
+            format_us(pause, f->pause_us));
 }
 
 static void print_failure(const Migrd__MigrationInfo *m)
@@ -108,10 +119,13 @@ static void print_failure(const Migrd__MigrationInfo *m)
     char total[FORMAT_LEN], phase[32];
 
     pbjson_enum(&migrd__phase__descriptor, (int)f->phase, phase, sizeof phase);
-    printf("%s did not move: %s after %s in phase %s.\n", m->domain,
+    printf("%s %s: %s after %s in phase %s.\n", m->domain,
+        is(m, "save")      ? "was not saved"
+        : is(m, "restore") ? "was not restored"
+                           : "did not move",
         strcmp(f->code, "cancelled") == 0 ? "cancelled" : "failed", format_us(total, f->total_us),
         phase);
-    if (strcmp(m->direction, "in") != 0 && f->guest_resumed)
+    if (!is(m, "in") && !is(m, "restore") && f->guest_resumed)
         puts("The guest runs on here.");
     else if (strcmp(m->state, "in doubt") == 0)
         printf(
