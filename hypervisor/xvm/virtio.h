@@ -4,7 +4,7 @@
  * version 2 (virtio 1.1, 4.2), split virtqueues (2.6), worker threads, and their part
  * of the saved state. A device embeds `struct virtio` first, fills in a struct
  * virtio_ops, calls virtio_init and, when it is ready, virtio_add; from then on the
- * machine owns it. Only virtio.c touches the members of struct virtio.
+ * machine owns it. Only virtio.c and virtio_ring.c touch the members of struct virtio.
  */
 #ifndef XVM_VIRTIO_H
 #define XVM_VIRTIO_H
