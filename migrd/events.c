@@ -129,7 +129,7 @@ static void replay(struct events *e, uint64_t after, events_fn *fn, void *arg)
 int events_subscribe(struct events *e, uint64_t after, events_fn *fn, void *arg)
 {
     for (size_t i = 0; i < SUBSCRIBERS_MAX; i++) {
-        /* A number of 0 marks a slot given up while publishing; it is reused later. */
+        /* While an event is being published no slot is taken: it would get half of the events. */
         if (e->sub[i].fn != NULL || e->publishing > 0)
             continue;
         replay(e, after, fn, arg);

@@ -157,7 +157,8 @@ static void take_up(struct migrd *m, const struct journal_record *r)
     struct migration *g;
     struct err e;
 
-    log_info("migration", "%s %s: journal says %s, the copy here %s: %s", r->migration, r->name,
+    log_msg(cell.op == MT_CLOSE ? LOG_LV_DEBUG : LOG_LV_INFO, "migration",
+        "%s %s: journal says %s, the copy here %s: %s", r->migration, r->name,
         mt_step_name(r->step),
         copy == COPY_ABSENT ? "is gone"
         : copy == COPY_RUNS ? "runs"

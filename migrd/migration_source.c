@@ -184,10 +184,30 @@ static void reclaimed(struct mig_job *mj)
         mig_fail(g, ERR_PEER, "the target never ran it: the guest goes on here");
 }
 
+/* The worker's report says that it got no answer; the target's word is newer. */
+static void amend_report(struct migration *g)
+{
+    Migrd__Finished *f = g->report;
+    char *text;
+
+    err_clear(&g->failure);
+    if (f == NULL || f->ok)
+        return;
+    text = strdup("its answer was lost; asked, the target said that it runs the guest");
+    if (text == NULL)
+        return;
+    if (f->text != protobuf_c_empty_string)
+        free(f->text);
+    f->text = text;
+    f->ok = true;
+}
+
 static void given_away(struct mig_job *mj)
 {
     struct migration *g = mj->g;
     struct domain *d = mig_domain(g);
+
+    amend_report(g);
 
     if (d != NULL)
         registry_set_owner(g->m, d, g->owner[0] ? g->owner : g->peer, g->epoch);
