@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * Events of all domains of one run_dir, whoever started them. Each domain has one
- * subscribed connection here (a watch); its end means that the process is gone. New
- * folders are seen by inotify: xvm-domain renames its folder into place when its socket
- * listens. What is read outside next_event (the end of a domain that is started anew at
- * once) sets wake_fd, so the epoll descriptor is readable whenever there is something.
+ * Events of all domains of one run_dir, whoever started them. From the first call of
+ * event_fd or next_event on each domain has one subscribed connection here (a watch); who
+ * never asks for events, as a worker, takes none. The end of a watch means that the process
+ * is gone. New folders are seen by inotify: xvm-domain renames its folder into place when
+ * its socket listens. What is read outside next_event (the end of a domain that is started
+ * anew at once) sets wake_fd, so the epoll descriptor is readable whenever there is something.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -145,7 +146,7 @@ int events_watch(struct hv *hv, const char *uuid, struct err *e)
     uint64_t one = 1;
 
     pthread_mutex_lock(&hv->lock);
-    r = watch_locked(hv, uuid, e);
+    r = hv->events_open ? watch_locked(hv, uuid, e) : 0;
     if (hv->events != NULL && write(hv->wake_fd, &one, sizeof one) < 0 && errno != EAGAIN)
         r = err_sys(e, "eventfd");
     pthread_mutex_unlock(&hv->lock);
@@ -177,12 +178,14 @@ static void watch_all(struct hv *hv)
     closedir(d);
 }
 
-int events_open(struct hv *hv, struct err *e)
+/* Under the lock. */
+static int open_locked(struct hv *hv, struct err *e)
 {
     struct epoll_event ev = { .events = EPOLLIN, .data.ptr = NULL };
     struct epoll_event wake = { .events = EPOLLIN, .data.ptr = &hv->wake_fd };
 
-    hv->events_tail = &hv->events;
+    if (hv->events_open)
+        return 0;
     hv->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     hv->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     hv->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -193,10 +196,16 @@ int events_open(struct hv *hv, struct err *e)
     if (epoll_ctl(hv->epoll_fd, EPOLL_CTL_ADD, hv->inotify_fd, &ev) < 0 ||
         epoll_ctl(hv->epoll_fd, EPOLL_CTL_ADD, hv->wake_fd, &wake) < 0)
         return err_sys(e, "epoll_ctl");
-    pthread_mutex_lock(&hv->lock);
+    hv->events_open = true;
     watch_all(hv);
-    pthread_mutex_unlock(&hv->lock);
     return 0;
+}
+
+static void close_fds(struct hv *hv)
+{
+    io_close(&hv->inotify_fd);
+    io_close(&hv->wake_fd);
+    io_close(&hv->epoll_fd);
 }
 
 static bool pop(struct hv *hv, struct hv_event *out)
@@ -219,11 +228,9 @@ void events_close(struct hv *hv)
 
     while (hv->watches != NULL)
         drop(&hv->watches);
-    while (hv->events_tail != NULL && pop(hv, &ev))
+    while (pop(hv, &ev))
         ;
-    io_close(&hv->inotify_fd);
-    io_close(&hv->wake_fd);
-    io_close(&hv->epoll_fd);
+    close_fds(hv);
 }
 
 static void read_wake(struct hv *hv)
@@ -246,7 +253,14 @@ static void read_inotify(struct hv *hv)
 
 int driver_event_fd(struct hv *hv)
 {
-    return hv->epoll_fd;
+    int fd;
+
+    pthread_mutex_lock(&hv->lock);
+    if (open_locked(hv, NULL) < 0)
+        close_fds(hv);
+    fd = hv->epoll_fd;
+    pthread_mutex_unlock(&hv->lock);
+    return fd;
 }
 
 int driver_next_event(struct hv *hv, struct hv_event *out, struct err *e)
@@ -255,7 +269,11 @@ int driver_next_event(struct hv *hv, struct hv_event *out, struct err *e)
     int n = 1, r = 0;
 
     pthread_mutex_lock(&hv->lock);
-    while (!(r = pop(hv, out)) && n > 0) {
+    if (open_locked(hv, e) < 0) {
+        close_fds(hv);
+        r = -1;
+    }
+    while (r == 0 && !(r = pop(hv, out)) && n > 0) {
         n = epoll_wait(hv->epoll_fd, ev, BATCH, 0);
         if (n < 0 && errno != EINTR)
             r = err_sys(e, "epoll_wait");

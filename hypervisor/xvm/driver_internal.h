@@ -21,6 +21,7 @@ struct hv {
     struct hv_caps caps;
 
     pthread_mutex_t lock; /* protects everything below, and caps */
+    bool events_open;
     int epoll_fd, inotify_fd, wake_fd;
     struct watch *watches;
     struct queued_event *events, **events_tail;
@@ -33,9 +34,8 @@ int driver_call(struct hv *hv, const char *uuid, Migrd__Xvm__Request *q, Migrd__
     unsigned timeout_ms, struct err *e);
 
 /* driver_events.c */
-int events_open(struct hv *hv, struct err *e);
 void events_close(struct hv *hv);
-/* From now on this domain's events are reported; fine if they are already. */
+/* From now on this domain's events are reported, if anybody has asked for events. */
 int events_watch(struct hv *hv, const char *uuid, struct err *e);
 /* Forgets a domain that never came to be: no HV_EV_GONE. */
 void events_forget(struct hv *hv, const char *uuid);

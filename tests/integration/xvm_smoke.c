@@ -5,7 +5,7 @@
  * how long each step took, which is the fixed part of a real migration's pause.
  *
  *   xvm_smoke KERNEL [name=value ...]
- *     cmdline=... initrd=... mem=MiB vcpus=N moves=N warm=S settle=S want=TEXT disk=PATH
+ *     cmdline=... initrd=... mem=MiB vcpus=N moves=N warm=S settle=S want=TEXT disk=PATH huge=1
  *     want: after the last move the console log must get this text again within 60 s.
  *
  * Exit status: 0 fine, 1 failed, 77 skipped (no /dev/kvm).
@@ -28,7 +28,7 @@
 
 struct options {
     const char *kernel, *cmdline, *initrd, *want, *disk;
-    unsigned mem, vcpus, moves, warm, settle;
+    unsigned mem, vcpus, moves, warm, settle, huge;
 };
 
 struct host {
@@ -77,6 +77,8 @@ static void parse(struct options *o, int argc, char **argv)
             o->disk = v;
         else if (strcmp(argv[i], "mem") == 0)
             o->mem = (unsigned)atoi(v);
+        else if (strcmp(argv[i], "huge") == 0)
+            o->huge = (unsigned)atoi(v);
         else if (strcmp(argv[i], "vcpus") == 0)
             o->vcpus = (unsigned)atoi(v);
         else if (strcmp(argv[i], "moves") == 0)
@@ -128,6 +130,7 @@ static void define(Migrd__Domain *d, Migrd__Disk *disk, const struct options *o)
     d->initrd = (char *)o->initrd;
     d->cmdline = (char *)o->cmdline;
     d->rng = true;
+    d->huge_pages = o->huge != 0;
     if (o->disk == NULL)
         return;
     migrd__disk__init(disk);
@@ -334,8 +337,10 @@ int main(int argc, char **argv)
     parse(&o, argc, argv);
     ops = hv_driver("xvm");
     snprintf(base_dir, sizeof base_dir, "/tmp/xvm-smoke.%d", (int)getpid());
-    for (unsigned i = 0; i < HOSTS; i++)
+    for (unsigned i = 0; i < HOSTS; i++) {
         open_host(&host[i], i);
+        ops->event_fd(host[i].hv);
+    }
     if (ops->capabilities(host[0].hv, &caps, &e) < 0)
         die("capabilities", &e);
     printf("%s %s: %s, %s, %llu kHz, %llu of %llu MiB free\n", caps.hypervisor, caps.release,

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: ISC */
+/* hypervisor/xvm/pinning.c: the list of CPUs of a definition. */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "hypervisor/xvm/machine_internal.h"
+
+static void lists(void **state)
+{
+    cpu_set_t set;
+    struct err e;
+
+    (void)state;
+    assert_int_equal(pinning_parse("", &set, &e), 0);
+    assert_int_equal(pinning_parse(NULL, &set, &e), 0);
+    assert_int_equal(pinning_parse("3", &set, &e), 1);
+    assert_int_equal(CPU_COUNT(&set), 1);
+    assert_true(CPU_ISSET(3, &set));
+    assert_int_equal(pinning_parse("0-3,^2,7", &set, &e), 1);
+    assert_int_equal(CPU_COUNT(&set), 4);
+    assert_false(CPU_ISSET(2, &set));
+    assert_true(CPU_ISSET(7, &set));
+}
+
+static void refused(void **state)
+{
+    static const char *const bad[] = { "a", "1,", ",1", "1-", "3-1", "-1", "1024", "^", "0,^0",
+        "99999999999999999999", "1 2", "0--1" };
+    cpu_set_t set;
+    struct err e;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(pinning_parse(bad[i], &set, &e), -1);
+        assert_int_equal(e.code, ERR_INVALID);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(lists), cmocka_unit_test(refused) };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
