@@ -45,12 +45,17 @@ unsigned nearest_distance(const char *a, const char *b)
 const char *nearest_word(const char *word, const char *const *words, size_t n)
 {
     const char *best = NULL;
+    size_t len = strlen(word), other;
     /* More than a third of the word wrong: naming another one would mislead. */
-    unsigned best_distance = (unsigned)strlen(word) / 3 + 2;
+    unsigned best_distance = (unsigned)len / 3 + 2;
 
     for (size_t i = 0; i < n; i++) {
-        unsigned d = nearest_distance(word, words[i]);
+        unsigned d;
 
+        other = strlen(words[i]);
+        if ((other > len ? other - len : len - other) >= best_distance)
+            continue; /* each missing character is an edit */
+        d = nearest_distance(word, words[i]);
         if (d < best_distance) {
             best_distance = d;
             best = words[i];
