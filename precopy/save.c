@@ -77,7 +77,9 @@ static int write_head(struct save *s, uint64_t populated, struct err *e)
 {
     Migrd__Offer o = MIGRD__OFFER__INIT;
     struct offer_regions regions;
+    struct offer_host host;
 
+    offer_set_host(&o, &host, &s->at);
     offer_set_regions(&o, &regions, &s->at.layout);
     o.protocol = PROTOCOL;
     o.domain = s->start->domain;

@@ -56,39 +56,20 @@ static int populated_now(struct source *s, struct err *e)
     return 0;
 }
 
-static void describe_host(struct source *s, Migrd__CpuReport *cpu, struct hv_caps *caps)
-{
-    struct err e = { 0 };
-
-    memset(caps, 0, sizeof *caps);
-    if (s->at.ops->capabilities(s->at.hv, caps, &e) < 0)
-        log_warn("precopy", "capabilities of this host: %s", e.text);
-    cpu->vendor = caps->cpu_vendor;
-    cpu->model = caps->cpu_model;
-    cpu->n_features = HV_FEATURE_WORDS;
-    cpu->features = caps->features;
-    cpu->xsave_size = caps->xsave_size;
-    cpu->xcr0 = caps->xcr0;
-    cpu->tsc_khz = caps->tsc_khz;
-}
-
 static int send_offer(struct source *s, struct err *e)
 {
     Migrd__Session m = MIGRD__SESSION__INIT;
     Migrd__Offer o = MIGRD__OFFER__INIT;
-    Migrd__CpuReport cpu = MIGRD__CPU_REPORT__INIT;
     struct offer_regions regions;
-    struct hv_caps caps;
+    struct offer_host host;
 
-    describe_host(s, &cpu, &caps);
+    offer_set_host(&o, &host, &s->at);
     offer_set_regions(&o, &regions, &s->at.layout);
     o.protocol = PROTOCOL;
     o.migration = s->start->migration;
     o.source_host = s->start->own_name;
     o.domain = s->start->domain;
     o.epoch = s->start->epoch + 1;
-    o.cpu = &cpu;
-    o.hypervisor_release = caps.release;
     o.channels = s->channels;
     o.verify = s->par->verify;
     o.live = s->par->live && !s->was_paused;

@@ -65,6 +65,13 @@ struct offer_regions {
 void offer_set_regions(
     Migrd__Offer *o, struct offer_regions *store, const struct hv_layout *layout);
 
+/* Points the offer's CPU and release at `store`, filled from what this host can do. */
+struct offer_host {
+    struct hv_caps caps;
+    Migrd__CpuReport cpu;
+};
+void offer_set_host(Migrd__Offer *o, struct offer_host *store, const struct attach *at);
+
 /* An offer as it came, to migrd; `cert` is the name in the certificate, or "". */
 int send_offer_seen(struct ctl *ctl, const Migrd__Offer *o, const char *cert, struct err *e);
 /* Code and text of a verdict or step as an error; returns -1. */

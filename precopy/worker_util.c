@@ -119,6 +119,27 @@ void offer_set_regions(Migrd__Offer *o, struct offer_regions *store, const struc
     o->regions = store->ptr;
 }
 
+void offer_set_host(Migrd__Offer *o, struct offer_host *store, const struct attach *at)
+{
+    struct hv_caps *caps = &store->caps;
+    Migrd__CpuReport *cpu = &store->cpu;
+    struct err e = { 0 };
+
+    memset(caps, 0, sizeof *caps);
+    if (at->ops->capabilities(at->hv, caps, &e) < 0)
+        log_warn("precopy", "capabilities of this host: %s", e.text);
+    migrd__cpu_report__init(cpu);
+    cpu->vendor = caps->cpu_vendor;
+    cpu->model = caps->cpu_model;
+    cpu->n_features = HV_FEATURE_WORDS;
+    cpu->features = caps->features;
+    cpu->xsave_size = caps->xsave_size;
+    cpu->xcr0 = caps->xcr0;
+    cpu->tsc_khz = caps->tsc_khz;
+    o->cpu = cpu;
+    o->hypervisor_release = caps->release;
+}
+
 static int check_regions(const Migrd__Offer *o, struct err *e)
 {
     uint64_t next = 0;
