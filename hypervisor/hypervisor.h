@@ -180,7 +180,9 @@ struct hv_ops {
     void (*mig_close)(struct hv_mig **m);
     int (*mig_layout)(struct hv_mig *m, struct hv_layout *out, struct err *e);
 
-    /* Sets the bits of frames that may hold something else than zeroes; clears the others. */
+    /* Sets the bits of frames that may hold something else than zeroes; clears the others. While
+     * the guest runs, call it after dirty_start: a frame that gets its first content in between is
+     * in the log then. */
     int (*mig_populated)(struct hv_mig *m, uint64_t *bitmap, struct err *e);
 
     /* Maps n <= HV_BATCH_PAGES frames, in any order, for reading or (target) also writing. A

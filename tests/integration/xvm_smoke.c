@@ -215,8 +215,8 @@ static void move(struct host *from, struct host *to, const Migrd__Domain *d, uin
     ops->mig_layout(s, &l, NULL);
     words = HV_BITMAP_WORDS(l.max_gfn);
     bits = calloc(words, sizeof *bits);
-    STEP("populated", ops->mig_populated(s, bits, &e));
     STEP("dirty_start", ops->dirty_start(s, &e));
+    STEP("populated", ops->mig_populated(s, bits, &e));
     began = clock_ns();
     printf(" [%llu pages", (unsigned long long)copy_pages(s, t, bits, &l, &e));
     printf(" %.0f ms]", ms_since(began));
@@ -310,7 +310,7 @@ static void run(struct host *host, const struct options *o)
         print_events(&host[1], "host1");
         if (!wait_text(&host[at], o->want, seen, 60))
             printf("FAIL: silent after move %u\n", i + 1), exit(1);
-        if (count_text(&host[at], "-bad") != 0)
+        if (count_text(&host[at], "CORRUPT") != 0)
             printf("FAIL: the guest found wrong memory\n"), exit(1);
     }
     if (ops->shutdown(host[at].hv, UUID, false, &e) < 0)
