@@ -18,6 +18,7 @@
 #include <uuid/uuid.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "migrd/events.h"
 #include "migrd/migration_internal.h"
@@ -377,6 +378,17 @@ static void add_asker(struct migration *g, const char *asker)
         snprintf(g->askers[g->n_askers++], TR_SESSION_LEN, "%s", asker);
 }
 
+/* Points "migrd-out-committing", "migrd-in-ready", ...: a state is entered, its operation not
+ * begun. */
+static void fault_at(const struct migration *g)
+{
+    char point[64];
+
+    snprintf(point, sizeof point, "migrd-%s-%s", direction(g), state_name(g));
+    if (FAULT(point))
+        log_warn("fault", "point %s has no failure of its own", point);
+}
+
 static void enter(struct migration *g, struct mt_cell cell, const char *why)
 {
     const char *before = state_name(g);
@@ -388,6 +400,7 @@ static void enter(struct migration *g, struct mt_cell cell, const char *why)
             direction(g), before, state_name(g), why, cell.op == MT_NONE ? "" : "; ",
             cell.op == MT_NONE ? "" : mt_op_name((enum mt_op)cell.op));
     if (moved) {
+        fault_at(g);
         publish(g, "migration-state");
         mig_tell_watchers(g, false);
     }
@@ -553,6 +566,8 @@ static void job_finished(struct job *j)
     if (j->result < 0)
         log_warn(
             "migration", "%s %s: %s failed: %s", g->id, g->name, mt_op_name(mj->op), j->err.text);
+    if (j->result < 0 && mj->op == MT_J_STARTED)
+        mig_fail(g, j->err.code, "%s", j->err.text);
     if (mj->then != NULL)
         mj->then(mj);
     if (!quiet)

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/fault.h"
 #include "base/log.h"
 #include "migrd/define/define.h"
 #include "migrd/migration_internal.h"
@@ -314,8 +313,6 @@ void src_run(struct migration *g, enum mt_op op)
         spawn(g);
         break;
     case MT_STEP_YES:
-        if (FAULT("migrd-source-before-step-ok"))
-            break;
         step_answer(g, true);
         break;
     case MT_STEP_NO:
