@@ -44,7 +44,6 @@
 #define POLISH_RATIO 0.6
 #define PROGRESS 0.85
 #define GAP_US 2000.0
-#define FIXED_ROUNDS 5 /* measurements of the fixed cost, before it is believed to be too high */
 #define PATIENCE_ROUNDS 3
 #define LONG_ROUND_US 1000000
 #define PATIENCE_US 1000000      /* before the first throttle step */
@@ -301,12 +300,16 @@ static void outside_budget(
 
 void policy_round(struct policy *p, const struct policy_round *r, struct policy_decision *out)
 {
-    double gap = pages_per_us(r) * GAP_US, dirty = (double)r->dirty_pages;
+    double dirty = (double)r->dirty_pages + pages_per_us(r) * GAP_US;
 
     memset(out, 0, sizeof *out);
     learn(p, r);
     p->rounds++;
-    dirty += gap < dirty ? gap : dirty;
+    /* Not more than was ever seen dirty: a small working set is written again and again. */
+    if (r->dirty_pages > p->most_pages)
+        p->most_pages = r->dirty_pages;
+    if (dirty > (double)p->most_pages)
+        dirty = (double)p->most_pages;
     out->bandwidth = (uint64_t)(bandwidth(p) * 1e6);
     out->dirty_rate = (uint64_t)(pages_per_us(r) * PAGE_BYTES * 1e6);
     out->predicted_us = p->par.fixed_us + (uint64_t)time_to_send(p, dirty);

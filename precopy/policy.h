@@ -62,6 +62,7 @@ struct policy {
     struct policy_params par;
     double bw_bytes, bw_us; /* fading sums: their quotient is the bandwidth */
     double raw_share;       /* of dirty pages, those that are not zero */
+    uint64_t most_pages;    /* most pages any collect found dirty */
     uint64_t best_pages;    /* least dirty pages since progress was last seen */
     uint64_t stall_since_us;
     uint32_t stall_rounds;
