@@ -261,27 +261,30 @@ static void named(void *arg, const char *name, const char *why)
 /* --- accept
  * --------------------------------------------------------------------------------------------- */
 
-/* The oldest of that address, or of all. */
-static void evict(struct relocation *r, const char *address)
+static unsigned peers_of(const struct relocation *r, const char *address)
 {
-    for (struct peer *p = r->peers; p != NULL; p = p->next)
-        if (address == NULL || strcmp(p->address, address) == 0) {
-            count(r, "migrd_relocation_evicted_total", "Waiting peers closed to make room");
-            peer_close(p);
-            return;
-        }
-}
-
-static void make_room(struct relocation *r, const char *address)
-{
-    unsigned same = 0;
+    unsigned n = 0;
 
     for (const struct peer *p = r->peers; p != NULL; p = p->next)
-        same += strcmp(p->address, address) == 0;
-    if (same >= RELOCATION_PER_ADDRESS)
-        evict(r, address);
-    else if (r->n_peers >= r->m->config.relocation_max_waiting)
-        evict(r, NULL);
+        n += strcmp(p->address, address) == 0;
+    return n;
+}
+
+/* The oldest of an address that has more than its share; if all keep to it, the oldest. Nobody is
+ * sent away while there is room: a real source may share its address with a crowd. */
+static void evict(struct relocation *r)
+{
+    struct peer *victim = r->peers;
+
+    for (struct peer *p = r->peers; p != NULL; p = p->next)
+        if (peers_of(r, p->address) > RELOCATION_PER_ADDRESS) {
+            victim = p;
+            break;
+        }
+    if (victim == NULL)
+        return;
+    count(r, "migrd_relocation_evicted_total", "Waiting peers closed to make room");
+    peer_close(victim);
 }
 
 static void welcome(struct relocation *r, int fd, const struct sockaddr_storage *sa, socklen_t len)
@@ -295,7 +298,8 @@ static void welcome(struct relocation *r, int fd, const struct sockaddr_storage 
         close(fd);
         return;
     }
-    make_room(r, p->address);
+    if (r->n_peers >= r->m->config.relocation_max_waiting)
+        evict(r);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     p->r = r;
     p->fd = fd;
@@ -330,7 +334,7 @@ static void acceptable(uv_poll_t *h, int status, int events)
 
         if (fd < 0 && errno == EMFILE) {
             log_error("relocation", "out of descriptors");
-            evict(l->r, NULL);
+            evict(l->r);
         }
         if (fd < 0)
             return;

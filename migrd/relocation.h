@@ -2,8 +2,8 @@
 /*
  * relocation: port 8002. Accepts, asks the acl, greets (the server speaks first), reads one
  * bounded line within a total time, and hands the socket to a worker. Peers that wait are
- * bounded in number, in all and per address; when full the oldest one goes, so that a crowd
- * that says nothing cannot keep a real migration out. In the loop's thread.
+ * bounded in number; when full, the oldest peer of an address that has more than its share
+ * goes, so that a crowd that says nothing cannot keep a real migration out. In the loop's thread.
  */
 #ifndef RELOCATION_H
 #define RELOCATION_H
