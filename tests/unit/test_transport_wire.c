@@ -12,8 +12,10 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <sys/uio.h>
 
 #include "tests/unit/transport_util.h"
+#include "precopy/savefile.h"
 #include "transport/digest.h"
 #include "transport/frame.h"
 
@@ -105,7 +107,8 @@ static void recorded(struct recorder *r, struct tr_conn **c)
  */
 
 struct stream {
-    struct tr_conn *c;
+    struct tr_conn *c; /* or NULL: */
+    int fd;
     struct recorder r;
     unsigned number;
     uint64_t seq, fold, bytes;
@@ -136,7 +139,9 @@ static void send_frame(struct stream *s, enum frame_type type, uint32_t round, b
     h.digest = frame_digest(v + 1, live ? 1 : n - 1);
     tr_digest_add(&s->fold, h.digest);
     s->bytes += sizeof h + v[1].iov_len + h.payload;
-    if (tr_writev(s->c, v, n, &e) < 0)
+    if (s->c == NULL)
+        assert_int_equal(writev(s->fd, v, n), sizeof h + v[1].iov_len + h.payload);
+    else if (tr_writev(s->c, v, n, &e) < 0)
         fail_msg("%s", e.text);
 }
 
@@ -185,7 +190,8 @@ static void send_msg(struct tr_conn *c, Migrd__Session__BodyCase kind, void *bod
         fail_msg("%s", e.text);
 }
 
-static void send_offer(struct tr_conn *c)
+/* To the connection, or as the head of a save file. */
+static void send_offer(struct tr_conn *c, int file)
 {
     Migrd__Offer o = MIGRD__OFFER__INIT;
     Migrd__Domain d = MIGRD__DOMAIN__INIT;
@@ -201,7 +207,13 @@ static void send_offer(struct tr_conn *c)
     o.channels = 4;
     o.n_regions = 1;
     o.regions = regions;
-    send_msg(c, MIGRD__SESSION__BODY_OFFER, &o);
+    if (c != NULL) {
+        send_msg(c, MIGRD__SESSION__BODY_OFFER, &o);
+        return;
+    }
+    o.migration = (char *)"";
+    o.channels = 1;
+    assert_int_equal(savefile_write_head(file, &o, NULL), 0);
 }
 
 static void send_round_end(struct tr_conn *c, struct stream s[CHANNELS])
@@ -264,7 +276,7 @@ static uint64_t record_source(uint64_t *frames_of_round_0)
 
     s[0].c = record(&s[0].r, "001.c2s", "CHANNEL " SESSION " 1");
     s[1].c = record(&s[1].r, "002.c2s", "CHANNEL " SESSION " 2");
-    send_offer(c);
+    send_offer(c, -1);
     send_rounds(s);
     *frames_of_round_0 = 4;
     send_round_end(c, s);
@@ -336,7 +348,7 @@ static int teardown(void **state)
 }
 
 /* Exit status of the reader on `what` below dir; skips the test where it cannot run. */
-static int reader(const char *what)
+static int reader(const char *option, const char *what)
 {
     char cmd[300];
     int r;
@@ -345,7 +357,8 @@ static int reader(const char *what)
         print_message("no %s here: run from the top of the source tree\n", READER);
         skip();
     }
-    snprintf(cmd, sizeof cmd, "/usr/bin/python3 " READER " %s/%s 2>%s/errors", dir, what, dir);
+    snprintf(cmd, sizeof cmd, "/usr/bin/python3 " READER " %s %s/%s 2>%s/errors", option, dir, what,
+        dir);
     r = system(cmd);
     assert_true(WIFEXITED(r));
     if (WEXITSTATUS(r) == 2 || WEXITSTATUS(r) == 127) {
@@ -358,7 +371,7 @@ static int reader(const char *what)
 static void the_other_reader_accepts_it(void **state)
 {
     (void)state;
-    assert_int_equal(reader(""), 0);
+    assert_int_equal(reader("", ""), 0);
 }
 
 static void flip(const char *name, long at, uint8_t with)
@@ -419,7 +432,7 @@ static void it_notices_every_changed_byte(void **state)
         snprintf(file, sizeof file, "bad%u/%s", i, t[i].name);
         flip(file, t[i].at, 1);
     }
-    assert_int_equal(reader("bad*"), 1);
+    assert_int_equal(reader("", "bad*"), 1);
     snprintf(where, sizeof where, "%s/errors", dir);
     errors = io_read_file(where, 65536, NULL, &e);
     assert_non_null(errors);
@@ -431,11 +444,40 @@ static void it_notices_every_changed_byte(void **state)
     free(errors);
 }
 
+static void it_reads_save_files(void **state)
+{
+    struct frame_run run[] = { { 3, 2, FRAME_RAW, 0, 8192, 0 }, { 9, 600, FRAME_ZERO, 0, 0, 0 } };
+    struct stream s = { .number = 1, .fd = open_file("web1.save") };
+    Migrd__FinalState f = MIGRD__FINAL_STATE__INIT;
+    off_t frames;
+
+    (void)state;
+    send_offer(NULL, s.fd);
+    frames = lseek(s.fd, 0, SEEK_CUR);
+    send_frame(&s, FRAME_PAGES, 0, false, run, 2);
+    send_frame(&s, FRAME_ROUND_END, 0, false, NULL, 0);
+    send_frame(&s, FRAME_END, 0, false, NULL, 0);
+    f.frames = s.seq;
+    f.sent_digest = tr_digest_fold(&s.fold, 1);
+    assert_int_equal(savefile_write_final(s.fd, &f, NULL), 0);
+    assert_int_equal(reader("--save", "web1.save"), 0);
+    flip("web1.save", 30, 1); /* digest of the offer */
+    assert_int_equal(reader("--save", "web1.save"), 1);
+    flip("web1.save", 30, 1);
+    flip("web1.save", frames + 48 + 2 * 24 + 100, 1); /* a byte of a page */
+    assert_int_equal(reader("--save", "web1.save"), 1);
+    flip("web1.save", frames + 48 + 2 * 24 + 100, 1);
+    assert_int_equal(write(s.fd, "", 1), 1);
+    assert_int_equal(reader("--save", "web1.save"), 1);
+    close(s.fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_other_reader_accepts_it),
         cmocka_unit_test(it_notices_every_changed_byte),
+        cmocka_unit_test(it_reads_save_files),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
