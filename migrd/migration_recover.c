@@ -310,6 +310,8 @@ int migration_resolve(struct migrd *m, const char *domain, const Migrd__Resolve 
         return err_set(e, ERR_NOT_FOUND, "no domain %.64s here", domain);
     if (rq->run_here == rq->discard)
         return err_set(e, ERR_INVALID, "either run it here or discard it here");
+    if (g == NULL && !d->doubt && registry_owned(m, d))
+        return err_set(e, ERR_STATE, "domain %s is not in doubt: this host owns it", d->name);
     if (rq->reason[0] == '\0')
         return err_set(e, ERR_INVALID, "a reason is needed: it is kept in the journal");
     if (!rq->force)
@@ -317,8 +319,6 @@ int migration_resolve(struct migrd *m, const char *domain, const Migrd__Resolve 
             rq->run_here ? risk_run : risk_discard);
     if (g != NULL)
         return resolve_migration(g, rq, text, len, e);
-    if (!d->doubt && registry_owned(m, d))
-        return err_set(e, ERR_STATE, "domain %s is not in doubt: this host owns it", d->name);
     if (!rq->run_here)
         return err_set(e, ERR_STATE,
             "domain %s does not run here; migctl has nothing to discard (xm delete removes its "

@@ -313,8 +313,8 @@ int tgt_check_host(const struct migration *g, const struct hv_caps *caps, struct
             g->def->vcpus, g->m->host_name, caps->max_vcpus);
     if (check_cpu(g, caps, e) < 0)
         return -1;
-    if (registry_fits(g->m, caps->memory_free_kib, caps->memory_total_kib, g->def->memory_kib, e) <
-        0)
+    if (registry_fits(
+            g->m, d, caps->memory_free_kib, caps->memory_total_kib, g->def->memory_kib, e) < 0)
         return -1;
     return registry_reserve(d, g->def, e);
 }

@@ -351,9 +351,8 @@ static struct domain *entry_for(struct migrd *m, const Migrd__Domain *def, struc
 
     if (d != NULL && strcmp(d->uuid, def->uuid) != 0) {
         err_set(e, ERR_EXISTS,
-            "domain %s exists here already with uuid %s; choose another name "
-            "or undefine it",
-            def->name, d->uuid);
+            "domain %s exists on host %s already, with uuid %s; choose another name or undefine it",
+            def->name, m->host_name, d->uuid);
         return NULL;
     }
     d = registry_by_uuid(m->registry, def->uuid);
@@ -412,12 +411,13 @@ int registry_undefine(
 
 /* --- memory ---------------------------------------------------------------------------------- */
 
-void registry_memory(struct registry *r, uint64_t *committed_kib, uint64_t *incoming_kib)
+void registry_memory(const struct registry *r, const struct domain *without,
+    uint64_t *committed_kib, uint64_t *incoming_kib)
 {
     *committed_kib = 0;
     *incoming_kib = 0;
     for (struct domain *d = r->domains; d != NULL; d = d->next) {
-        if (d->live_def == NULL)
+        if (d->live_def == NULL || d == without)
             continue;
         *committed_kib += d->live_def->memory_kib;
         if (d->busy != NULL || !d->live || d->info.state == HV_INCOMING)
@@ -425,15 +425,15 @@ void registry_memory(struct registry *r, uint64_t *committed_kib, uint64_t *inco
     }
 }
 
-int registry_fits(
-    const struct migrd *m, uint64_t free_kib, uint64_t total_kib, uint64_t need_kib, struct err *e)
+int registry_fits(const struct migrd *m, const struct domain *self, uint64_t free_kib,
+    uint64_t total_kib, uint64_t need_kib, struct err *e)
 {
     const uint64_t reserve = m->config.memory_reserve_kib;
     uint64_t committed, incoming;
 
     if (m->config.memory_overcommit)
         return 0;
-    registry_memory(m->registry, &committed, &incoming);
+    registry_memory(m->registry, self, &committed, &incoming);
     if (need_kib > total_kib || committed + reserve + need_kib > total_kib)
         return err_set(e, ERR_MEMORY,
             "host %s has %llu MiB, its domains have %llu MiB and %llu MiB are kept for the host: "

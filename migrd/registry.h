@@ -122,10 +122,12 @@ int registry_next_domid(struct migrd *m);
 void registry_note_record(
     struct migrd *m, const char *uuid, const char *owner, uint64_t epoch, int domid, bool doubt);
 /* memory_kib of all that exists here, and what incoming ones will still fill. */
-void registry_memory(struct registry *r, uint64_t *committed_kib, uint64_t *incoming_kib);
-/* ERR_MEMORY unless that much more fits beside the reserve. `free_kib`, `total_kib`: the host's. */
-int registry_fits(
-    const struct migrd *m, uint64_t free_kib, uint64_t total_kib, uint64_t need_kib, struct err *e);
+void registry_memory(const struct registry *r, const struct domain *without,
+    uint64_t *committed_kib, uint64_t *incoming_kib);
+/* ERR_MEMORY unless that much more, for `self`, fits beside the reserve. `free_kib`, `total_kib`:
+ * the host's. */
+int registry_fits(const struct migrd *m, const struct domain *self, uint64_t free_kib,
+    uint64_t total_kib, uint64_t need_kib, struct err *e);
 
 /* Publishes "domain-..." and logs. */
 void registry_publish(

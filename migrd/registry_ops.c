@@ -221,9 +221,8 @@ static int check_start(struct migrd *m, struct domain *d, struct err *e)
         return err_set(e, ERR_STATE, "domain %s is %s already", d->name, registry_state(d));
     if (check_may_run(m, d, e) < 0)
         return -1;
-    /* One that is being created is among the committed ones already. */
-    return registry_fits(m, m->caps.memory_free_kib, m->caps.memory_total_kib,
-        d->live_def != NULL ? 0 : def->memory_kib, e);
+    return registry_fits(
+        m, d, m->caps.memory_free_kib, m->caps.memory_total_kib, def->memory_kib, e);
 }
 
 static int check(struct migrd *m, struct domain *d, enum registry_op op,

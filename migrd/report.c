@@ -169,7 +169,7 @@ static void add_counts(struct migrd *m, Migrd__HostInfo *h)
 {
     uint64_t committed, incoming;
 
-    registry_memory(m->registry, &committed, &incoming);
+    registry_memory(m->registry, NULL, &committed, &incoming);
     h->memory_reserved_kib = m->config.memory_reserve_kib + incoming;
     for (struct domain *d = registry_first(m->registry); d != NULL; d = d->next) {
         h->running += d->live;
