@@ -423,6 +423,8 @@ static bool take_one(struct migration *g)
         g->n_queue--;
         memmove(&g->queue[i], &g->queue[i + 1], (g->n_queue - i) * sizeof g->queue[0]);
         add_asker(g, ev.asker);
+        if (g->kind == MIG_IN && ev.event == TGT_EV_QUERY_ABORT)
+            mig_fail(g, ERR_CANCELLED, "the source took the guest back");
         if (cell.op == MT_BUG)
             log_error("migration", "%s %s: event %s cannot come in state %s; ignored", g->id,
                 g->name, event_name(g, ev.event), state_name(g));
@@ -701,7 +703,7 @@ void migration_guest_ended(struct migrd *m, struct domain *d)
             mig_fail(g, ERR_STATE, "the guest ended during its migration");
         mig_post(g, SRC_EV_GUEST_GONE);
     } else if (g->kind == MIG_IN) {
-        if (g->state != TGT_RUNNING)
+        if (g->state == TGT_RECEIVING || g->state == TGT_READY || g->state == TGT_DOUBT)
             mig_fail(g, ERR_STATE, "the incoming domain's process ended");
         mig_post(g, TGT_EV_GUEST_GONE);
     } else if (g->worker != NULL) {

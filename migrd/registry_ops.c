@@ -14,6 +14,7 @@
 #include "migrd/events.h"
 #include "migrd/job.h"
 #include "migrd/journal.h"
+#include "migrd/migration.h"
 #include "migrd/registry_internal.h"
 
 struct op_job {
@@ -228,6 +229,11 @@ static int check_start(struct migrd *m, struct domain *d, struct err *e)
 static int check(struct migrd *m, struct domain *d, enum registry_op op,
     const struct registry_args *args, struct err *e)
 {
+    if (d->mig != NULL && migration_in_doubt(d->mig))
+        return err_set(e, ERR_STATE,
+            "domain %s is in doubt: its hand-over has no answer yet; bring the other host back, or "
+            "decide with migctl resolve",
+            d->name);
     if (d->mig != NULL)
         return err_set(e, ERR_STATE, "domain %s is busy: migration in progress", d->name);
     if (d->busy != NULL)
