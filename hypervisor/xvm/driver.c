@@ -126,13 +126,16 @@ static uint64_t meminfo(const char *key)
     return kib;
 }
 
+/* The irqchip comes first: a vCPU without one makes KVM patch the running kernel's code, on all
+ * CPUs of the host, and again when it goes. */
 static int tsc_khz(int kvm_fd)
 {
-    int vm = ioctl(kvm_fd, KVM_CREATE_VM, 0), vcpu, khz = 0;
+    int vm = ioctl(kvm_fd, KVM_CREATE_VM, 0), vcpu = -1, khz = 0;
 
     if (vm < 0)
         return 0;
-    vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+    if (ioctl(vm, KVM_CREATE_IRQCHIP, 0) == 0)
+        vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
     if (vcpu >= 0) {
         khz = ioctl(vcpu, KVM_GET_TSC_KHZ, 0);
         close(vcpu);
