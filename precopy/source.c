@@ -23,7 +23,6 @@
 #include "precopy/pages.h"
 #include "precopy/source_internal.h"
 
-#define CONNECT_MS 10000
 
 static int attach(struct source *s, struct err *e)
 {
@@ -97,7 +96,6 @@ static int connect_one(struct source *s, const char *preamble, struct tr_shaper 
     struct tr_conn **out, struct err *e)
 {
     struct tr_options opt = { .tls = s->tls,
-        .connect_timeout_ms = CONNECT_MS,
         .dead_peer_ms = s->par->dead_peer_ms,
         .shaper = shaper };
 

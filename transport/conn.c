@@ -430,8 +430,10 @@ static void conn_free(struct tr_conn *c)
 
 static uint64_t connect_deadline(const struct tr_options *opt)
 {
-    unsigned ms = opt->connect_timeout_ms != 0 ? opt->connect_timeout_ms : CONNECT_TIMEOUT_MS;
+    unsigned ms = opt->connect_timeout_ms;
 
+    if (ms == 0)
+        ms = opt->dead_peer_ms > CONNECT_TIMEOUT_MS ? opt->dead_peer_ms : CONNECT_TIMEOUT_MS;
     return clock_ns() + ms * NS_PER_MS;
 }
 

@@ -73,7 +73,8 @@ void tr_shaper_free(struct tr_shaper **s);
 
 struct tr_options {
     const struct tr_tls *tls;    /* NULL: plain TCP */
-    unsigned connect_timeout_ms; /* also bounds greeting, preamble and handshake; 0: 10000 */
+    unsigned connect_timeout_ms; /* also bounds greeting, preamble, handshake; 0: 10000, or
+                                     dead_peer_ms if that is longer */
     unsigned dead_peer_ms;       /* TCP_USER_TIMEOUT, keepalive, every read and write that
                                     makes no progress; 0: 15000 */
     bool patient;                /* a read may wait for its first byte without limit (TCP keepalive

@@ -53,7 +53,7 @@ need_kvm() {
     [ -z "${IN_TESTBED:-}" ] || skip "the virtual host has no KVM either: $why"
     say "no usable KVM on this machine ($why)"
     say "running inside a virtual host in software emulation instead, which is slow"
-    exec "$TOP/tests/testbed/testbed" run --kind kvm --memory 4096 --timeout "${TESTBED_LIMIT:-600}" \
+    exec "$TOP/tests/testbed/testbed" run --kind kvm --cpus 1 --memory 4096 --timeout "${TESTBED_LIMIT:-600}" \
         --env IN_TESTBED=1 --env BUILD="$BUILD" "$(readlink -f "$0")" "$@"
 }
 
