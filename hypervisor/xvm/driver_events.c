@@ -24,7 +24,6 @@
 #include "hypervisor/xvm/driver_internal.h"
 
 #define SUBSCRIBE_TIMEOUT_MS 1000
-#define BATCH 16
 
 struct watch {
     struct watch *next;
@@ -59,12 +58,14 @@ static struct watch **find_watch(struct hv *hv, const char *uuid)
     return w;
 }
 
-static void drop(struct watch **at)
+/* Closing alone does not take it out of epoll while a child that was just forked has a copy. */
+static void drop(struct hv *hv, struct watch **at)
 {
     struct watch *w = *at;
 
     *at = w->next;
-    msgconn_free(&w->conn); /* closing takes it out of epoll */
+    epoll_ctl(hv->epoll_fd, EPOLL_CTL_DEL, msgconn_fd(w->conn), NULL);
+    msgconn_free(&w->conn);
     free(w);
 }
 
@@ -111,7 +112,7 @@ static void read_watch(struct hv *hv, struct watch *w)
     }
     if (ended) {
         push(hv, w->uuid, HV_EV_GONE, "its process has ended");
-        drop(find_watch(hv, w->uuid));
+        drop(hv, find_watch(hv, w->uuid));
     }
 }
 
@@ -160,7 +161,7 @@ void events_forget(struct hv *hv, const char *uuid)
     pthread_mutex_lock(&hv->lock);
     w = find_watch(hv, uuid);
     if (*w != NULL)
-        drop(w);
+        drop(hv, w);
     pthread_mutex_unlock(&hv->lock);
 }
 
@@ -227,7 +228,7 @@ void events_close(struct hv *hv)
     struct hv_event ev;
 
     while (hv->watches != NULL)
-        drop(&hv->watches);
+        drop(hv, &hv->watches);
     while (pop(hv, &ev))
         ;
     close_fds(hv);
@@ -265,7 +266,7 @@ int driver_event_fd(struct hv *hv)
 
 int driver_next_event(struct hv *hv, struct hv_event *out, struct err *e)
 {
-    struct epoll_event ev[BATCH];
+    struct epoll_event ev;
     int n = 1, r = 0;
 
     pthread_mutex_lock(&hv->lock);
@@ -274,17 +275,18 @@ int driver_next_event(struct hv *hv, struct hv_event *out, struct err *e)
         r = -1;
     }
     while (r == 0 && !(r = pop(hv, out)) && n > 0) {
-        n = epoll_wait(hv->epoll_fd, ev, BATCH, 0);
+        /* One at a time: what one event does may end the watch that the next one is of. */
+        n = epoll_wait(hv->epoll_fd, &ev, 1, 0);
         if (n < 0 && errno != EINTR)
             r = err_sys(e, "epoll_wait");
-        for (int i = 0; i < n; i++) {
-            if (ev[i].data.ptr == NULL)
-                read_inotify(hv);
-            else if (ev[i].data.ptr == &hv->wake_fd)
-                read_wake(hv);
-            else
-                read_watch(hv, ev[i].data.ptr);
-        }
+        if (n != 1)
+            continue;
+        if (ev.data.ptr == NULL)
+            read_inotify(hv);
+        else if (ev.data.ptr == &hv->wake_fd)
+            read_wake(hv);
+        else
+            read_watch(hv, ev.data.ptr);
     }
     pthread_mutex_unlock(&hv->lock);
     return r;
