@@ -84,10 +84,11 @@ static void set_ownership(
         o->next = m->registry->owners;
         m->registry->owners = o;
     }
-    snprintf(o->owner, sizeof o->owner, "%s", owner);
-    if (epoch > o->epoch)
-        o->epoch = epoch;
     o->doubt = doubt;
+    if (epoch < o->epoch) /* the journal's order is that of writing, not of epochs */
+        return;
+    snprintf(o->owner, sizeof o->owner, "%s", owner);
+    o->epoch = epoch;
 }
 
 void registry_note_record(
@@ -166,10 +167,15 @@ void registry_drop_unused(struct migrd *m, struct domain *d)
     }
 }
 
+void registry_touch(struct migrd *m, struct domain *d)
+{
+    d->changed = ++m->registry->changes;
+}
+
 void registry_set_live(struct migrd *m, struct domain *d, bool live)
 {
     d->live = live;
-    d->changed = ++m->registry->changes;
+    registry_touch(m, d);
     if (!live) {
         free_def(&d->live_def);
         memset(&d->info, 0, sizeof d->info);
@@ -313,6 +319,7 @@ static void define_finish(struct job *j)
             dj->def = NULL;
             registry_publish(dj->m, d, d->def ? "domain-defined" : "domain-undefined", "");
         }
+        registry_policy(dj->m, d); /* of an end that came meanwhile */
         registry_drop_unused(dj->m, d);
     }
     if (dj->done != NULL)

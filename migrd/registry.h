@@ -32,7 +32,7 @@ struct domain {
     uint64_t epoch;
     bool doubt; /* the journal does not say whether it may run here */
     uint64_t start_wall_ns;
-    uint64_t changed;                 /* registry's counter at the last change of `live` */
+    uint64_t changed;                 /* registry's counter at the last change */
     const char *busy;                 /* operation in the pool: "start"; NULL none */
     struct migration *mig;            /* hand-over or save under way, not owned */
     enum hv_event_type ended;         /* end that waits for its policy; HV_EV_MAX none */

@@ -29,7 +29,7 @@ struct registry {
     unsigned n_domains;
     struct ownership *owners;
     int last_domid;
-    uint64_t changes; /* grows with every change of a domain's `live` */
+    uint64_t changes; /* grows with every change of a domain that is not a poll's */
     bool doubt_all;   /* a damaged journal line named nobody */
     bool polling, poll_again, stopping;
     uv_timer_t poll_timer;
@@ -42,6 +42,8 @@ struct domain *registry_add(struct migrd *m, const char *uuid, const char *name,
 /* Frees the entry if nothing keeps it. */
 void registry_drop_unused(struct migrd *m, struct domain *d);
 void registry_set_live(struct migrd *m, struct domain *d, bool live);
+/* What is known of it is newer than any poll under way. */
+void registry_touch(struct migrd *m, struct domain *d);
 struct ownership *registry_ownership(struct registry *r, const char *uuid);
 /* Runs the policy of d->ended unless somebody holds the domain. */
 void registry_policy(struct migrd *m, struct domain *d);

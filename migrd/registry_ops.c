@@ -173,6 +173,7 @@ static void op_finish(struct job *j)
 
     if (d != NULL) { /* busy keeps it, but be sure */
         d->busy = NULL;
+        registry_touch(m, d);
         if (j->result == 0) {
             apply(m, d, o);
         } else {
@@ -244,7 +245,9 @@ static int check(struct migrd *m, struct domain *d, enum registry_op op,
         return err_set(e, ERR_STATE, "domain %s does not run here: it is %s%s%s", d->name,
             registry_state(d), registry_owned(m, d) ? "" : ", given to host ",
             registry_owned(m, d) ? "" : d->owner);
-    if (op == REG_UNPAUSE && check_may_run(m, d, e) < 0)
+    /* A doubt does not count for what ran here until it crashed; an owner elsewhere does. */
+    if ((op == REG_UNPAUSE || (op == REG_RESTART && !registry_owned(m, d))) &&
+        check_may_run(m, d, e) < 0)
         return -1;
     if (op == REG_SET_MEMORY && (args == NULL || args->memory_kib < 1024))
         return err_set(e, ERR_INVALID, "domain %s: memory must be at least 1 MiB", d->name);

@@ -5,8 +5,10 @@
  * domain. Restarts are limited: RESTART_LIMIT in RESTART_WINDOW_S, then the domain is
  * destroyed and stays off, for a guest that dies at boot would else burn the host.
  *
- * A poll's answer may be older than an operation that ended meanwhile: an answer changes
- * `live` only for domains that have not changed since it was asked for.
+ * A poll's answer may be older than an operation that ended meanwhile, or than an event: an
+ * answer counts only for domains that have not changed since it was asked for. The event that
+ * a process has ended may be that of the domain's last life: only a poll says "gone". A domain
+ * that is there but does not answer (its number is unknown) is left alone: it may only be slow.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "migrd/define/define.h"
 #include "migrd/events.h"
 #include "migrd/job.h"
 #include "migrd/migration.h"
@@ -135,6 +138,7 @@ static void ended(struct migrd *m, struct domain *d, enum hv_event_type type, co
 {
     if (d->ended != HV_EV_MAX || !d->live)
         return;
+    registry_touch(m, d);
     d->info.state = type == HV_EV_CRASHED ? HV_CRASHED : HV_SHUTDOWN;
     d->ended = type;
     registry_publish(m, d, event_type(type), detail);
@@ -157,6 +161,14 @@ static void gone(struct migrd *m, struct domain *d, const char *detail)
         registry_drop_unused(m, d);
 }
 
+static void running_or_paused(struct migrd *m, struct domain *d, enum hv_state state)
+{
+    if (!d->live || d->busy != NULL)
+        return;
+    registry_touch(m, d);
+    d->info.state = state;
+}
+
 static void on_hv_event(struct migrd *m, const struct hv_event *ev)
 {
     struct domain *d = registry_by_uuid(m->registry, ev->uuid);
@@ -170,15 +182,14 @@ static void on_hv_event(struct migrd *m, const struct hv_event *ev)
         ended(m, d, ev->type, ev->detail);
         break;
     case HV_EV_GONE:
-        gone(m, d, ev->detail);
+        if (d->live && d->busy == NULL)
+            registry_refresh(m);
         break;
     case HV_EV_PAUSED:
-        if (d->live && d->busy == NULL)
-            d->info.state = HV_PAUSED;
+        running_or_paused(m, d, HV_PAUSED);
         break;
     case HV_EV_RESUMED:
-        if (d->live && d->busy == NULL)
-            d->info.state = HV_RUNNING;
+        running_or_paused(m, d, HV_RUNNING);
         break;
     case HV_EV_STARTED:
     case HV_EV_MAX:
@@ -236,10 +247,17 @@ static const struct hv_info *find_info(const struct poll_job *p, const char *uui
     return NULL;
 }
 
+static bool silent(const struct hv_info *info)
+{
+    return info->state == HV_CRASHED && info->domid < 0;
+}
+
 static void take_info(struct migrd *m, struct domain *d, const struct hv_info *info)
 {
     enum hv_state before = d->info.state;
 
+    if (silent(info))
+        return;
     d->info = *info;
     if (info->state == before || d->ended != HV_EV_MAX)
         return;
@@ -250,16 +268,21 @@ static void take_info(struct migrd *m, struct domain *d, const struct hv_info *i
         ended(m, d, HV_EV_SHUTDOWN, "found powered off");
 }
 
-/* A domain that nobody registered: an operator's own doing, or a start that timed out. */
-static void adopt(struct migrd *m, const struct hv_info *info)
+/* A domain that runs though nobody knew: an operator's own doing, or a start that timed out. */
+static void adopt(struct migrd *m, struct domain *d, const struct hv_info *info)
 {
     struct err e;
-    struct domain *d = registry_add(m, info->uuid, info->name, &e);
 
+    if (d == NULL)
+        d = registry_add(m, info->uuid, info->name, &e);
     if (d == NULL)
         return;
     registry_set_live(m, d, true);
     d->info = *info;
+    if (info->epoch > d->epoch)
+        d->epoch = info->epoch;
+    if (d->live_def == NULL && d->def != NULL)
+        d->live_def = define_copy(d->def);
     registry_publish(m, d, "domain-found", "");
 }
 
@@ -289,13 +312,15 @@ static void poll_finish(struct job *j)
         if (info != NULL && d->live)
             take_info(m, d, info);
         else if (info == NULL && d->live)
-            gone(m, d, "found gone");
+            gone(m, d, "its process has ended");
+        else if (info != NULL && d->mig == NULL && !silent(info))
+            adopt(m, d, info);
         else if (info == NULL)
             registry_drop_unused(m, d);
     }
     for (size_t i = 0; j->result == 0 && i < p->n; i++)
         if (registry_by_uuid(r, p->list[i].uuid) == NULL && r->changes == p->asked)
-            adopt(m, &p->list[i]);
+            adopt(m, NULL, &p->list[i]);
     free(p->list);
     free(p);
     if (r->poll_again)
@@ -344,7 +369,7 @@ int registry_start(struct migrd *m, struct err *e)
     /* Ends that happened while no migrd was there. */
     for (struct domain *d = r->domains, *next; d != NULL; d = next) {
         next = d->next;
-        if (d->live && d->mig == NULL && d->info.state == HV_CRASHED)
+        if (d->live && d->mig == NULL && d->info.state == HV_CRASHED && !silent(&d->info))
             ended(m, d, HV_EV_CRASHED, "found crashed");
         else if (d->live && d->mig == NULL && d->info.state == HV_SHUTDOWN)
             ended(m, d, HV_EV_SHUTDOWN, "found powered off");
