@@ -434,10 +434,22 @@ static bool take_one(struct migration *g)
     return false;
 }
 
+/* Said twice it means no more than once: patient askers must not fill the queue. */
+static bool waits_already(const struct migration *g, int event, const char *asker)
+{
+    for (unsigned i = 0; i < g->n_queue; i++)
+        if (g->queue[i].event == event && strcmp(g->queue[i].asker, asker) == 0)
+            return true;
+    return false;
+}
+
 void mig_post_from(struct migration *g, int event, const char *asker)
 {
     struct mig_event *ev;
 
+    /* The half of the queue that questions cannot have holds one of each other event. */
+    if (waits_already(g, event, asker) || (asker[0] != '\0' && g->n_queue >= QUEUE_MAX / 2))
+        return;
     if (g->n_queue == QUEUE_MAX) {
         log_error(
             "migration", "%s: too many events wait; %s is dropped", g->id, event_name(g, event));

@@ -274,7 +274,13 @@ static void answer_unknown(struct migration *session, const Migrd__QuerySeen *q)
     struct migration shadow;
 
     if (d != NULL && d->live && registry_owned(session->m, d) && d->epoch >= q->epoch) {
-        query_reply(session, MIGRD__OUTCOME__OUTCOME_RUNNING, d->epoch, "runs here");
+        if (d->owner[0] != '\0') {
+            query_reply(session, MIGRD__OUTCOME__OUTCOME_RUNNING, d->epoch, "runs here");
+            return;
+        }
+        /* A copy that no record gives to anybody: neither "runs" nor "never" would be true. */
+        log_error("migration", "%s is asked about, but its record is lost: not answered", d->name);
+        worker_kill(session->worker);
         return;
     }
     mj = mig_job_new(session, MT_J_DISCARDED);

@@ -150,8 +150,10 @@ static struct migration *rebuild(struct migrd *m, const struct journal_record *r
 static void take_up(struct migrd *m, const struct journal_record *r)
 {
     struct domain *d = registry_by_uuid(m->registry, r->uuid);
-    /* The newest epoch that this migration can have given to a copy here. */
-    enum mt_copy copy = copy_of(d, r->kind == JK_OUT ? r->epoch + 1 : r->epoch);
+    /* The newest epoch of a copy here that is this migration's business. */
+    enum mt_copy copy = copy_of(d, r->kind == JK_IN            ? r->epoch
+                                   : r->step == STEP_RECLAIMED ? r->epoch + 1
+                                                               : r->epoch - 1);
     struct mt_cell cell =
         r->kind == JK_OUT ? mt_source_restart(r->step, copy) : mt_target_restart(r->step, copy);
     struct migration *g;

@@ -42,6 +42,9 @@ static void end_now(struct migration *g)
         mig_close(g);
 }
 
+static void last_job(struct migration *g, enum mt_op op, void (*work)(struct job *));
+static void destroy_work(struct job *j);
+
 static void last_job_done(struct mig_job *mj)
 {
     struct migration *g = mj->g;
@@ -54,6 +57,9 @@ static void last_job_done(struct mig_job *mj)
         registry_gone(g->m, d);
         registry_publish(
             g->m, d, g->kind == MIG_SAVE ? "domain-saved" : "domain-destroyed", g->path);
+    } else if (mj->job.result < 0 && g->kind == MIG_RESTORE && !destroyed) {
+        last_job(g, MT_DESTROY, destroy_work); /* the file still has it: no copy that never runs */
+        return;
     } else if (mj->job.result == 0 && d != NULL && g->kind == MIG_RESTORE) {
         d->info.state = mj->leave_paused ? HV_PAUSED : HV_RUNNING;
         registry_set_owner(g->m, d, g->m->host_name, g->epoch);
@@ -86,9 +92,17 @@ static void run_restored_work(struct job *j)
 {
     struct mig_job *mj = (struct mig_job *)j;
 
+    struct hv_info info;
+    struct err e;
+
     j->result = journal_append_all(mj->journal, mj->rec, mj->n_rec, true, &j->err);
-    if (j->result == 0 && !mj->leave_paused)
-        j->result = mj->ops->resume(mj->hv, mj->uuid, mj->epoch, &j->err);
+    if (j->result < 0 || mj->leave_paused)
+        return;
+    j->result = mj->ops->resume(mj->hv, mj->uuid, mj->epoch, &j->err);
+    /* A resume whose answer is lost may have worked: look. */
+    if (j->result < 0 && mj->ops->info(mj->hv, mj->uuid, &info, &e) == 0 &&
+        (info.state == HV_RUNNING || info.state == HV_BLOCKED))
+        j->result = 0;
 }
 
 static void last_job(struct migration *g, enum mt_op op, void (*work)(struct job *))
@@ -220,9 +234,7 @@ static int take_offer(struct migration *g, const Migrd__OfferSeen *o, struct err
 {
     struct domain *d;
 
-    if (g->kind != MIG_RESTORE || g->state != SV_WORKING || o->domain == NULL)
-        return err_set(e, ERR_PROTOCOL, "an offer at the wrong time");
-    g->def = define_copy(o->domain);
+    g->def = o->domain != NULL ? define_copy(o->domain) : NULL;
     g->offer = migrd__offer__unpack(NULL, o->offer.len, o->offer.data);
     if (g->def == NULL || g->offer == NULL)
         return err_set(e, ERR_PROTOCOL, "%s: what it holds cannot be read", g->path);
@@ -248,7 +260,8 @@ static void on_message(void *arg, const Migrd__FromWorker *fw)
         mig_take_progress(g, fw->progress);
         return;
     }
-    if (fw->body_case != MIGRD__FROM_WORKER__BODY_OFFER) {
+    if (fw->body_case != MIGRD__FROM_WORKER__BODY_OFFER || g->kind != MIG_RESTORE ||
+        g->state != SV_WORKING) {
         log_error(
             "migration", "%s: the worker sends a message of kind %d", g->path, (int)fw->body_case);
         worker_kill(g->worker);

@@ -288,7 +288,7 @@ static void close_out(struct migration *g)
     struct domain *d = mig_domain(g);
 
     if (g->state == SRC_DONE && g->op_error.code == ERR_NONE) {
-        if (d != NULL)
+        if (d != NULL && d->live && d->info.epoch < g->epoch) /* not one that came back since */
             registry_gone(g->m, d);
         mig_note_step(g, STEP_CLOSED);
     } else if (g->state == SRC_DONE) {

@@ -526,6 +526,15 @@ static void close_in(struct migration *g)
 
     if (g->state == TGT_REFUSED)
         return;
+    if (g->state == TGT_DISCARDED && g->op_error.code != ERR_NONE && d != NULL && d->live &&
+        d->info.epoch <= g->epoch) {
+        /* Its source was or will be told that it never runs here: no unpause, no restart. */
+        snprintf(d->owner, sizeof d->owner, "%s", g->peer);
+        log_error("migration",
+            "%s: the discarded copy of %s could not be destroyed: %s; it must not run: xm destroy "
+            "%s",
+            g->id, g->name, g->op_error.text, g->name);
+    }
     query_remember(g->m, g,
         g->state == TGT_DONE ? MIGRD__OUTCOME__OUTCOME_RUNNING : MIGRD__OUTCOME__OUTCOME_DISCARDED);
     if (g->state != TGT_DONE)
