@@ -9,11 +9,17 @@
  *
  * A page left out stays in the dirty log, so the collect that ends the round finds it.
  * The coordinator sends a Ping every second, so that the target knows it is alive.
+ *
+ * A trip, as the policy's fixed cost has it, is the time from RoundEnd to RoundAck without
+ * what still waited in the data channels' sockets: the last step counts those bytes apart.
  */
 #include <inttypes.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
@@ -159,15 +165,49 @@ void source_send_round(struct source *s, bool live, bool last)
     sender_start(s->sender, s->work, s->round, live, last);
 }
 
-static int end_of_round(struct source *s, struct err *e)
+static bool tcp_info(const struct tr_conn *c, struct tcp_info *ti)
+{
+    socklen_t len = sizeof *ti;
+
+    memset(ti, 0, sizeof *ti); /* an older kernel knows fewer fields */
+    return getsockopt(tr_fd(c), IPPROTO_TCP, TCP_INFO, ti, &len) == 0;
+}
+
+/* How long the bytes that wait in our sockets now, at the end of a round, will take. */
+static uint64_t drain_us(const struct source *s, uint64_t round_bytes, uint64_t round_us)
+{
+    uint64_t queued = 0, rate = s->decision.bandwidth;
+    struct tcp_info ti;
+
+    for (unsigned i = 0; i < s->channels; i++)
+        if (tcp_info(s->data[i], &ti))
+            queued += ti.tcpi_notsent_bytes + (uint64_t)ti.tcpi_unacked * ti.tcpi_snd_mss;
+    if (rate == 0 && round_bytes > queued && round_us > 0) /* nothing was measured before */
+        rate = (uint64_t)((double)(round_bytes - queued) * 1e6 / (double)round_us);
+    return rate > 0 ? (uint64_t)((double)queued * 1e6 / (double)rate) : 0;
+}
+
+static void note_trip(struct source *s, uint64_t ack_us, uint64_t drain)
+{
+    uint64_t us = ack_us > drain ? ack_us - drain : 0;
+    struct tcp_info ti;
+
+    if (tcp_info(s->msg, &ti) && us < ti.tcpi_rtt)
+        us = ti.tcpi_rtt < ack_us ? ti.tcpi_rtt : ack_us;
+    if (s->ack_min_us == 0 || us < s->ack_min_us)
+        s->ack_min_us = us + 1;
+}
+
+static int end_of_round(struct source *s, uint64_t round_began, struct err *e)
 {
     Migrd__Session m = MIGRD__SESSION__INIT, *answer;
     Migrd__RoundEnd end = MIGRD__ROUND_END__INIT;
     struct sender_count c;
-    uint64_t began = clock_ns(), us;
+    uint64_t began = clock_ns(), drain;
     int r = 0;
 
     sender_count(s->sender, &c);
+    drain = drain_us(s, c.bytes - s->round_start.bytes, (began - round_began) / NS_PER_US);
     end.round = s->round;
     end.frames = c.frames;
     end.wire_bytes = c.bytes;
@@ -182,9 +222,7 @@ static int end_of_round(struct source *s, struct err *e)
     if (answer->round_ack->round != s->round || answer->round_ack->frames != c.frames)
         r = err_set(e, ERR_PROTOCOL, "round %u: the target acknowledges something else", s->round);
     migrd__session__free_unpacked(answer, NULL);
-    us = (clock_ns() - began) / NS_PER_US;
-    if (s->ack_min_us == 0 || us < s->ack_min_us)
-        s->ack_min_us = us + 1;
+    note_trip(s, (clock_ns() - began) / NS_PER_US, drain);
     return r;
 }
 
@@ -270,7 +308,7 @@ static int one_round(struct source *s, uint64_t *began, struct err *e)
     char point[40];
 
     source_send_round(s, true, false);
-    if (source_wait_round(s, true, e) < 0 || end_of_round(s, e) < 0 || collect(s, e) < 0)
+    if (source_wait_round(s, true, e) < 0 || end_of_round(s, *began, e) < 0 || collect(s, e) < 0)
         return -1;
     now = clock_ns();
     account(s, *began, bitmap_count(s->next, s->at.words), &r);
