@@ -198,7 +198,20 @@ int lookup_name(struct lookup *l, const struct sockaddr *sa, socklen_t len, cons
 
 void lookup_forget(struct lookup *l, void *arg)
 {
-    for (struct ask *a = l->line; a != NULL; a = a->next)
+    struct ask **p = &l->line;
+
+    while (*p != NULL) {
+        struct ask *a = *p;
+
+        if (a->arg == arg && !a->running) { /* its place is for those who still wait */
+            *p = a->next;
+            l->waiting--;
+            free(a);
+            continue;
+        }
         if (a->arg == arg)
             a->fn = NULL;
+        p = &a->next;
+    }
+    l->tail = p;
 }

@@ -35,6 +35,7 @@
 #include "transport/transport.h"
 
 #define ACCEPT_BATCH 32 /* per turn of the loop */
+#define WASTE_READS 16  /* of a peer that is sent away */
 
 static void count(struct relocation *r, const char *name, const char *help)
 {
@@ -81,15 +82,17 @@ static bool say(struct peer *p, const char *line, size_t len)
 }
 
 /* Says why and closes in a way that lets the peer read it: what it has sent is read first, for
- * a close with unread input would reset the connection and drop our line. */
+ * a close with unread input would reset the connection and drop our line. A peer that sends
+ * faster than we read must not hold the loop. */
 static void dismiss(struct peer *p, const char *line, size_t len)
 {
-    char waste[1024];
+    char waste[4096];
 
     say(p, line, len);
     shutdown(p->fd, SHUT_WR);
-    while (recv(p->fd, waste, sizeof waste, MSG_DONTWAIT) > 0)
-        continue;
+    for (int i = 0; i < WASTE_READS; i++)
+        if (recv(p->fd, waste, sizeof waste, MSG_DONTWAIT) <= 0)
+            break;
     peer_close(p);
 }
 
