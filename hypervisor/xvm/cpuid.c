@@ -7,7 +7,10 @@
  *
  * Taken away: nested virtualization, MONITOR, performance counters and tracing, SGX,
  * user interrupts, the invariant-TSC promise (the next host may tick differently),
- * asynchronous page faults (their pending tokens are not readable), AMX.
+ * asynchronous page faults (their pending tokens are not readable), AMX, shadow stacks
+ * (their pointer is no MSR). XSAVE state components that no offered feature uses go too,
+ * and sizes follow: Linux compares them with its own sum. EBX of 0xd is KVM's own, always
+ * as XCR0 is then.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -33,9 +36,14 @@ static const struct mask masks[] = {
     { 0x1, 0, HV_ECX, BIT(2) | BIT(3) | BIT(5) | BIT(6) | BIT(11) | BIT(15) | BIT(27) },
     { 0x1, 0, HV_EDX, BIT(21) | BIT(22) },
     { 0x7, 0, HV_EBX, BIT(2) | BIT(12) | BIT(14) | BIT(15) | BIT(25) },
-    { 0x7, 0, HV_ECX, BIT(4) | BIT(5) | BIT(13) | BIT(23) | BIT(29) | BIT(30) },
+    { 0x7, 0, HV_ECX, BIT(4) | BIT(5) | BIT(7) | BIT(13) | BIT(23) | BIT(29) | BIT(30) },
     { 0x7, 0, HV_EDX,
         BIT(5) | BIT(15) | BIT(18) | BIT(19) | BIT(20) | BIT(22) | BIT(24) | BIT(25) },
+    { 0x7, 1, HV_EAX, BIT(17) | BIT(21) },
+    { 0x7, 1, HV_EDX, BIT(21) },
+    { 0xd, 1, HV_EAX, BIT(4) },
+    { 0xd, 1, HV_ECX, UINT32_MAX },
+    { 0xd, 1, HV_EDX, UINT32_MAX },
     { 0x80000001, 0, HV_ECX, BIT(2) | BIT(10) | BIT(12) | BIT(13) | BIT(23) | BIT(24) | BIT(28) },
     { 0x80000007, 0, HV_EDX, BIT(8) },
     { 0x40000001, 0, HV_EAX, BIT(4) | BIT(10) | BIT(14) },
@@ -72,7 +80,57 @@ static struct kvm_cpuid_entry2 *find(const struct cpuid_table *t, uint32_t leaf,
     return NULL;
 }
 
-static void apply_masks(struct cpuid_table *t)
+#define XSAVE_LEGACY 576u /* x87, SSE, and the header */
+#define XCR0_LEGACY UINT64_C(3)
+
+/* XSAVE state components of XCR0 and the feature that uses them. */
+static const struct {
+    uint64_t components;
+    uint32_t leaf;
+    enum hv_reg reg;
+    uint32_t feature;
+} xsave_users[] = {
+    { UINT64_C(0x04), 0x1, HV_ECX, BIT(28) }, /* AVX */
+    { UINT64_C(0xe0), 0x7, HV_EBX, BIT(16) }, /* AVX-512 */
+    { UINT64_C(0x200), 0x7, HV_ECX, BIT(3) }, /* protection keys */
+};
+
+static uint64_t xcr0_of(const struct cpuid_table *t)
+{
+    const struct kvm_cpuid_entry2 *x = find(t, 0xd, 0);
+
+    return x == NULL ? 0 : (uint64_t)x->edx << 32 | x->eax;
+}
+
+static void fit_xsave(struct cpuid_table *t)
+{
+    struct kvm_cpuid_entry2 *top = find(t, 0xd, 0), *x;
+    uint64_t xcr0 = XCR0_LEGACY;
+    uint32_t size = XSAVE_LEGACY;
+
+    if (top == NULL)
+        return;
+    for (size_t i = 0; i < sizeof xsave_users / sizeof xsave_users[0]; i++)
+        if ((x = find(t, xsave_users[i].leaf, 0)) != NULL &&
+            (*reg_of(x, xsave_users[i].reg) & xsave_users[i].feature) != 0)
+            xcr0 |= xsave_users[i].components;
+    xcr0 &= xcr0_of(t);
+    for (uint32_t i = 0; i < t->nent; i++) {
+        x = &t->entry[i];
+        if (x->function != 0xd || x->index < 2)
+            continue;
+        if (x->index > 63 || (xcr0 >> x->index & 1) == 0)
+            x->eax = x->ebx = x->ecx = x->edx = 0;
+        else if (x->ebx + x->eax > size)
+            size = x->ebx + x->eax;
+    }
+    top->eax = (uint32_t)xcr0;
+    top->edx = (uint32_t)(xcr0 >> 32);
+    if (xcr0 != 0)
+        top->ecx = size;
+}
+
+void cpuid_mask(struct cpuid_table *t)
 {
     struct kvm_cpuid_entry2 *x;
 
@@ -85,6 +143,7 @@ static void apply_masks(struct cpuid_table *t)
                 t->entry[i].eax = t->entry[i].ebx = t->entry[i].ecx = t->entry[i].edx = 0;
     if ((x = find(t, 0x1, 0)) != NULL)
         x->ecx |= BIT(31);
+    fit_xsave(t);
 }
 
 int cpuid_offered(int kvm_fd, struct cpuid_table *out, struct err *e)
@@ -93,7 +152,7 @@ int cpuid_offered(int kvm_fd, struct cpuid_table *out, struct err *e)
     out->nent = CPUID_MAX;
     if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, out) < 0)
         return err_sys(e, "/dev/kvm: what CPU features it supports");
-    apply_masks(out);
+    cpuid_mask(out);
     return 0;
 }
 
@@ -199,6 +258,27 @@ static bool same_vendor(const struct cpuid_table *a, const struct cpuid_table *b
     return x != NULL && y != NULL && x->ebx == y->ebx && x->ecx == y->ecx && x->edx == y->edx;
 }
 
+/* A state component lies where the CPU says, on some CPUs of one vendor elsewhere: KVM would load
+ * one register as another. */
+static int same_xsave_layout(
+    const struct cpuid_table *guest, const struct cpuid_table *host, struct err *e)
+{
+    uint64_t xcr0 = xcr0_of(guest);
+
+    for (uint32_t i = 2; i < 63; i++) {
+        const struct kvm_cpuid_entry2 *x = find(guest, 0xd, i), *y = find(host, 0xd, i);
+
+        if ((xcr0 >> i & 1) == 0 || x == NULL || y == NULL)
+            continue;
+        if (x->eax != y->eax || x->ebx != y->ebx)
+            return err_set(e, ERR_REFUSED,
+                "the guest booted on a CPU that keeps state component %u of XSAVE at %u, this one "
+                "at %u",
+                i, x->ebx, y->ebx);
+    }
+    return 0;
+}
+
 int cpuid_fits(const struct cpuid_table *guest, const struct cpuid_table *host, struct err *e)
 {
     if (!same_vendor(guest, host))
@@ -223,7 +303,7 @@ int cpuid_fits(const struct cpuid_table *guest, const struct cpuid_table *host, 
         return err_set(e, ERR_REFUSED,
             "the guest booted with KVM features 0x%x, this host's KVM has 0x%x; use a newer kernel",
             kvm_word(guest), kvm_word(host));
-    return 0;
+    return same_xsave_layout(guest, host, e);
 }
 
 int cpuid_set(struct vcpu *v, const struct cpuid_table *t, struct err *e)

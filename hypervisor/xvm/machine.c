@@ -120,6 +120,7 @@ static int probe_vcpu_features(struct machine *m, struct err *e)
         ioctl(m->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XCRS) <= 0)
         return err_set(e, ERR_UNSUPPORTED, "/dev/kvm: no XSAVE; this CPU is too old");
     m->xsave_len = xsave2 > 4096 ? (uint32_t)xsave2 : 4096;
+    m->host_tsc_khz = ioctl(m->vcpu[0].fd, KVM_GET_TSC_KHZ, 0);
     m->has_tsc_offset = ioctl(m->vcpu[0].fd, KVM_HAS_DEVICE_ATTR, &a) == 0;
     return 0;
 }
@@ -179,8 +180,6 @@ int machine_build(
     if (vcpus_start_threads(m, e) < 0)
         return -1;
     m->life = incoming ? LIFE_INCOMING : LIFE_PAUSED;
-    if (!incoming && def->balloon && def->max_memory_kib > def->memory_kib)
-        return virtio_balloon_set(m, def->memory_kib, e);
     return 0;
 }
 
@@ -297,12 +296,14 @@ static int save_all(struct machine *m, struct state_writer *w, struct err *e)
 {
     struct clock_state clock;
 
-    if (clock_save(m, w, &clock, e) < 0)
+    /* KVM's timer goes on ticking: a tick that moves from the controllers to a LAPIC meanwhile must
+     * be seen there, so the LAPICs come second. */
+    if (clock_save(m, w, &clock, e) < 0 || vm_save(m, w, e) < 0)
         return -1;
     for (unsigned i = 0; i < m->n_vcpus; i++)
         if (vcpu_save(&m->vcpu[i], w, &clock, e) < 0)
             return -1;
-    return vm_save(m, w, e) < 0 || save_devices(m, w, e) < 0 ? -1 : 0;
+    return save_devices(m, w, e);
 }
 
 int machine_save(struct machine *m, uint8_t **blob, size_t *len, struct err *e)

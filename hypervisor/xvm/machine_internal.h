@@ -88,6 +88,7 @@ struct machine {
     struct vcpu *vcpu;
     unsigned n_vcpus;
     bool has_tsc_offset;
+    int host_tsc_khz; /* of a vCPU whose TSC is not scaled; 0 or less unknown */
     uint32_t xsave_len;
 
     /* Dirty log: `device_dirty` by anybody, atomically; the rest by the control thread. */
@@ -151,6 +152,7 @@ int vm_save(struct machine *m, struct state_writer *w, struct err *e);
 int vm_load(struct machine *m, struct state_blob *b, struct err *e);
 
 /* cpuid.c: what guests get; also for capabilities, so on /dev/kvm's descriptor. */
+void cpuid_mask(struct cpuid_table *t); /* takes away what is not for guests */
 int cpuid_offered(int kvm_fd, struct cpuid_table *out, struct err *e);
 void cpuid_for_vcpu(struct cpuid_table *t, unsigned id, unsigned n_vcpus);
 int cpuid_set(struct vcpu *v, const struct cpuid_table *t, struct err *e);

@@ -11,9 +11,11 @@
  *
  * TSC: saved as the value at the moment clock->host_tsc was read, the same moment for all
  * vCPUs; loaded as that value plus the elapsed real time. Where KVM has the TSC offset
- * as an attribute it is used, so that vCPUs stay in step to the tick; otherwise the MSR is
- * written and KVM's own matching keeps them together.
+ * as an attribute it is used, so that vCPUs stay in step to the tick; otherwise, and where
+ * KVM scales the host's TSC for this guest, the MSR is written and KVM's own matching
+ * keeps them together.
  *
+ * MSRs are those that KVM lists, and the MTRRs, which it emulates without listing them.
  * MSRs that KVM lists but refuses are tolerated: an MSR that cannot be read is not saved,
  * one that cannot be set is counted, and only those in `vital` fail the load.
  *
@@ -39,6 +41,9 @@
 
 #define MSR_TSC 0x10
 #define MSR_TSC_DEADLINE 0x6e0
+#define MSR_MTRR_FIRST 0x200 /* base and mask of each range */
+#define MSR_MTRR_DEFAULT 0x2ff
+#define MTRR_RANGES 8 /* as many as KVM has */
 #define MSR_KVM_WALL_CLOCK 0x11
 #define MSR_KVM_SYSTEM_TIME_OLD 0x12
 #define MSR_KVM_WALL_CLOCK_NEW 0x4b564d00
@@ -78,6 +83,29 @@ static bool is_carried(uint32_t msr)
            msr != MSR_KVM_SYSTEM_TIME_OLD && (msr & 0xffffff00) != 0x40000000;
 }
 
+static void add_msr(struct msr_list *l, uint32_t *n, uint32_t index)
+{
+    if (*n == MSR_MAX)
+        return;
+    for (uint32_t i = 0; i < *n; i++)
+        if (l->entry[i].index == index)
+            return;
+    l->entry[(*n)++].index = index;
+}
+
+/* Fixed and variable ranges first, the default type, which switches them on, last. */
+static void add_mtrrs(struct msr_list *l, uint32_t *n)
+{
+    static const uint32_t fixed[] = { 0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d,
+        0x26e, 0x26f };
+
+    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++)
+        add_msr(l, n, fixed[i]);
+    for (uint32_t i = 0; i < 2 * MTRR_RANGES; i++)
+        add_msr(l, n, MSR_MTRR_FIRST + i);
+    add_msr(l, n, MSR_MTRR_DEFAULT);
+}
+
 static int put_msrs(struct vcpu *v, struct state_writer *w, struct err *e)
 {
     struct msr_indices list = { .nmsrs = MSR_MAX };
@@ -89,6 +117,7 @@ static int put_msrs(struct vcpu *v, struct state_writer *w, struct err *e)
     for (uint32_t i = 0; i < list.nmsrs; i++)
         if (is_carried(list.index[i]))
             got.entry[n++].index = list.index[i];
+    add_mtrrs(&got, &n);
     /* Each call stops at the first MSR that cannot be read: drop it and go on behind it. */
     while (at < n) {
         struct msr_list part;
@@ -148,15 +177,30 @@ static uint64_t get_msr(const struct vcpu *v, uint32_t index, uint64_t other)
     return ioctl(v->fd, KVM_GET_MSRS, &one) == 1 ? one.entry[0].data : other;
 }
 
+/* KVM scales the host's TSC for this guest: then an offset alone does not tell the guest's. */
+static bool tsc_scaled(const struct vcpu *v, int khz)
+{
+    return khz > 0 && v->m->host_tsc_khz > 0 && khz != v->m->host_tsc_khz;
+}
+
+/* What the guest counts while the host counts `ticks`. */
+static uint64_t guest_ticks(const struct vcpu *v, int khz, uint64_t ticks)
+{
+    if (!tsc_scaled(v, khz))
+        return ticks;
+    return (uint64_t)((unsigned __int128)ticks * (unsigned)khz / (unsigned)v->m->host_tsc_khz);
+}
+
 static void put_tsc(struct vcpu *v, struct state_writer *w, const struct clock_state *clock)
 {
     int khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
     uint64_t offset, tsc;
 
-    if (v->m->has_tsc_offset && get_tsc_offset(v, &offset) == 0)
+    if (v->m->has_tsc_offset && !tsc_scaled(v, khz) && get_tsc_offset(v, &offset) == 0)
         tsc = clock->host_tsc + offset;
     else
-        tsc = get_msr(v, MSR_TSC, 0) - (__builtin_ia32_rdtsc() - clock->host_tsc);
+        tsc =
+            get_msr(v, MSR_TSC, 0) - guest_ticks(v, khz, __builtin_ia32_rdtsc() - clock->host_tsc);
     state_put_u32(w, khz < 0 ? 0 : (uint32_t)khz);
     state_put_u64(w, tsc);
 }
@@ -335,9 +379,11 @@ static void set_tsc(
         ioctl(v->fd, KVM_SET_TSC_KHZ, (unsigned long)khz) < 0 && v->id == 0)
         log_warn("xvm", "%s: its TSC ran at %u kHz, here it runs at %d kHz and KVM cannot scale it",
             v->m->def->name, i->tsc_khz, here);
-    if (v->m->has_tsc_offset && set_tsc_offset(v, tsc - clock->host_tsc) == 0)
+    here = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+    if (v->m->has_tsc_offset && !tsc_scaled(v, here) &&
+        set_tsc_offset(v, tsc - clock->host_tsc) == 0)
         return;
-    tsc += __builtin_ia32_rdtsc() - clock->host_tsc;
+    tsc += guest_ticks(v, here, __builtin_ia32_rdtsc() - clock->host_tsc);
     if (set_msr(v, MSR_TSC, tsc) < 0)
         log_warn("xvm", "%s: vcpu %u: its TSC cannot be set", v->m->def->name, v->id);
 }

@@ -595,6 +595,8 @@ static int load_transport(struct virtio *v, struct state_reader *r, struct err *
     if ((status & STATUS_FEATURES_OK) != 0 && !features_fit(v, v->features))
         return err_set(e, ERR_UNSUPPORTED, "%s: the guest uses features %#llx, here are %#llx",
             v->name, (unsigned long long)v->features, (unsigned long long)v->offered);
+    if ((status & (STATUS_FEATURES_OK | STATUS_DRIVER_OK)) == STATUS_DRIVER_OK)
+        return err_set(e, ERR_INVALID, "%s: a driver at work without agreed features", v->name);
     for (unsigned i = 0; i < queues; i++)
         if (load_queue(v, &v->queue[i], r, e) < 0)
             return -1;
