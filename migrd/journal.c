@@ -48,10 +48,12 @@ struct journal {
     uint64_t seq;
     struct journal_record *live; /* as replayed at open */
     size_t n_live, cap_live;
+    pthread_mutex_t lock; /* the file and the above; held while the disk works */
+
     struct shown shown[JOURNAL_SHOWN];
     size_t n_shown; /* ever */
     uint64_t appends, slowest_ns;
-    pthread_mutex_t lock;
+    pthread_mutex_t look; /* what readers in migrd's loop see; never held for long */
 };
 
 static const char *const kind_names[JK_MAX] = { "domain", "out", "in", "doubt", "note" };
@@ -507,6 +509,7 @@ int journal_open(const char *path, struct journal **out, size_t *n_doubts, struc
         return err_set(e, ERR_MEMORY, "journal %s: out of memory", path);
     j->fd = -1;
     pthread_mutex_init(&j->lock, NULL);
+    pthread_mutex_init(&j->look, NULL);
     snprintf(j->path, sizeof j->path, "%s", path);
     if (load(j, n_doubts, e) < 0)
         goto fail;
@@ -533,6 +536,7 @@ void journal_close(struct journal **jp)
         free(j->shown[i].text);
     io_close(&j->fd);
     pthread_mutex_destroy(&j->lock);
+    pthread_mutex_destroy(&j->look);
     free(j->live);
     free(j);
 }
@@ -574,10 +578,12 @@ static int write_line(struct journal *j, const char *line, size_t len, bool sync
         return undo(j, e);
     }
     took = clock_ns() - start;
+    j->size += (off_t)len;
+    pthread_mutex_lock(&j->look);
     if (took > j->slowest_ns)
         j->slowest_ns = took;
-    j->size += (off_t)len;
     j->appends++;
+    pthread_mutex_unlock(&j->look);
     return 0;
 }
 
@@ -597,8 +603,10 @@ int journal_append_all(
         len += journal_format(text + len, &r[i]);
     }
     ret = write_line(j, text, len, sync, e);
+    pthread_mutex_lock(&j->look);
     for (size_t i = 0; ret == 0 && i < n; i++)
         show(j, &r[i]);
+    pthread_mutex_unlock(&j->look);
     pthread_mutex_unlock(&j->lock);
     return ret;
 }
@@ -620,7 +628,7 @@ void journal_tail(struct journal *j, size_t n, const char *uuid,
 {
     size_t first, seen = 0;
 
-    pthread_mutex_lock(&j->lock);
+    pthread_mutex_lock(&j->look);
     first = j->n_shown > JOURNAL_SHOWN ? j->n_shown - JOURNAL_SHOWN : 0;
     for (size_t i = j->n_shown; i > first && seen < n; i--)
         if (uuid[0] == '\0' || strcmp(j->shown[(i - 1) % JOURNAL_SHOWN].uuid, uuid) == 0) {
@@ -634,13 +642,13 @@ void journal_tail(struct journal *j, size_t n, const char *uuid,
         if (s->text != NULL && (uuid[0] == '\0' || strcmp(s->uuid, uuid) == 0))
             fn(arg, s->wall_ns, s->text);
     }
-    pthread_mutex_unlock(&j->lock);
+    pthread_mutex_unlock(&j->look);
 }
 
 void journal_stats(struct journal *j, uint64_t *appends, uint64_t *slowest_ns)
 {
-    pthread_mutex_lock(&j->lock);
+    pthread_mutex_lock(&j->look);
     *appends = j->appends;
     *slowest_ns = j->slowest_ns;
-    pthread_mutex_unlock(&j->lock);
+    pthread_mutex_unlock(&j->look);
 }
