@@ -35,7 +35,8 @@
 #include "transport/transport.h"
 
 #define ACCEPT_BATCH 32 /* per turn of the loop */
-#define WASTE_READS 16  /* of a peer that is sent away */
+#define ACCEPT_REST_MS 200
+#define WASTE_READS 16 /* of a peer that is sent away */
 
 static void count(struct relocation *r, const char *name, const char *help)
 {
@@ -325,6 +326,28 @@ static void welcome(struct relocation *r, int fd, const struct sockaddr_storage 
         refuse_busy(p, "too many name lookups wait");
 }
 
+static void rested(uv_timer_t *t)
+{
+    struct relocation *r = t->data;
+
+    for (struct listener *l = r->listeners; l != NULL; l = l->next)
+        relocation_watch(l);
+}
+
+/* Room is made among those who wait. Without any, the connection that cannot be taken would wake
+ * the loop again at once. */
+static void no_room(struct relocation *r, int why)
+{
+    if (r->peers != NULL) {
+        evict(r);
+        return;
+    }
+    log_error("relocation", "cannot take connections now: %s", strerror(why));
+    for (struct listener *l = r->listeners; l != NULL; l = l->next)
+        uv_poll_stop(&l->poll);
+    uv_timer_start(&r->rest, rested, ACCEPT_REST_MS, 0);
+}
+
 static void acceptable(uv_poll_t *h, int status, int events)
 {
     struct listener *l = h->data;
@@ -335,12 +358,11 @@ static void acceptable(uv_poll_t *h, int status, int events)
         socklen_t len = sizeof sa;
         int fd = accept4(l->fd, (struct sockaddr *)&sa, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-        if (fd < 0 && errno == EMFILE) {
-            log_error("relocation", "out of descriptors");
-            evict(l->r);
-        }
-        if (fd < 0)
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+                no_room(l->r, errno);
             return;
+        }
         welcome(l->r, fd, &sa, len);
     }
 }

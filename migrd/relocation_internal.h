@@ -38,6 +38,7 @@ struct relocation {
     struct peer *peers, *last_peer;
     unsigned n_peers;
     uv_timer_t retry;
+    uv_timer_t rest; /* nothing is accepted until then: no descriptors */
     unsigned tries;
     bool stopped;
     char text[400];

@@ -285,6 +285,8 @@ int relocation_start(struct migrd *m, struct err *e)
     m->relocation = r;
     uv_timer_init(m->loop, &r->retry);
     r->retry.data = r;
+    uv_timer_init(m->loop, &r->rest);
+    r->rest.data = r;
     if (compile_acl(r, e) < 0)
         return -1;
     listen_as_configured(r);
@@ -338,6 +340,7 @@ void relocation_stop(struct migrd *m)
     close_listeners(r);
     relocation_close_peers(r);
     uv_close((uv_handle_t *)&r->retry, NULL);
+    uv_close((uv_handle_t *)&r->rest, NULL);
 }
 
 void relocation_close(struct migrd *m)
