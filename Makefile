@@ -80,8 +80,8 @@ $(B)/tests/%: $(B)/obj/tests/sim/%.o $(LIB)
 tests: $(TESTS)
 
 # The driver of the bundled hypervisor alone; see the file's head.
-$(B)/tests/xvm_smoke: $(B)/obj/tests/integration/xvm_smoke.o $(LIB)
-	$(call say,LD,$@)mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< $(LIB) $(PKG_LIBS)
+$(B)/xvm_smoke: $(B)/obj/tests/integration/xvm_smoke.o $(LIB)
+	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $< $(LIB) $(PKG_LIBS)
 
 # --- packages: one line a purpose; names are Debian 12's
 
@@ -125,7 +125,7 @@ run-check:
 	  --also address- $(TESTS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%)
 
 test: deps
-	$(SUB) tests all guests $(B)/tests/xvm_smoke
+	$(SUB) tests all guests $(B)/xvm_smoke
 	$(SUB) B=$(B)-address SAN=address tests
 	$(SUB) B=$(B)-thread SAN=thread thread-tests
 	$(SUB) B=$(B) run-test

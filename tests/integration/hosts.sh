@@ -229,5 +229,6 @@ hosts_show_logs() {
         printf -- '--- host %s, end of its log\n' "$h"
         tail -n 25 "$(log_of "$h")" 2>/dev/null
         tail -n 10 "$(lab_log "host$h" migrd)" 2>/dev/null
+        tail -n 4 "$(root_of "$h")"/var/log/migrd/*.log 2>/dev/null
     done
 }

@@ -35,6 +35,11 @@ for name in tmp run; do
 done
 $busybox mkdir -p /newroot/run/testbed /newroot/run/lock /dev/pts /dev/shm
 $busybox mount -t 9p -o $opts,cache=none,ro control /newroot/run/testbed || fail "no control share"
+# A checkout below /tmp, say, is seen all the same.
+if read -r checkout 2>/dev/null </newroot/run/testbed/checkout; then
+    $busybox mkdir -p "/newroot$checkout"
+    $busybox mount --bind "/lower$checkout" "/newroot$checkout" || fail "no $checkout"
+fi
 if [ -e /newroot/run/testbed/share ]; then
     $busybox mkdir /newroot/run/share
     $busybox mount -t 9p -o $opts,cache=none share /newroot/run/share || fail "no share"
