@@ -23,7 +23,7 @@
 /* --- asking ------------------------------------------------------------------------------- */
 
 struct question {
-    const char *migration, *uuid, *host;
+    const char *migration, *uuid, *host, *target;
     uint64_t epoch;
     unsigned port, flags;
     bool go, abort;
@@ -45,6 +45,7 @@ static int ask(struct migrd *m, const struct question *q, const struct worker_ca
     s.go = q->go;
     s.abort = q->abort;
     s.host = (char *)(uintptr_t)q->host;
+    s.target = (char *)(uintptr_t)q->target;
     s.port = q->port;
     s.dead_peer_ms = m->config.dead_peer_ms;
     s.own_name = m->host_name;
@@ -81,7 +82,8 @@ static void answered(void *arg, const Migrd__Finished *fin, const char *how)
 void query_start(struct migration *g)
 {
     static const struct worker_calls calls = { NULL, answered };
-    const struct question q = { g->id, g->uuid, g->peer, g->epoch, g->port, g->flags, true, false };
+    const struct question q = { g->id, g->uuid, g->peer, g->owner, g->epoch, g->port, g->flags,
+        true, false };
     struct err e;
 
     if (ask(g->m, &q, &calls, g, &g->worker, &e) == 0)
@@ -98,7 +100,7 @@ struct teller {
     struct worker *worker;
     uv_timer_t timer;
     unsigned tries;
-    char id[HV_UUID_LEN], uuid[HV_UUID_LEN], name[HV_NAME_LEN], host[256];
+    char id[HV_UUID_LEN], uuid[HV_UUID_LEN], name[HV_NAME_LEN], host[256], target[256];
     uint64_t epoch;
     unsigned port, flags;
 };
@@ -162,7 +164,8 @@ static void told(void *arg, const Migrd__Finished *fin, const char *how)
 static void teller_try(struct teller *t)
 {
     static const struct worker_calls calls = { NULL, told };
-    const struct question q = { t->id, t->uuid, t->host, t->epoch, t->port, t->flags, false, true };
+    const struct question q = { t->id, t->uuid, t->host, t->target, t->epoch, t->port, t->flags,
+        false, true };
     struct err e;
 
     if (ask(t->m, &q, &calls, t, &t->worker, &e) < 0)
@@ -180,6 +183,7 @@ void query_tell_abort(struct migrd *m, const struct migration *g)
     memcpy(t->uuid, g->uuid, sizeof t->uuid);
     memcpy(t->name, g->name, sizeof t->name);
     memcpy(t->host, g->peer, sizeof t->host);
+    memcpy(t->target, g->owner, sizeof t->target);
     t->epoch = g->epoch;
     t->port = g->port;
     t->flags = g->flags;

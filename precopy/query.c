@@ -11,6 +11,18 @@
 #include "precopy/worker_internal.h"
 
 #define QUERY_MS 30000
+#define NAME_COMPARED 127 /* a restarted migrd knows no more of it */
+
+/* A name may lead to another host than it did when the migration began. That one has never heard
+ * of the migration, which must not be taken for the target's word. */
+static int check_host(const Migrd__QueryStart *start, const Migrd__QueryReply *r, struct err *e)
+{
+    if (start->target[0] == '\0' || strncmp(start->target, r->host, NAME_COMPARED) == 0)
+        return 0;
+    return err_set(e, ERR_PEER,
+        "%s leads to host \"%.128s\" now, but host %s was to run the domain: its answer counts",
+        start->host, r->host, start->target);
+}
 
 static int ask(
     struct tr_conn *c, const Migrd__QueryStart *start, Migrd__Session **out, struct err *e)
@@ -45,7 +57,7 @@ static int connect_and_ask(struct ctl *ctl, const Migrd__QueryStart *start,
     r = ask(c, start, out, e);
     ctl_unwatch(ctl, c);
     tr_close(&c);
-    return r;
+    return r < 0 ? r : check_host(start, (*out)->query_reply, e);
 }
 
 int query_run(struct ctl *ctl, const Migrd__QueryStart *start)

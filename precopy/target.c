@@ -145,6 +145,7 @@ static int answer_query(struct target *t, const Migrd__Query *q, struct err *e)
     reply.outcome = (Migrd__Outcome)v->query_verdict->outcome;
     reply.epoch = v->query_verdict->epoch;
     reply.text = v->query_verdict->text;
+    reply.host = t->start->own_name;
     m.body_case = MIGRD__SESSION__BODY_QUERY_REPLY;
     m.query_reply = &reply;
     r = tr_send(t->msg, &m, e);

@@ -134,7 +134,7 @@ SCHEMA = {
     "Running": {1: ("epoch", "u"), 2: ("resume_us", "u")},
     "Query": {1: ("migration", "s"), 2: ("domain_uuid", "s"), 3: ("epoch", "u"), 4: ("go", "b"),
               5: ("abort", "b")},
-    "QueryReply": {1: ("outcome", "u"), 2: ("epoch", "u"), 3: ("text", "s")},
+    "QueryReply": {1: ("outcome", "u"), 2: ("epoch", "u"), 3: ("text", "s"), 4: ("host", "s")},
     "Ping": {1: ("stamp_ns", "u")},
     "Pong": {1: ("stamp_ns", "u")},
 }

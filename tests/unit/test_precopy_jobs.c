@@ -237,35 +237,54 @@ static void test_save_fails(void **state)
 
 /* --- query --- */
 
-static void test_query(void **state)
+/* Host host2 answers; `target` is who was to. */
+static const Migrd__Finished *query(struct lab *l, const char *target)
 {
-    struct lab_scenario sc = { .sandbox = false };
+    static const struct lab_scenario sc = { .sandbox = false };
     Migrd__ToWorker m = MIGRD__TO_WORKER__INIT;
     Migrd__QueryStart q = MIGRD__QUERY_START__INIT;
-    const Migrd__Finished *f;
-    struct lab l;
 
-    (void)state;
-    lab_init(&l, &sc, 16);
-    lab_listen(&l);
+    lab_init(l, &sc, 16);
+    lab_listen(l);
     q.migration = (char *)LAB_MIGRATION;
     q.domain_uuid = (char *)LAB_SOURCE;
     q.epoch = LAB_EPOCH + 1;
     q.go = 1;
     q.host = (char *)"127.0.0.1";
-    q.port = l.port;
+    q.port = l->port;
+    q.target = (char *)target;
     m.body_case = MIGRD__TO_WORKER__BODY_QUERY;
     m.query = &q;
-    lab_worker(&l, LAB_SRC);
-    lab_worker(&l, LAB_DST);
-    lab_tell(&l, LAB_SRC, &m, -1);
-    assert_true(lab_drive(&l));
-    f = lab_finished(&l, LAB_SRC);
+    lab_worker(l, LAB_SRC);
+    lab_worker(l, LAB_DST);
+    lab_tell(l, LAB_SRC, &m, -1);
+    assert_true(lab_drive(l));
+    return lab_finished(l, LAB_SRC);
+}
+
+static void test_query(void **state)
+{
+    struct lab l;
+    const Migrd__Finished *f = query(&l, "host2");
+
+    (void)state;
     assert_true(f->ok);
     assert_int_equal(f->outcome, MIGRD__OUTCOME__OUTCOME_RUNNING);
     assert_int_equal(f->outcome_epoch, LAB_EPOCH + 1);
     assert_string_equal(f->text, "so it is");
     assert_true(lab_finished(&l, LAB_DST)->ok);
+    lab_end(&l);
+}
+
+static void test_another_host_answers(void **state)
+{
+    struct lab l;
+    const Migrd__Finished *f = query(&l, "host3");
+
+    (void)state;
+    assert_false(f->ok);
+    assert_int_equal(f->outcome, 0);
+    assert_string_equal(f->code, "peer");
     lab_end(&l);
 }
 
@@ -278,6 +297,7 @@ int main(void)
         cmocka_unit_test(test_save_restore),
         cmocka_unit_test(test_save_fails),
         cmocka_unit_test(test_query),
+        cmocka_unit_test(test_another_host_answers),
     };
 
     return cmocka_run_group_tests_name("precopy jobs", tests, setup, teardown);
