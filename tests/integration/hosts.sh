@@ -175,9 +175,10 @@ for d in json.load(sys.stdin)["domains"]:
         print(d.get("console", ""))' "$2"
 }
 
-# guest_ask HOST NAME COMMAND: prints the line that answers it.
+# guest_ask HOST NAME COMMAND: prints the line that answers it. What is not answered in 5 s is asked
+# again, and said.
 guest_ask() {
-    local h=$1 name=$2 log pty answer before end
+    local h=$1 name=$2 log pty answer before try
     shift 2
     case $1 in
     reset-gap) answer='gap reset' ;;
@@ -186,16 +187,21 @@ guest_ask() {
     esac
     log=$(console_log "$h" "$name")
     before=$(grep -c "^$answer" "$log" 2>/dev/null)
-    pty=$(guest_pty "$h" "$name")
-    [ -n "$pty" ] || die "$name has no console on host $h"
-    printf '%s\n' "$*" >"$pty"
-    end=$((SECONDS + 30))
-    until [ "$(grep -c "^$answer" "$log")" -gt "${before:-0}" ]; do
-        [ "$SECONDS" -lt "$end" ] || die "$name on host $h does not answer '$*'"
-        sleep 0.05
+    for ((try = 0; try < 300; try++)); do
+        if [ $((try % 50)) = 0 ]; then
+            [ $try = 0 ] || say "$name on host $h does not answer '$*' on $pty, asked again" >&2
+            pty=$(guest_pty "$h" "$name")
+            [ -n "$pty" ] || die "$name has no console on host $h"
+            printf '%s\n' "$*" >"$pty"
+        fi
+        if [ "$(grep -c "^$answer" "$log")" -gt "${before:-0}" ]; then
+            sleep 0.3 # the rest of the line
+            grep "^$answer" "$log" | tail -1
+            return
+        fi
+        sleep 0.1
     done
-    sleep 0.3 # the rest of the line
-    grep "^$answer" "$log" | tail -1
+    die "$name on host $h does not answer '$*' on $pty (its console now: $(guest_pty "$h" "$name"))"
 }
 
 # The value of key in a line of key=value words.
@@ -230,5 +236,6 @@ hosts_show_logs() {
         tail -n 25 "$(log_of "$h")" 2>/dev/null
         tail -n 10 "$(lab_log "host$h" migrd)" 2>/dev/null
         tail -n 4 "$(root_of "$h")"/var/log/migrd/*.log 2>/dev/null
+        grep -hv "^tick" "$(root_of "$h")"/var/log/migrd/console-*.log 2>/dev/null | tail -n 12
     done
 }

@@ -12,6 +12,7 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,7 +53,9 @@ static double ms_since(uint64_t t)
 
 static void parse(struct options *o, int argc, char **argv)
 {
-    *o = (struct options){ .kernel = argv[1],
+    static char kernel[PATH_MAX]; /* a definition wants absolute paths */
+
+    *o = (struct options){ .kernel = realpath(argv[1], kernel) != NULL ? kernel : argv[1],
         .cmdline = "fill=64 ws=32 rate=100 tick_ms=500 verify_s=1",
         .initrd = "",
         .want = "static=ok ws=ok",
