@@ -121,7 +121,7 @@ check: deps
 thread-tests: $(TSAN_TESTS)
 
 run-check:
-	@tests/run --logs $(B)/test-logs $(TESTS) \
+	@tests/run --logs $(B)/test-logs --jobs 4 $(TESTS) \
 	  --also address- $(TESTS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%)
 
 test: deps
@@ -131,7 +131,7 @@ test: deps
 	$(SUB) B=$(B) run-test
 
 run-test:
-	@BUILD=$(abspath $(B)) tests/run --logs $(B)/test-logs $(TESTS) \
+	@BUILD=$(abspath $(B)) tests/run --logs $(B)/test-logs --jobs 2 $(TESTS) \
 	  --also address- $(TESTS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%) \
 	  --list tests/integration/list
 
@@ -140,7 +140,7 @@ demo: deps
 	@BUILD=$(abspath $(B)) tests/integration/demo
 
 FUZZ_SECONDS ?= 60
-FUZZERS := $(patsubst tests/fuzz/%.c,$(B)-fuzz/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 fuzz: deps
 	$(SUB) B=$(B)-fuzz SAN=address CC=clang FUZZ=1 fuzzers
