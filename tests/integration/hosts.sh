@@ -45,15 +45,21 @@ except OSError as why:
     sys.exit(f"/dev/kvm: {why.strerror}")' 2>&1
 }
 
-# Runs the calling script again inside a virtual host when this machine has no usable KVM.
 need_kvm() {
+    local why
+    [ "$(id -u)" = 0 ] || skip "needs root for network namespaces"
+    why=$(kvm_works) || skip "no usable KVM on this machine: $why"
+}
+
+# Runs the calling script again inside a virtual host when this machine has no usable KVM.
+need_kvm_or_testbed() {
     local why
     [ "$(id -u)" = 0 ] || skip "needs root for network namespaces"
     why=$(kvm_works) && return 0
     [ -z "${IN_TESTBED:-}" ] || skip "the virtual host has no KVM either: $why"
     say "no usable KVM on this machine ($why)"
     say "running inside a virtual host in software emulation instead, which is slow"
-    exec "$TOP/tests/testbed/testbed" run --kind kvm --cpus 1 --memory 4096 --timeout "${TESTBED_LIMIT:-600}" \
+    exec "$TOP/tests/testbed/testbed" run --kind kvm --cpus 1 --memory 4096 --timeout 600 \
         --env IN_TESTBED=1 --env BUILD="$BUILD" "$(readlink -f "$0")" "$@"
 }
 
