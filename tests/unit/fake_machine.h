@@ -56,6 +56,12 @@ void machine_irq(struct machine *m, int gsi, bool level)
         __atomic_fetch_add(&m->edges[gsi], 1, __ATOMIC_SEQ_CST);
 }
 
+/* Devices' threads change it while a test looks. */
+static inline bool fake_level(struct machine *m, int gsi)
+{
+    return __atomic_load_n(&m->level[gsi], __ATOMIC_SEQ_CST);
+}
+
 void *machine_ram(struct machine *m, uint64_t gpa, uint64_t len)
 {
     return gpa >= FAKE_RAM || len > FAKE_RAM - gpa ? NULL : m->ram + gpa;

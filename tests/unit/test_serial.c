@@ -127,18 +127,18 @@ static void test_interrupts(void **state)
 
     (void)state;
     out(m, IER, 0x02);
-    assert_true(m->level[4]);
+    assert_true(fake_level(m, 4));
     assert_int_equal(in(m, IIR), 0x02);
-    assert_false(m->level[4]);
+    assert_false(fake_level(m, 4));
     assert_int_equal(in(m, IIR), 0x01);
     out(m, DATA, 'a');
-    assert_true(m->level[4]);
+    assert_true(fake_level(m, 4));
     out(m, IER, 0x00);
-    assert_false(m->level[4]);
+    assert_false(fake_level(m, 4));
     out(m, IER, 0x02);
-    assert_true(m->level[4]);
+    assert_true(fake_level(m, 4));
     out(m, IER, 0x01);
-    assert_false(m->level[4]);
+    assert_false(fake_level(m, 4));
     assert_int_equal(fake_edges(m, 4), 3);
     fake_free(&m);
 }
@@ -167,12 +167,12 @@ static void test_input(void **state)
     out(m, IER, 0x01);
     assert_int_equal(write(fd, "ls\n", 3), 3);
     assert_true(wait_for_input(m));
-    assert_true(m->level[4]);
+    assert_true(fake_level(m, 4));
     assert_int_equal(in(m, IIR) & 0x0f, 0x04);
     assert_int_equal(in(m, DATA), 'l');
     assert_int_equal(in(m, DATA), 's');
     assert_int_equal(in(m, DATA), '\n'); /* raw: no translation, no echo */
-    assert_false(m->level[4]);
+    assert_false(fake_level(m, 4));
     close(fd);
 
     fd = open_console(m); /* and again after a hang-up */
