@@ -156,6 +156,7 @@ expect_refusal() {
 guest_file() { printf '%s/%s.cfg' "$LAB_DIR" "$1"; }
 
 # guest_make HOST NAME MIB WORDS...: MIB of memory; WORDS are the guest's (fill=, ws=, rate=).
+# GUEST_HUGE=1: its memory is of 2 MiB pages.
 guest_make() {
     local h=$1 name=$2 mib=$3
     shift 3
@@ -164,6 +165,7 @@ name = "$name"
 memory = $mib
 vcpus = 1
 kernel = "$BUILD/guests/testguest"
+hugepages = ${GUEST_HUGE:-0}
 extra = "$*"
 EOF
     xm "$h" create "$(guest_file "$name")" || die "xm create $name on host $h"
