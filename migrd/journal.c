@@ -13,6 +13,16 @@
  *
  * A failed append cuts the file back to where it was. If even that fails the journal is
  * closed to further steps: better no hand-over than one that nobody can replay.
+ *
+ * The file is rewritten with the live records only: at open, and later when it has grown to
+ * twice what was live the last time (with a floor) and no paused guest waits for the append:
+ *
+ *   read and check all of it -> write PATH.tmp -> fsync -> rename over PATH -> append to the new
+ *   file from here on -> fsync of the folder
+ *
+ * Whatever fails before the rename leaves the old file in use. Once it is renamed, nothing may
+ * count as written before the folder is on the disk as well, for else the old file could
+ * come back: as long as its fsync fails, so do synchronous appends (folder_dirty).
  */
 #include "migrd/journal.h"
 
@@ -33,6 +43,7 @@
 
 #define JOURNAL_MAX_BYTES (256u << 20)
 #define HASH_LEN 16
+#define GROWN_MIN (256 << 10)
 
 struct shown {
     uint64_t wall_ns;
@@ -40,14 +51,19 @@ struct shown {
     char *text;
 };
 
+struct records {
+    struct journal_record *r;
+    size_t n, cap;
+};
+
 struct journal {
     char path[512];
     int fd;
-    bool broken; /* an append could be neither finished nor undone */
-    off_t size;
+    bool broken;       /* an append could be neither finished nor undone */
+    bool folder_dirty; /* the file was replaced, and that may not be on the disk yet */
+    off_t size, compact_at;
     uint64_t seq;
-    struct journal_record *live; /* as replayed at open */
-    size_t n_live, cap_live;
+    struct records live;  /* as replayed at open, not changed later */
     pthread_mutex_t lock; /* the file and the above; held while the disk works */
 
     struct shown shown[JOURNAL_SHOWN];
@@ -289,18 +305,18 @@ static void show(struct journal *j, const struct journal_record *r)
 
 /* --- open: read, judge, rewrite ------------------------------------------------------------ */
 
-static int keep_record(struct journal *j, const struct journal_record *r, struct err *e)
+static int keep_record(struct records *l, const struct journal_record *r, struct err *e)
 {
-    if (j->n_live == j->cap_live) {
-        size_t cap = j->cap_live ? j->cap_live * 2 : 64;
-        struct journal_record *p = realloc(j->live, cap * sizeof *p);
+    if (l->n == l->cap) {
+        size_t cap = l->cap ? l->cap * 2 : 64;
+        struct journal_record *p = realloc(l->r, cap * sizeof *p);
 
         if (p == NULL)
-            return err_set(e, ERR_MEMORY, "journal %s: out of memory", j->path);
-        j->live = p;
-        j->cap_live = cap;
+            return err_set(e, ERR_MEMORY, "journal: out of memory");
+        l->r = p;
+        l->cap = cap;
     }
-    j->live[j->n_live++] = *r;
+    l->r[l->n++] = *r;
     return 0;
 }
 
@@ -326,10 +342,10 @@ static uint64_t subject_hash(const struct journal_record *r)
 }
 
 /* Marks what a later record supersedes. `slot` is an open-addressed table of record numbers. */
-static void mark_superseded(struct journal *j, bool *dead, size_t *slot, size_t mask)
+static void mark_superseded(const struct records *l, bool *dead, size_t *slot, size_t mask)
 {
-    for (size_t i = j->n_live; i-- > 0;) {
-        const struct journal_record *r = &j->live[i];
+    for (size_t i = l->n; i-- > 0;) {
+        const struct journal_record *r = &l->r[i];
         bool placed = false;
 
         if (r->kind == JK_NOTE) {
@@ -340,7 +356,7 @@ static void mark_superseded(struct journal *j, bool *dead, size_t *slot, size_t 
             if (slot[h] == SIZE_MAX) {
                 slot[h] = i;
                 placed = true;
-            } else if (same_subject(r, &j->live[slot[h]])) {
+            } else if (same_subject(r, &l->r[slot[h]])) {
                 dead[i] = true;
                 placed = true;
             }
@@ -358,34 +374,41 @@ static bool in_is_over(const struct journal_record *r)
     return r->kind == JK_IN && (r->step == STEP_DISCARDED || r->step == STEP_CLOSED);
 }
 
-/* Leaves the live records in j->live, in order. */
-static int compact(struct journal *j, struct err *e)
+static void mark_over(const struct records *l, bool *dead)
 {
-    size_t mask = 63, over = 0, n = 0;
+    size_t incoming = 0;
+
+    for (size_t i = l->n; i-- > 0;) {
+        if (out_is_over(&l->r[i]))
+            dead[i] = true;
+        if (!dead[i] && in_is_over(&l->r[i]) && ++incoming > JOURNAL_INCOMING_KEPT)
+            dead[i] = true;
+    }
+}
+
+/* Leaves the live records in `l`, in order. */
+static int compact(struct records *l, struct err *e)
+{
+    size_t mask = 63, n = 0;
     bool *dead;
     size_t *slot;
 
-    while (mask < j->n_live * 2)
+    while (mask < l->n * 2)
         mask = mask * 2 + 1;
-    dead = calloc(j->n_live + 1, sizeof *dead);
+    dead = calloc(l->n + 1, sizeof *dead);
     slot = malloc((mask + 1) * sizeof *slot);
     if (dead == NULL || slot == NULL) {
         free(dead);
         free(slot);
-        return err_set(e, ERR_MEMORY, "journal %s: out of memory", j->path);
+        return err_set(e, ERR_MEMORY, "journal: out of memory");
     }
     memset(slot, 0xff, (mask + 1) * sizeof *slot);
-    mark_superseded(j, dead, slot, mask);
-    for (size_t i = j->n_live; i-- > 0;) {
-        if (out_is_over(&j->live[i]))
-            dead[i] = true;
-        if (!dead[i] && in_is_over(&j->live[i]) && ++over > JOURNAL_INCOMING_KEPT)
-            dead[i] = true;
-    }
-    for (size_t i = 0; i < j->n_live; i++)
+    mark_superseded(l, dead, slot, mask);
+    mark_over(l, dead);
+    for (size_t i = 0; i < l->n; i++)
         if (!dead[i])
-            j->live[n++] = j->live[i];
-    j->n_live = n;
+            l->r[n++] = l->r[i];
+    l->n = n;
     free(dead);
     free(slot);
     return 0;
@@ -418,7 +441,7 @@ static int take_line(
     if (journal_parse(line, len, &r, &why) == 0) {
         j->seq = r.seq > j->seq ? r.seq : j->seq;
         show(j, &r);
-        return keep_record(j, &r, e);
+        return keep_record(&j->live, &r, e);
     }
     doubt_of(line, len, &r);
     log_error("journal",
@@ -428,7 +451,7 @@ static int take_line(
         r.uuid[0] == '*' ? "every domain that does not run here" : r.uuid);
     ++*doubts;
     r.seq = ++j->seq;
-    return keep_record(j, &r, e);
+    return keep_record(&j->live, &r, e);
 }
 
 static int take_text(struct journal *j, const char *text, size_t len, size_t *doubts, struct err *e)
@@ -462,19 +485,38 @@ static int set_aside(struct journal *j, const char *text, size_t len, struct err
     return 0;
 }
 
+/* The file's text from now on; the caller frees. */
+static char *text_of(const struct records *l, size_t *len, struct err *e)
+{
+    char *text = malloc(l->n * JOURNAL_LINE_MAX + 1);
+
+    *len = 0;
+    if (text == NULL) {
+        err_set(e, ERR_MEMORY, "journal: out of memory");
+        return NULL;
+    }
+    for (size_t i = 0; i < l->n; i++)
+        *len += journal_format(text + *len, &l->r[i]);
+    return text;
+}
+
+static void has_size(struct journal *j, size_t len)
+{
+    j->size = (off_t)len;
+    j->compact_at = j->size * 2 > GROWN_MIN ? j->size * 2 : GROWN_MIN;
+}
+
 static int rewrite(struct journal *j, struct err *e)
 {
-    char *text = malloc(j->n_live * JOURNAL_LINE_MAX + 1);
-    size_t len = 0;
+    size_t len;
+    char *text = text_of(&j->live, &len, e);
     int r;
 
     if (text == NULL)
-        return err_set(e, ERR_MEMORY, "journal %s: out of memory", j->path);
-    for (size_t i = 0; i < j->n_live; i++)
-        len += journal_format(text + len, &j->live[i]);
+        return -1;
     r = io_replace_file(j->path, text, len, 0600, e);
     free(text);
-    j->size = (off_t)len;
+    has_size(j, len);
     return r;
 }
 
@@ -493,7 +535,7 @@ static int load(struct journal *j, size_t *doubts, struct err *e)
     if (r == 0 && *doubts > 0)
         r = set_aside(j, text, len, e);
     if (r == 0)
-        r = compact(j, e);
+        r = compact(&j->live, e);
     if (r == 0)
         r = rewrite(j, e);
     free(text);
@@ -537,8 +579,133 @@ void journal_close(struct journal **jp)
     io_close(&j->fd);
     pthread_mutex_destroy(&j->lock);
     pthread_mutex_destroy(&j->look);
-    free(j->live);
+    free(j->live.r);
     free(j);
+}
+
+/* --- compaction while it runs ------------------------------------------------------------------
+ */
+
+/* All records of the file, each of them sound; else -1, and the file stays as it is. */
+static int read_again(const struct journal *j, struct records *l, struct err *e)
+{
+    size_t len = 0;
+    char *text = io_read_file(j->path, JOURNAL_MAX_BYTES, &len, e);
+    int r = 0;
+
+    if (text == NULL)
+        return -1;
+    if ((off_t)len != j->size)
+        r = err_set(e, ERR_INTEGRITY, "%s has %zu bytes, %lld were written", j->path, len,
+            (long long)j->size);
+    for (size_t at = 0; r == 0 && at < len;) {
+        const char *nl = memchr(text + at, '\n', len - at);
+        struct journal_record record;
+
+        if (nl == NULL) {
+            r = err_set(e, ERR_INTEGRITY, "%s: its last line has no end", j->path);
+            break;
+        }
+        r = journal_parse(text + at, (size_t)(nl - text) - at, &record, e);
+        if (r == 0)
+            r = keep_record(l, &record, e);
+        at = (size_t)(nl - text) + 1;
+    }
+    free(text);
+    return r;
+}
+
+static int sync_folder(struct journal *j, struct err *e)
+{
+    char folder[sizeof j->path];
+    char *slash;
+    int fd, r = 0;
+
+    snprintf(folder, sizeof folder, "%s", j->path);
+    slash = strrchr(folder, '/');
+    if (slash == NULL)
+        strcpy(folder, ".");
+    else
+        slash[slash == folder] = '\0';
+    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || FAULT("journal-compact-folder") || fsync(fd) < 0)
+        r = err_sys(e, "fsync of folder %s", folder);
+    io_close(&fd);
+    j->folder_dirty = r < 0;
+    return r;
+}
+
+/* A descriptor for appending to `tmp`, which has all of `text` on the disk. */
+static int write_new(const char *tmp, const char *text, size_t len, struct err *e)
+{
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        return err_sys(e, "%s", tmp);
+    if (FAULT("journal-compact-write")) {
+        err_set(e, ERR_SYSTEM, "%s: no space left (fault point)", tmp);
+        goto fail;
+    }
+    if (io_write_full(fd, text, len, IO_FOREVER, e) < 0)
+        goto fail;
+    if (FAULT("journal-compact-sync") || fsync(fd) < 0) {
+        err_sys(e, "fsync of %s", tmp);
+        goto fail;
+    }
+    return fd;
+fail:
+    io_close(&fd);
+    unlink(tmp);
+    return -1;
+}
+
+static int replace_file(struct journal *j, const char *text, size_t len, struct err *e)
+{
+    char tmp[sizeof j->path + 4];
+    int fd;
+
+    snprintf(tmp, sizeof tmp, "%s.tmp", j->path);
+    fd = write_new(tmp, text, len, e);
+    if (fd < 0)
+        return -1;
+    if (FAULT("journal-compact-rename") || rename(tmp, j->path) < 0) {
+        err_sys(e, "rename of %s", tmp);
+        io_close(&fd);
+        unlink(tmp);
+        return -1;
+    }
+    io_close(&j->fd);
+    j->fd = fd;
+    has_size(j, len);
+    j->folder_dirty = true;
+    return FAULT("journal-compact-renamed") ? 0 : sync_folder(j, e);
+}
+
+/* Called with the lock. Not vital: what fails is said, and tried again when it has grown more. */
+static void compact_now(struct journal *j)
+{
+    struct records l = { 0 };
+    off_t before = j->size;
+    size_t len = 0;
+    char *text = NULL;
+    struct err e;
+    int r = read_again(j, &l, &e);
+
+    if (r == 0)
+        r = compact(&l, &e);
+    if (r == 0 && (text = text_of(&l, &len, &e)) == NULL)
+        r = -1;
+    if (r == 0)
+        r = replace_file(j, text, len, &e);
+    if (r < 0) {
+        j->compact_at = j->size + GROWN_MIN;
+        log_error("journal", "it could not be made smaller and stays as it is: %s", e.text);
+    } else {
+        log_info("journal", "made smaller: %lld bytes, were %lld", (long long)j->size,
+            (long long)before);
+    }
+    free(text);
+    free(l.r);
 }
 
 /* --- append -------------------------------------------------------------------------------- */
@@ -577,6 +744,8 @@ static int write_line(struct journal *j, const char *line, size_t len, bool sync
         err_sys(e, "fsync of %s", j->path);
         return undo(j, e);
     }
+    if (sync && j->folder_dirty && sync_folder(j, e) < 0)
+        return undo(j, e);
     took = clock_ns() - start;
     j->size += (off_t)len;
     pthread_mutex_lock(&j->look);
@@ -585,6 +754,13 @@ static int write_line(struct journal *j, const char *line, size_t len, bool sync
     j->appends++;
     pthread_mutex_unlock(&j->look);
     return 0;
+}
+
+/* The end of a migration, or the start of a domain. */
+static bool no_guest_waits(const struct journal_record *r, size_t n)
+{
+    return n > 0 &&
+           (out_is_over(&r[n - 1]) || in_is_over(&r[n - 1]) || (n == 1 && r->kind == JK_DOMAIN));
 }
 
 int journal_append_all(
@@ -607,6 +783,8 @@ int journal_append_all(
     for (size_t i = 0; ret == 0 && i < n; i++)
         show(j, &r[i]);
     pthread_mutex_unlock(&j->look);
+    if (ret == 0 && j->size >= j->compact_at && no_guest_waits(r, n))
+        compact_now(j);
     pthread_mutex_unlock(&j->lock);
     return ret;
 }
@@ -619,8 +797,8 @@ int journal_append(struct journal *j, struct journal_record *r, bool sync, struc
 void journal_replay(
     const struct journal *j, void (*fn)(void *arg, const struct journal_record *r), void *arg)
 {
-    for (size_t i = 0; i < j->n_live; i++)
-        fn(arg, &j->live[i]);
+    for (size_t i = 0; i < j->live.n; i++)
+        fn(arg, &j->live.r[i]);
 }
 
 void journal_tail(struct journal *j, size_t n, const char *uuid,

@@ -4,7 +4,8 @@
  * epoch, and each step of each hand-over. An append-only text file, one checksummed
  * line per record (format in journal.c), fsync'ed before journal_append returns.
  * Thread-safe: appends come from the pool, reads from the loop. Opening it replays it,
- * cuts off a torn last line, and rewrites it with the live records only.
+ * cuts off a torn last line, and rewrites it with the live records only; so does an append
+ * that finds it grown to twice that.
  */
 #ifndef JOURNAL_H
 #define JOURNAL_H

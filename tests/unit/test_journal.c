@@ -2,6 +2,7 @@
 /* The journal: round trip, replay, torn end, damage in the middle, a disk that refuses. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -382,13 +383,147 @@ static void tail_is_for_people(void **state)
     journal_close(&j);
 }
 
-int main(void)
+static long file_size(void)
+{
+    size_t len;
+
+    free(read_raw(&len));
+    return (long)len;
+}
+
+static void it_stays_small(void **state)
+{
+    struct journal *j = open_it(NULL);
+    long largest = 0;
+    struct seen s;
+
+    (void)state;
+    append(j, step_record(JK_OUT, STEP_COMMITTED, "in doubt", U2));
+    for (unsigned i = 1; i <= 4000; i++) {
+        struct journal_record r = step_record(JK_OUT, STEP_STARTED, "m", U1);
+        struct err e;
+
+        snprintf(r.migration, sizeof r.migration, "m%u", i);
+        assert_int_equal(journal_append(j, &r, false, &e), 0);
+        r.step = STEP_CLOSED;
+        assert_int_equal(journal_append(j, &r, false, &e), 0);
+        r = domain_record(U1, ".", i);
+        assert_int_equal(journal_append(j, &r, false, &e), 0);
+        if (i % 100 == 0 && file_size() > largest)
+            largest = file_size();
+    }
+    assert_true(largest < 300 << 10);
+    journal_close(&j);
+    s = replay();
+    assert_int_equal(s.n, 2);
+    assert_string_equal(s.r[0].migration, "in doubt");
+    assert_int_equal(s.r[1].epoch, 4000);
+}
+
+/* A damaged file is left for the next start, which knows what to do about it. */
+static void damage_is_not_written_over(void **state)
+{
+    struct journal *j = open_it(NULL);
+    size_t len, doubts;
+    char *text;
+    int fd;
+
+    (void)state;
+    append(j, domain_record(U1, "host2", 5));
+    text = read_raw(&len);
+    fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "4", 1, strstr(text, "epoch=5") + 6 - text), 1);
+    close(fd);
+    free(text);
+    for (unsigned i = 1; file_size() < 700 << 10; i++) {
+        struct journal_record r = domain_record(U2, ".", i);
+        struct err e;
+
+        assert_int_equal(journal_append(j, &r, false, &e), 0);
+    }
+    journal_close(&j);
+    j = open_it(&doubts);
+    journal_close(&j);
+    assert_int_equal(doubts, 1);
+}
+
+/*
+ * A process of its own for each fault of the compaction (fault points are read once). It writes to
+ * standard output what the journal has acknowledged: the epoch, and 'f' for a refusal.
+ */
+static int write_past_compaction(const char *journal)
+{
+    struct journal *j;
+    size_t doubts;
+    struct err e;
+
+    log_set_level(LOG_LV_ERROR + 1);
+    if (journal_open(journal, &j, &doubts, &e) < 0)
+        return 1;
+    for (unsigned i = 1; i <= 6000; i++) {
+        struct journal_record r = domain_record(U1, ".", i);
+        int refused = journal_append(j, &r, i % 16 == 0, &e);
+
+        if (refused < 0 ? write(1, "f", 1) < 0 : write(1, &i, sizeof i) < 0)
+            return 1;
+    }
+    journal_close(&j);
+    return 0;
+}
+
+/* The last epoch that was acknowledged. */
+static unsigned run_with_fault(const char *fault, int *status)
+{
+    char self[256], command[600];
+    unsigned last = 0, i;
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    FILE *p;
+
+    assert_true(n > 0);
+    self[n] = '\0';
+    snprintf(command, sizeof command, "MIGRD_FAULT=%s %s %s", fault, self, path);
+    p = popen(command, "r");
+    assert_non_null(p);
+    while (fread(&i, sizeof i, 1, p) == 1)
+        last = i;
+    *status = pclose(p);
+    return last;
+}
+
+static void compaction_loses_nothing(void **state)
+{
+    static const char *const points[] = { "journal-compact-write", "journal-compact-sync",
+        "journal-compact-rename", "journal-compact-renamed", "journal-compact-folder" };
+
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof points / sizeof points[0]; i++) {
+        bool killed = i % 2 == 1;
+        char fault[64];
+        struct seen s;
+        unsigned last;
+        int status;
+
+        snprintf(fault, sizeof fault, "%s=%s", points[i / 2], killed ? "kill" : "error");
+        last = run_with_fault(fault, &status);
+        assert_true(killed ? status != 0 && last > 1000 : status == 0 && last == 6000);
+        s = replay();
+        assert_int_equal(s.n, 1);
+        assert_true(s.r[0].epoch == last || (killed && s.r[0].epoch == last + 1));
+        unlink(path);
+    }
+}
+
+int main(int argc, char **argv)
 {
 #define EACH(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
     const struct CMUnitTest tests[] = { EACH(line_round_trip), EACH(longest_record_fits),
         EACH(any_damage_is_seen), EACH(newest_record_counts), EACH(torn_end_is_cut),
         EACH(damage_puts_its_domain_in_doubt), EACH(unreadable_damage_doubts_everybody),
-        EACH(full_disk_leaves_no_trace), EACH(batch_is_all_or_nothing), EACH(tail_is_for_people) };
+        EACH(full_disk_leaves_no_trace), EACH(batch_is_all_or_nothing), EACH(tail_is_for_people),
+        EACH(it_stays_small), EACH(damage_is_not_written_over), EACH(compaction_loses_nothing) };
+
+    if (argc == 2)
+        return write_past_compaction(argv[1]);
 
     log_set_level(LOG_LV_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
