@@ -6,7 +6,9 @@
  * Output: a vCPU puts bytes into `out`; the serial thread writes them to the log and,
  * if somebody has the pty open, to the pty. Nobody waits for the pty: what it does not
  * take is dropped. A vCPU that finds `out` full writes it to the log itself, so nothing
- * is lost there. The log is rotated to NAME.log.1 once it has LOG_LIMIT bytes.
+ * is lost there. The log is rotated to NAME.log.1 once it has LOG_LIMIT bytes. A guest that moves
+ * away in the middle of a line ends that line in the other host's log; whoever writes here next
+ * begins a new one.
  *
  * Input: the thread moves bytes from the pty into `rx` while there is room; the pty
  * keeps (and its writer waits for) the rest. `rx` is the receive FIFO and the wire
@@ -102,10 +104,17 @@ static struct serial *all_serials;
 
 static void log_open_file(struct serial *s)
 {
-    struct stat st;
+    struct stat st = { .st_size = 0 };
+    char last;
 
-    s->log_fd = open(s->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-    s->log_bytes = s->log_fd >= 0 && fstat(s->log_fd, &st) == 0 ? (uint64_t)st.st_size : 0;
+    s->log_bytes = 0;
+    s->log_fd = open(s->log_path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    if (s->log_fd < 0 || fstat(s->log_fd, &st) < 0 || st.st_size == 0)
+        return;
+    s->log_bytes = (uint64_t)st.st_size;
+    if (pread(s->log_fd, &last, 1, st.st_size - 1) == 1 && last != '\n' &&
+        write(s->log_fd, "\n", 1) == 1)
+        s->log_bytes++;
 }
 
 /* One old file is kept; where it cannot be renamed (a read-only folder), the log starts over. */

@@ -183,31 +183,40 @@ for d in json.load(sys.stdin)["domains"]:
         print(d.get("console", ""))' "$2"
 }
 
-# guest_ask HOST NAME COMMAND: prints the line that answers it. What is not answered in 5 s is asked
-# again, and said.
+# What the guest's console has written since its log had $3 bytes.
+console_since() {
+    local log
+    log=$(console_log "$1" "$2")
+    if [ "$(stat -c %s "$log")" -lt "$3" ]; then # it was rotated
+        tail -c "+$(($3 + 1))" "$log.1"
+        cat "$log"
+    else
+        tail -c "+$(($3 + 1))" "$log"
+    fi
+}
+
+# guest_ask HOST NAME COMMAND: prints the line that answers it.
 guest_ask() {
-    local h=$1 name=$2 log pty answer before try
+    local h=$1 name=$2 pty answer from line end
     shift 2
     case $1 in
     reset-gap) answer='gap reset' ;;
     rate) answer='rate set' ;;
     *) answer=$1 ;;
     esac
-    log=$(console_log "$h" "$name")
-    before=$(grep -c "^$answer" "$log" 2>/dev/null)
-    for ((try = 0; try < 300; try++)); do
-        if [ $((try % 50)) = 0 ]; then
-            [ $try = 0 ] || say "$name on host $h does not answer '$*' on $pty, asked again" >&2
-            pty=$(guest_pty "$h" "$name")
-            [ -n "$pty" ] || die "$name has no console on host $h"
-            printf '%s\n' "$*" >"$pty"
-        fi
-        if [ "$(grep -c "^$answer" "$log")" -gt "${before:-0}" ]; then
-            sleep 0.3 # the rest of the line
-            grep "^$answer" "$log" | tail -1
+    pty=$(guest_pty "$h" "$name")
+    [ -n "$pty" ] || die "$name has no console on host $h"
+    from=$(stat -c %s "$(console_log "$h" "$name")")
+    printf '%s\n' "$*" >"$pty"
+    end=$((SECONDS + 30))
+    while [ "$SECONDS" -lt "$end" ]; do
+        # A whole line, with its end.
+        line=$(console_since "$h" "$name" "$from" | sed -n "/^$answer.*\r\$/{p;q}")
+        if [ -n "$line" ]; then
+            printf '%s\n' "${line%$'\r'}"
             return
         fi
-        sleep 0.1
+        sleep 0.05
     done
     die "$name on host $h does not answer '$*' on $pty (its console now: $(guest_pty "$h" "$name"))"
 }

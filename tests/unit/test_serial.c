@@ -91,6 +91,33 @@ static off_t log_size(const struct machine *m, const char *suffix)
     return stat(path, &st) < 0 ? -1 : st.st_size;
 }
 
+/* What the guest wrote here last, before it moved away in the middle of a line. */
+static void test_log_begins_a_line(void **state)
+{
+    static const char *const before[] = { "", "half", "whole\n" };
+    static const char *const after[] = { "tick\n", "half\ntick\n", "whole\ntick\n" };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof before / sizeof before[0]; i++) {
+        struct machine *m = fake_new();
+        char path[128], text[64] = "";
+        struct err e;
+        int fd;
+
+        snprintf(path, sizeof path, "%s/console-guest.log", m->dir);
+        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        assert_int_equal(write(fd, before[i], strlen(before[i])), strlen(before[i]));
+        assert_int_equal(serial_create(m, &e), 0);
+        m->dev[0]->ops->start(m->dev[0]);
+        print(m, "tick\n");
+        m->dev[0]->ops->quiesce(m->dev[0]);
+        assert_true(pread(fd, text, sizeof text - 1, 0) > 0);
+        assert_string_equal(text, after[i]);
+        close(fd);
+        fake_free(&m);
+    }
+}
+
 static void test_registers(void **state)
 {
     struct machine *m = boot(true);
@@ -305,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_registers),
         cmocka_unit_test(test_interrupts),
         cmocka_unit_test(test_output),
+        cmocka_unit_test(test_log_begins_a_line),
         cmocka_unit_test(test_input),
         cmocka_unit_test(test_much_input),
         cmocka_unit_test(test_reader_that_sleeps),
