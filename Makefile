@@ -3,7 +3,8 @@
 # make            all programs into $(B)            make check   unit tests, simulation, sanitizers
 # make demo       two hosts, one live migration     make test    everything, guests and testbed too
 # make deps       Debian packages                   make install DESTDIR= PREFIX=
-# make fuzz       libFuzzer harnesses, FUZZ_SECONDS each
+# make fuzz       libFuzzer harnesses, FUZZ_SECONDS each; FUZZ_ONLY="acl xml", FUZZ_JOBS=2
+# make soak       SOAK_MOVES migrations to and fro, with a watch on everything that could grow
 # make V=1 shows commands; make CC=clang B=build-clang; make SAN=address|thread builds with it.
 
 B       ?= build$(if $(SAN),-$(SAN))
@@ -44,12 +45,13 @@ LIB      := $(B)/libmigrd.a
 
 # A program NAME is made from MODULE/NAME_main.c and the library.
 PROGRAMS := $(patsubst %_main.c,$(B)/%,$(notdir $(MAINS)))
+REPLAYS  := $(patsubst tests/fuzz/fuzz_%.c,$(B)/tests/replay_%,$(wildcard tests/fuzz/fuzz_*.c))
 TESTS    := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c)) \
             $(patsubst tests/sim/%.c,$(B)/tests/%,$(wildcard tests/sim/sim_*.c))
 
 all: $(PROGRAMS)
 
-.PHONY: all tests check test demo fuzz fuzzers install deps clean format guests thread-tests run-check run-test
+.PHONY: all tests replays check test soak demo fuzz fuzzers install deps clean format guests thread-tests run-check run-test
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -114,7 +116,7 @@ TSAN_TESTS := $(addprefix $(B)/tests/,test_base test_serial test_virtio test_vir
 
 check: deps
 	$(SUB) tests
-	$(SUB) B=$(B)-address SAN=address tests
+	$(SUB) B=$(B)-address SAN=address tests replays
 	$(SUB) B=$(B)-thread SAN=thread thread-tests
 	$(SUB) B=$(B) run-check
 
@@ -122,34 +124,67 @@ thread-tests: $(TSAN_TESTS)
 
 run-check:
 	@tests/run --logs $(B)/test-logs --jobs 4 $(TESTS) \
-	  --also address- $(TESTS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%)
+	  --also address- $(TESTS:$(B)/%=$(B)-address/%) $(REPLAYS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%)
 
 test: deps
 	$(SUB) tests all guests $(B)/xvm_smoke
-	$(SUB) B=$(B)-address SAN=address tests
+	$(SUB) B=$(B)-address SAN=address tests replays
 	$(SUB) B=$(B)-thread SAN=thread thread-tests
 	$(SUB) B=$(B) run-test
 
 run-test:
 	@BUILD=$(abspath $(B)) tests/run --logs $(B)/test-logs --jobs 2 $(TESTS) \
-	  --also address- $(TESTS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%) \
+	  --also address- $(TESTS:$(B)/%=$(B)-address/%) $(REPLAYS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%) \
 	  --list tests/integration/list
+
+SOAK_MOVES ?= 1000
+
+soak: deps
+	$(SUB) all guests
+	@BUILD=$(abspath $(B)) SOAK_MOVES=$(SOAK_MOVES) tests/soak/soak
 
 demo: deps
 	$(SUB) all guests
 	@BUILD=$(abspath $(B)) tests/integration/demo
 
 FUZZ_SECONDS ?= 60
+FUZZ_JOBS    ?= 1
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 fuzz: deps
 	$(SUB) B=$(B)-fuzz SAN=address CC=clang FUZZ=1 fuzzers
-	@tests/fuzz/run $(B)-fuzz/fuzz $(FUZZ_SECONDS)
+	@tests/fuzz/run -j $(FUZZ_JOBS) $(B)-fuzz/fuzz $(FUZZ_SECONDS) $(FUZZ_ONLY)
 
 fuzzers: $(FUZZERS)
 
 $(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(LIB)
-	$(call say,LD,$@)mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $< $(LIB) $(PKG_LIBS)
+	$(call say,LD,$@)mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $< $(LIB) $(PKG_LIBS) -lcmocka
+
+# The same harnesses without a fuzzer, to run the corpora.
+$(B)/tests/replay_%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/replay.o $(LIB)
+	$(call say,LD,$@)mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< $(B)/obj/tests/fuzz/replay.o $(LIB) $(PKG_LIBS) -lcmocka
+
+replays: $(REPLAYS)
+
+# --- measured, not tested
+
+$(B)/bench/%: $(B)/obj/tests/bench/%.o $(LIB)
+	$(call say,LD,$@)mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< $(LIB) $(PKG_LIBS)
+
+# Against QEMU, see docs/performance.md. BENCH: options, such as "--only 4G/idle --repeats 5".
+.PHONY: bench bench-quick bench-docs
+BENCH_RUN = tests/bench/bench --build $(abspath $(B)) $(BENCH)
+
+bench bench-quick: deps
+	$(SUB) all guests $(B)/bench/limits
+	@$(BENCH_RUN) $(if $(filter bench-quick,$@),--quick)
+
+bench-docs:
+	@tests/bench/bench_docs $(B)/bench.json docs
+
+.PHONY: bench-transport
+bench-transport: $(B)/bench/bench_transport
+	$<
 
 # --- install
 
