@@ -5,9 +5,8 @@
  *
  * The socket never blocks. A thread tries, and where there is nothing to do waits in
  * poll, which tr_abort wakes by shutting the socket down. Plain vectors go to sendmsg
- * and recvmsg as they are; for TLS, pieces of less than a record are put together in
- * `stage`, longer ones are encrypted from where they lie. Bytes are shaped before they
- * are sent; a thread that waits for the cap watches the socket meanwhile.
+ * and recvmsg as they are, for TLS see tls_stream.c. Bytes are shaped before they are
+ * sent; a thread that waits for the cap watches the socket meanwhile.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/io.h"
 #include "transport/internal.h"
 
@@ -38,7 +38,7 @@ static int conn_broken(struct tr_conn *c)
     return -1;
 }
 
-static int conn_errno(struct tr_conn *c, struct err *e)
+int conn_errno(struct tr_conn *c, struct err *e)
 {
     if (atomic_load(&c->aborted))
         return err_set(e, ERR_CANCELLED, "%s: connection was aborted", c->who);
@@ -47,8 +47,7 @@ static int conn_errno(struct tr_conn *c, struct err *e)
     return err_set(e, ERR_PEER, "%s: connection lost: %s", c->who, strerror(errno));
 }
 
-/* Waits for events; deadline IO_FOREVER is none. */
-static int conn_wait(struct tr_conn *c, short events, uint64_t deadline_ns, struct err *e)
+int conn_wait(struct tr_conn *c, short events, uint64_t deadline_ns, struct err *e)
 {
     struct err w = { .code = ERR_NONE };
 
@@ -61,47 +60,6 @@ static int conn_wait(struct tr_conn *c, short events, uint64_t deadline_ns, stru
         return err_set(e, ERR_TIMEOUT, "%s: %s for %.1f s", c->who,
             events == POLLIN ? "silent" : "takes no data", (double)c->dead_ns / NS_PER_S);
     return err_set(e, w.code, "%s: %s", c->who, w.text);
-}
-
-/* --- vectors --------------------------------------------------------------------------------- */
-
-/* Where a read or write is in the caller's vectors. */
-struct cursor {
-    const struct iovec *iov;
-    int n;
-    size_t off; /* in iov[0] */
-};
-
-static void cursor_skip(struct cursor *cur, size_t bytes)
-{
-    while (cur->n > 0 && bytes >= cur->iov->iov_len - cur->off) {
-        bytes -= cur->iov->iov_len - cur->off;
-        cur->iov++;
-        cur->n--;
-        cur->off = 0;
-    }
-    cur->off += bytes;
-}
-
-/* The next vectors, at most `limit` bytes of them; returns how many, and their bytes. */
-static int cursor_peek(
-    const struct cursor *cur, struct iovec out[VECTORS], size_t limit, size_t *bytes)
-{
-    size_t off = cur->off, sum = 0;
-    int n = 0;
-
-    for (int i = 0; i < cur->n && n < VECTORS && sum < limit; i++, off = 0) {
-        size_t len = cur->iov[i].iov_len - off;
-
-        if (len > limit - sum)
-            len = limit - sum;
-        if (len == 0)
-            continue;
-        out[n++] = (struct iovec){ (char *)cur->iov[i].iov_base + off, len };
-        sum += len;
-    }
-    *bytes = sum;
-    return n;
 }
 
 static size_t vectors_len(const struct iovec *iov, int n)
@@ -127,8 +85,7 @@ static void shaped_sleep(struct tr_conn *c, uint64_t ns)
     atomic_fetch_add(&c->shaped_ns, clock_ns() - start);
 }
 
-/* How many of `want` bytes may go now; waits for at least some. 0: aborted. */
-static size_t shaped(struct tr_conn *c, size_t want)
+size_t conn_shaped(struct tr_conn *c, size_t want)
 {
     uint64_t wait;
     size_t n;
@@ -143,7 +100,7 @@ static size_t shaped(struct tr_conn *c, size_t want)
     return n;
 }
 
-static int aborted_error(struct tr_conn *c, struct err *e)
+int conn_aborted(struct tr_conn *c, struct err *e)
 {
     return err_set(e, ERR_CANCELLED, "%s: connection was aborted", c->who);
 }
@@ -157,7 +114,7 @@ static ssize_t plain_write_some(
     size_t bytes;
     ssize_t n;
 
-    m.msg_iovlen = (size_t)cursor_peek(cur, v, limit, &bytes);
+    m.msg_iovlen = (size_t)cursor_peek(cur, v, VECTORS, limit, &bytes);
     n = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n >= 0)
         return n;
@@ -171,10 +128,10 @@ static ssize_t plain_write_some(
 static int plain_writev(struct tr_conn *c, struct cursor *cur, size_t left, struct err *e)
 {
     while (left > 0) {
-        size_t allowed = shaped(c, left);
+        size_t allowed = conn_shaped(c, left);
 
         if (allowed == 0)
-            return aborted_error(c, e);
+            return conn_aborted(c, e);
         left -= allowed;
         while (allowed > 0) {
             ssize_t n = plain_write_some(c, cur, allowed, e);
@@ -188,64 +145,6 @@ static int plain_writev(struct tr_conn *c, struct cursor *cur, size_t left, stru
     return 0;
 }
 
-static int tls_write_all(struct tr_conn *c, const uint8_t *p, size_t len, struct err *e)
-{
-    while (len > 0) {
-        short events;
-        ssize_t n = tls_write_some(c, p, len, &events, e);
-
-        if (n < 0 || (n == 0 && conn_wait(c, events, clock_ns() + c->dead_ns, e) < 0))
-            return -1;
-        p += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
-/* The next record's bytes: in place where one vector holds them, else gathered in stage. */
-static const uint8_t *next_record(struct tr_conn *c, struct cursor *cur, size_t len)
-{
-    size_t have = 0;
-
-    cursor_skip(cur, 0); /* over empty vectors */
-    if (cur->iov->iov_len - cur->off >= len) {
-        const uint8_t *p = (const uint8_t *)cur->iov->iov_base + cur->off;
-
-        cursor_skip(cur, len);
-        return p;
-    }
-    while (have < len) {
-        size_t part = cur->iov->iov_len - cur->off;
-
-        if (part > len - have)
-            part = len - have;
-        memcpy(c->stage + have, (const uint8_t *)cur->iov->iov_base + cur->off, part);
-        have += part;
-        cursor_skip(cur, part);
-    }
-    return c->stage;
-}
-
-static int tls_writev(struct tr_conn *c, struct cursor *cur, size_t left, struct err *e)
-{
-    while (left > 0) {
-        size_t len = left < TLS_RECORD ? left : TLS_RECORD;
-        const uint8_t *record = next_record(c, cur, len);
-
-        for (size_t done = 0; done < len;) {
-            size_t n = shaped(c, len - done);
-
-            if (n == 0)
-                return aborted_error(c, e);
-            if (tls_write_all(c, record + done, n, e) < 0)
-                return -1;
-            done += n;
-        }
-        left -= len;
-    }
-    return 0;
-}
-
 /* Under write_lock. */
 static int write_locked(struct tr_conn *c, const struct iovec *iov, int n, struct err *e)
 {
@@ -255,11 +154,11 @@ static int write_locked(struct tr_conn *c, const struct iovec *iov, int n, struc
     int r;
 
     if (atomic_load(&c->aborted))
-        r = aborted_error(c, e);
+        r = conn_aborted(c, e);
     else if (atomic_load(&c->broken))
         r = err_set(e, ERR_PEER, "%s: connection is broken", c->who);
     else
-        r = c->ssl != NULL ? tls_writev(c, &cur, len, e) : plain_writev(c, &cur, len, e);
+        r = c->stream != NULL ? stream_writev(c, &cur, len, e) : plain_writev(c, &cur, len, e);
     atomic_fetch_add(&c->write_ns, clock_ns() - start);
     if (r < 0)
         return conn_broken(c);
@@ -267,12 +166,34 @@ static int write_locked(struct tr_conn *c, const struct iovec *iov, int n, struc
     return 0;
 }
 
+/* Fault point flip-inside: one bit of a frame or message is wrong before it is encrypted. */
+static int write_flipped(struct tr_conn *c, const struct iovec *iov, int n, struct err *e)
+{
+    struct iovec v = { .iov_len = vectors_len(iov, n) };
+    uint8_t *copy = malloc(v.iov_len + 1);
+    size_t at = 0;
+    int r;
+
+    if (copy == NULL)
+        return err_set(e, ERR_MEMORY, "%s: out of memory", c->who);
+    for (int i = 0; i < n; i++) {
+        memcpy(copy + at, iov[i].iov_base, iov[i].iov_len);
+        at += iov[i].iov_len;
+    }
+    if (at > 0)
+        copy[at - 1] ^= 1;
+    v.iov_base = copy;
+    r = write_locked(c, &v, 1, e);
+    free(copy);
+    return r;
+}
+
 int tr_writev(struct tr_conn *c, const struct iovec *iov, int n, struct err *e)
 {
     int r;
 
     pthread_mutex_lock(&c->write_lock);
-    r = write_locked(c, iov, n, e);
+    r = FAULT("flip-inside") ? write_flipped(c, iov, n, e) : write_locked(c, iov, n, e);
     pthread_mutex_unlock(&c->write_lock);
     return r;
 }
@@ -298,35 +219,27 @@ int conn_try_write(struct tr_conn *c, const void *buf, size_t len, struct err *e
 
 /* --- reading --------------------------------------------------------------------------------- */
 
-static ssize_t plain_read_some(
-    struct tr_conn *c, const struct cursor *cur, short *events, struct err *e)
+/* Bytes read, 0 for none now, -1. */
+static ssize_t plain_read(struct tr_conn *c, struct cursor *cur, struct err *e)
 {
     struct iovec v[VECTORS];
     struct msghdr m = { .msg_iov = v };
     size_t bytes;
     ssize_t n;
 
-    m.msg_iovlen = (size_t)cursor_peek(cur, v, SIZE_MAX, &bytes);
+    m.msg_iovlen = (size_t)cursor_peek(cur, v, VECTORS, SIZE_MAX, &bytes);
     n = recvmsg(c->fd, &m, MSG_DONTWAIT);
-    *events = POLLIN;
+    if (n > 0)
+        cursor_skip(cur, (size_t)n);
     if (n > 0)
         return n;
     if (n == 0 && atomic_load(&c->aborted))
-        return aborted_error(c, e);
+        return conn_aborted(c, e);
     if (n == 0)
         return err_set(e, ERR_PEER, "%s closed the connection", c->who);
     if (errno == EAGAIN || errno == EINTR)
         return 0;
     return conn_errno(c, e);
-}
-
-static ssize_t read_some(struct tr_conn *c, struct cursor *cur, short *events, struct err *e)
-{
-    cursor_skip(cur, 0);
-    if (c->ssl == NULL)
-        return plain_read_some(c, cur, events, e);
-    return tls_read_some(
-        c, (uint8_t *)cur->iov->iov_base + cur->off, cur->iov->iov_len - cur->off, events, e);
 }
 
 /* `first` is the deadline of the first byte, `last` that of the last one. */
@@ -336,17 +249,15 @@ static int read_cursor(struct tr_conn *c, struct cursor *cur, size_t len, uint64
     uint64_t deadline = first;
 
     while (*done < len) {
-        short events;
         ssize_t n;
 
         if (atomic_load(&c->aborted))
-            return aborted_error(c, e);
-        n = read_some(c, cur, &events, e);
-        if (n < 0 || (n == 0 && conn_wait(c, events, deadline, e) < 0))
+            return conn_aborted(c, e);
+        n = c->stream != NULL ? stream_read(c, cur, len - *done, e) : plain_read(c, cur, e);
+        if (n < 0 || (n == 0 && conn_wait(c, POLLIN, deadline, e) < 0))
             return -1;
         if (n == 0)
             continue;
-        cursor_skip(cur, (size_t)n);
         *done += (size_t)n;
         deadline = clock_ns() + c->dead_ns;
         if (deadline > last)
@@ -360,8 +271,11 @@ static int read_counted(struct tr_conn *c, const struct iovec *iov, int n, uint6
 {
     struct cursor cur = { iov, n, 0 };
     uint64_t start = clock_ns();
-    int r = read_cursor(c, &cur, vectors_len(iov, n), first, last, done, e);
+    int r;
 
+    pthread_mutex_lock(&c->read_lock);
+    r = read_cursor(c, &cur, vectors_len(iov, n), first, last, done, e);
+    pthread_mutex_unlock(&c->read_lock);
     atomic_fetch_add(&c->read_ns, clock_ns() - start);
     atomic_fetch_add(&c->received, *done);
     return r;
@@ -409,7 +323,7 @@ static struct tr_conn *conn_new(int fd, const struct tr_options *opt, bool serve
     c->patient = opt->patient;
     c->shaper = opt->shaper;
     c->dead_ns = dead_ms * NS_PER_MS;
-    pthread_mutex_init(&c->ssl_lock, NULL);
+    pthread_mutex_init(&c->read_lock, NULL);
     pthread_mutex_init(&c->write_lock, NULL);
     snprintf(c->cipher, sizeof c->cipher, "plain TCP");
     sock_peer_text(fd, c->who);
@@ -422,9 +336,8 @@ static void conn_free(struct tr_conn *c)
 {
     tls_free(c);
     close(c->fd);
-    pthread_mutex_destroy(&c->ssl_lock);
+    pthread_mutex_destroy(&c->read_lock);
     pthread_mutex_destroy(&c->write_lock);
-    free(c->stage);
     free(c);
 }
 
@@ -548,13 +461,21 @@ static void drain(struct tr_conn *c)
     }
 }
 
+/* False when the connection can be cut off as it is. */
+static bool say_goodbye(struct tr_conn *c)
+{
+    bool broken = atomic_load(&c->broken);
+
+    if (atomic_load(&c->aborted))
+        return false;
+    return c->stream != NULL ? stream_goodbye(c, broken) : !broken;
+}
+
 void tr_close(struct tr_conn **c)
 {
     if (*c == NULL)
         return;
-    if (!atomic_load(&(*c)->aborted) && !atomic_load(&(*c)->broken)) {
-        if ((*c)->ssl != NULL)
-            tls_goodbye(*c);
+    if (say_goodbye(*c)) {
         shutdown((*c)->fd, SHUT_WR);
         drain(*c);
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 /*
  * What the files of transport/ share and nobody else includes: the connection itself,
- * sockets (socket.c), TLS (tls.c, tls_text.c) and certificates (cert.c).
+ * sockets (socket.c), TLS (tls.c, tls_text.c, tls_stream.c) and certificates (cert.c).
  */
 #ifndef TRANSPORT_INTERNAL_H
 #define TRANSPORT_INTERNAL_H
@@ -9,22 +9,29 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "transport/cursor.h"
 #include "transport/openssl.h"
 #include "transport/transport.h"
-
-#define TLS_RECORD 16384 /* most plain bytes of one record */
 
 struct tr_tls {
     SSL_CTX *ctx;
     char ca_file[256], cert_file[256];
 };
 
+struct tls_secret {
+    uint8_t bytes[48];
+    size_t len;
+};
+
+struct tls_stream;
+
 struct tr_conn {
     /* set while connecting, constant afterwards */
     int fd;
     bool server;
     bool patient;
-    SSL *ssl; /* NULL: plain; every use takes ssl_lock */
+    SSL *ssl; /* NULL: plain; has the certificates, and did the handshake */
+    struct tls_stream *stream;
     uint64_t dead_ns;
     struct tr_shaper *shaper;
     char who[TR_NAME_LEN];  /* the peer in error texts: "host2" or an address */
@@ -38,14 +45,10 @@ struct tr_conn {
     bool refused;
     char refusal[400];
 
-    /* OpenSSL allows one thread at a time inside an SSL. It never blocks in there, because the
-     * socket does not; waiting is done outside of the lock. */
-    pthread_mutex_t ssl_lock;
+    struct tls_secret secret[2]; /* of the client, of the server; during the handshake only */
 
-    /* One tr_writev at a time; protects stage and rekey_bytes. */
-    pthread_mutex_t write_lock;
-    uint8_t *stage; /* TLS: small pieces become one record here */
-    uint64_t rekey_bytes;
+    pthread_mutex_t write_lock; /* one tr_writev at a time; the writer's part of stream */
+    pthread_mutex_t read_lock;  /* one tr_readv at a time; the reader's part of stream */
 
     atomic_bool aborted; /* by tr_abort */
     atomic_bool broken;  /* an error happened: no orderly end */
@@ -77,23 +80,34 @@ void text_clean(char *out, size_t size, const char *in, size_t len);
 /* --- tls.c, tls_text.c ----------------------------------------------------------------- */
 
 int tls_handshake(struct tr_conn *c, const struct tr_tls *t, uint64_t deadline_ns, struct err *e);
-/* Wrote or read > 0 bytes; 0: wait for *events; -1: failed. */
-ssize_t tls_write_some(
-    struct tr_conn *c, const void *buf, size_t len, short *events, struct err *e);
-ssize_t tls_read_some(struct tr_conn *c, void *buf, size_t len, short *events, struct err *e);
-/* Sends close_notify if the socket takes it now. */
-void tls_goodbye(struct tr_conn *c);
 void tls_free(struct tr_conn *c);
-
-/* Bytes after which the sender's key is changed; a variable for the tests. */
-extern uint64_t tls_rekey_after;
 
 /* Text and code for what SSL_get_error and the error queue say. */
 int tls_error(struct tr_conn *c, int ssl_error, int sys_errno, struct err *e);
+/* The peer ended the connection with this alert. */
+int tls_alert_error(struct tr_conn *c, int alert, struct err *e);
 /* Called by the verify callback: fills c->refusal. `cert` is at fault, `leaf` is the peer's own. */
 void tls_note_refusal(struct tr_conn *c, X509 *cert, X509 *leaf, int verify_error);
 /* The last entry of OpenSSL's error queue as text. */
 const char *tls_queue_text(char *out, size_t size);
+
+/* --- tls_stream.c ------------------------------------------------------------------ */
+
+/* Records under one key of ours, before it is changed; a variable for the tests. */
+extern uint64_t tls_rekey_after;
+
+/* Takes the secrets of the application's keys while the handshake makes them. */
+void tls_keylog(const SSL *ssl, const char *line);
+/* When the handshake is through: from here on OpenSSL's SSL is not used on the socket any more. */
+int stream_start(struct tr_conn *c, struct err *e);
+void stream_free(struct tr_conn *c);
+/* All `left` bytes; under write_lock. */
+int stream_writev(struct tr_conn *c, struct cursor *cur, size_t left, struct err *e);
+/* Up to `want` bytes, which are stepped over; 0: wait for POLLIN; -1: failed. Under read_lock. */
+ssize_t stream_read(struct tr_conn *c, struct cursor *cur, size_t want, struct err *e);
+/* Sends close_notify, or an alert that is still to be sent, if the socket takes it now. Nobody else
+ * uses the connection then. True if an alert is on its way, which must not be cut off. */
+bool stream_goodbye(struct tr_conn *c, bool broken);
 
 /* --- conn.c ------------------------------------------------------------------------ */
 
@@ -101,6 +115,13 @@ const char *tls_queue_text(char *out, size_t size);
  * dead_ns between them; *any tells on failure whether bytes were lost. */
 int conn_read(struct tr_conn *c, void *buf, size_t len, uint64_t first_ns, uint64_t last_ns,
     bool *any, struct err *e);
+/* Waits for poll's events; IO_FOREVER is no deadline. */
+int conn_wait(struct tr_conn *c, short events, uint64_t deadline_ns, struct err *e);
+/* How many of `want` bytes the cap lets go; waits for at least some. 0: aborted. */
+size_t conn_shaped(struct tr_conn *c, size_t want);
+/* -1 and an error: tr_abort was called; what errno says. */
+int conn_aborted(struct tr_conn *c, struct err *e);
+int conn_errno(struct tr_conn *c, struct err *e);
 /* As tr_writev; does nothing and returns 1 when another thread is writing. */
 int conn_try_write(struct tr_conn *c, const void *buf, size_t len, struct err *e);
 

@@ -5,8 +5,8 @@
  * the client so, as the first thing inside TLS: "250 <common name seen>". Without that
  * line a TLS 1.3 client does not know yet whether its own certificate was taken.
  *
- * One SSL serves a reading and a writing thread: every call is made under ssl_lock, on a
- * non-blocking socket, for one record at a time; waiting happens outside.
+ * Only the handshake is made here, by one thread. What follows it is tls_stream.c's, with
+ * the secrets that the keylog callback has seen; OpenSSL reads not a byte beyond.
  */
 #include <errno.h>
 #include <poll.h>
@@ -21,11 +21,7 @@
 
 #define SUITES_AES "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 #define SUITES_CHACHA "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384"
-#define READ_BUFFER (128u << 10) /* read ahead: fewer calls than one per record and header */
 #define LINGER_MS 1000
-
-/* RFC 8446 5.5: 2^24.5 full records for one AES-GCM key are safe; change it at a third of that. */
-uint64_t tls_rekey_after = (UINT64_C(1) << 23) * TLS_RECORD;
 
 static bool has_aes(void)
 {
@@ -60,15 +56,11 @@ static int configure(SSL_CTX *ctx)
 {
     uint64_t options = SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE;
 
-#ifdef SSL_OP_ENABLE_KTLS
-    options |= SSL_OP_ENABLE_KTLS;
-#endif
     SSL_CTX_set_options(ctx, options);
-    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, verify_peer);
-    SSL_CTX_set_read_ahead(ctx, 1);
-    SSL_CTX_set_default_read_buffer_len(ctx, READ_BUFFER);
+    SSL_CTX_set_read_ahead(ctx, 0);
+    SSL_CTX_set_keylog_callback(ctx, tls_keylog);
     return SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) == 1 &&
                    SSL_CTX_set_num_tickets(ctx, 0) == 1 &&
                    SSL_CTX_set_ciphersuites(ctx, has_aes() ? SUITES_AES : SUITES_CHACHA) == 1
@@ -179,9 +171,18 @@ void tr_tls_free(struct tr_tls **t)
     *t = NULL;
 }
 
-/* --- records ------------------------------------------------------------------------------ */
+/* --- handshake ------------------------------------------------------------------------------ */
 
-/* After a call that gave `r` <= 0: the events to wait for and 0, or -1. Under ssl_lock. */
+void tls_free(struct tr_conn *c)
+{
+    stream_free(c);
+    X509_free(c->peer_cert);
+    SSL_free(c->ssl);
+    c->peer_cert = NULL;
+    c->ssl = NULL;
+}
+
+/* After a call that gave `r` <= 0: the events to wait for and 0, or -1. */
 static int wants(struct tr_conn *c, int r, short *events, struct err *e)
 {
     int sys = errno, why = SSL_get_error(c->ssl, r);
@@ -197,67 +198,6 @@ static int wants(struct tr_conn *c, int r, short *events, struct err *e)
     return tls_error(c, why, sys, e);
 }
 
-/* Under ssl_lock, before a new record: a fresh key when the old one has served long enough. */
-static void maybe_rekey(struct tr_conn *c)
-{
-    if (c->rekey_bytes < tls_rekey_after || BIO_get_ktls_send(SSL_get_wbio(c->ssl)))
-        return;
-    if (SSL_key_update(c->ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1)
-        c->rekey_bytes = 0;
-    ERR_clear_error();
-}
-
-ssize_t tls_write_some(struct tr_conn *c, const void *buf, size_t len, short *events, struct err *e)
-{
-    size_t done = 0;
-    ssize_t n;
-    int r;
-
-    pthread_mutex_lock(&c->ssl_lock);
-    ERR_clear_error();
-    errno = 0;
-    maybe_rekey(c);
-    r = SSL_write_ex(c->ssl, buf, len < TLS_RECORD ? len : TLS_RECORD, &done);
-    n = r == 1 ? (ssize_t)done : wants(c, r, events, e);
-    pthread_mutex_unlock(&c->ssl_lock);
-    c->rekey_bytes += done;
-    return n;
-}
-
-ssize_t tls_read_some(struct tr_conn *c, void *buf, size_t len, short *events, struct err *e)
-{
-    size_t done = 0;
-    ssize_t n;
-    int r;
-
-    pthread_mutex_lock(&c->ssl_lock);
-    ERR_clear_error();
-    errno = 0;
-    r = SSL_read_ex(c->ssl, buf, len, &done);
-    n = r == 1 ? (ssize_t)done : wants(c, r, events, e);
-    pthread_mutex_unlock(&c->ssl_lock);
-    return n;
-}
-
-void tls_goodbye(struct tr_conn *c)
-{
-    pthread_mutex_lock(&c->ssl_lock);
-    ERR_clear_error();
-    SSL_shutdown(c->ssl);
-    ERR_clear_error();
-    pthread_mutex_unlock(&c->ssl_lock);
-}
-
-void tls_free(struct tr_conn *c)
-{
-    X509_free(c->peer_cert);
-    SSL_free(c->ssl);
-    c->peer_cert = NULL;
-    c->ssl = NULL;
-}
-
-/* --- handshake ------------------------------------------------------------------------------ */
-
 static int wait_for(struct tr_conn *c, short events, uint64_t deadline_ns, struct err *e)
 {
     if (io_wait(c->fd, events, deadline_ns, e) == 0)
@@ -270,7 +210,7 @@ static int wait_for(struct tr_conn *c, short events, uint64_t deadline_ns, struc
 static int exchange(struct tr_conn *c, uint64_t deadline_ns, struct err *e)
 {
     for (;;) {
-        short events;
+        short events = 0;
         int r;
 
         if (clock_ns() >= deadline_ns)
@@ -286,36 +226,31 @@ static int exchange(struct tr_conn *c, uint64_t deadline_ns, struct err *e)
 }
 
 /* Server: "250 <name>", when the client's certificate has been taken. */
-static int send_welcome(struct tr_conn *c, uint64_t deadline_ns, struct err *e)
+static int send_welcome(struct tr_conn *c, struct err *e)
 {
     char line[TR_LINE_MAX];
-    size_t len = (size_t)snprintf(line, sizeof line, "250 %s\r\n", c->name), done = 0;
+    struct iovec v = { line, (size_t)snprintf(line, sizeof line, "250 %s\r\n", c->name) };
+    struct cursor cur = { &v, 1, 0 };
 
-    while (done < len) {
-        short events;
-        ssize_t n = tls_write_some(c, line + done, len - done, &events, e);
-
-        if (n < 0 || (n == 0 && wait_for(c, events, deadline_ns, e) < 0))
-            return -1;
-        done += (size_t)n;
-    }
-    return 0;
+    return stream_writev(c, &cur, v.iov_len, e);
 }
 
 static int read_welcome(struct tr_conn *c, uint64_t deadline_ns, struct err *e)
 {
     char line[TR_LINE_MAX];
+    struct iovec v = { line, sizeof line };
+    struct cursor cur = { &v, 1, 0 };
     size_t len = 0;
 
     while (len == 0 || line[len - 1] != '\n') {
-        short events;
-        ssize_t n = tls_read_some(c, line + len, 1, &events, e);
+        ssize_t n;
 
-        if (n < 0 || (n == 0 && wait_for(c, events, deadline_ns, e) < 0))
-            return -1;
-        len += (size_t)n;
         if (len == sizeof line)
             return err_set(e, ERR_PROTOCOL, "%s: line is too long", c->who);
+        n = stream_read(c, &cur, 1, e);
+        if (n < 0 || (n == 0 && wait_for(c, POLLIN, deadline_ns, e) < 0))
+            return -1;
+        len += (size_t)n;
     }
     if (len < 4 || memcmp(line, "250 ", 4) != 0)
         return err_set(e, ERR_PROTOCOL, "%s: no welcome after TLS", c->who);
@@ -336,13 +271,11 @@ static void linger(int fd)
 
 static void note_session(struct tr_conn *c)
 {
-    bool kernel = BIO_get_ktls_send(SSL_get_wbio(c->ssl)) != 0;
-
     c->peer_cert = SSL_get1_peer_certificate(c->ssl);
     if (c->peer_cert != NULL)
         cert_common_name(c->peer_cert, c->name, sizeof c->name);
-    snprintf(c->cipher, sizeof c->cipher, "%s %s%s", SSL_get_version(c->ssl),
-        SSL_get_cipher_name(c->ssl), kernel ? " (kernel)" : "");
+    snprintf(
+        c->cipher, sizeof c->cipher, "%s %s", SSL_get_version(c->ssl), SSL_get_cipher_name(c->ssl));
 }
 
 int tls_handshake(struct tr_conn *c, const struct tr_tls *t, uint64_t deadline_ns, struct err *e)
@@ -351,8 +284,7 @@ int tls_handshake(struct tr_conn *c, const struct tr_tls *t, uint64_t deadline_n
 
     c->ca_file = t->ca_file;
     c->ssl = SSL_new(t->ctx);
-    c->stage = malloc(TLS_RECORD);
-    if (c->ssl == NULL || c->stage == NULL || SSL_set_fd(c->ssl, c->fd) != 1)
+    if (c->ssl == NULL || SSL_set_fd(c->ssl, c->fd) != 1)
         return err_set(e, ERR_MEMORY, "TLS: out of memory");
     SSL_set_app_data(c->ssl, c);
     if (c->server)
@@ -362,8 +294,10 @@ int tls_handshake(struct tr_conn *c, const struct tr_tls *t, uint64_t deadline_n
     r = exchange(c, deadline_ns, e);
     if (r == 0) {
         note_session(c);
-        r = c->server ? send_welcome(c, deadline_ns, e) : read_welcome(c, deadline_ns, e);
+        r = stream_start(c, e);
     }
+    if (r == 0)
+        r = c->server ? send_welcome(c, e) : read_welcome(c, deadline_ns, e);
     if (r < 0)
         linger(c->fd);
     return r;

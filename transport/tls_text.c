@@ -105,7 +105,7 @@ static const char *alert_words(int alert)
     return NULL;
 }
 
-static int alert_error(struct tr_conn *c, int alert, struct err *e)
+int tls_alert_error(struct tr_conn *c, int alert, struct err *e)
 {
     const char *words = alert_words(alert);
     X509 *own = SSL_get_certificate(c->ssl);
@@ -131,7 +131,7 @@ static int queue_error(struct tr_conn *c, struct err *e)
     if (c->refused)
         return err_set(e, ERR_REFUSED, "%s: %s", c->who, c->refusal);
     if (ERR_GET_LIB(code) == ERR_LIB_SSL && reason > SSL_AD_REASON_OFFSET)
-        return alert_error(c, reason - SSL_AD_REASON_OFFSET, e);
+        return tls_alert_error(c, reason - SSL_AD_REASON_OFFSET, e);
     if (ERR_GET_LIB(code) == ERR_LIB_SSL && reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)
         return err_set(
             e, ERR_REFUSED, "%s sent no certificate; make one there: migctl pki issue", c->who);

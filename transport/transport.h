@@ -101,7 +101,7 @@ int tr_accept(int fd, const struct tr_options *opt, struct tr_conn **out, struct
 const char *tr_peer_name(const struct tr_conn *c);
 /* True if the certificate is valid for this host name or address. */
 bool tr_peer_has_name(const struct tr_conn *c, const char *name);
-/* "TLSv1.3 TLS_AES_128_GCM_SHA256 (kernel)" or "plain TCP". */
+/* "TLSv1.3 TLS_AES_128_GCM_SHA256" or "plain TCP". */
 const char *tr_cipher(const struct tr_conn *c);
 int tr_fd(const struct tr_conn *c);
 

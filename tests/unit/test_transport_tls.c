@@ -207,6 +207,7 @@ static void a_client_without_certificate_is_refused(void **state)
     (void)state;
     util_files(&u, &pki, "host1");
     SSL_CTX_load_verify_file(bare, u.ca);
+    SSL_CTX_set_keylog_callback(bare, tls_keylog);
     SSL_CTX_free(c->ctx);
     c->ctx = bare;
     meet(c, s, "127.0.0.1", &ce, &se);
@@ -362,7 +363,7 @@ static void two_threads_on_each_end(void **state)
     pthread_t t[4];
 
     (void)state;
-    tls_rekey_after = 3u << 20; /* several changes of the key on the way */
+    tls_rekey_after = 200; /* records: several changes of the key on the way */
     util_pair(&co, &so, &a, &b);
     w[0] = (struct worker){ .c = a, .seed = 1 };
     w[1] = (struct worker){ .c = b, .seed = 1 };
