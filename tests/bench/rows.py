@@ -29,14 +29,14 @@ class Shape:
         return min(1024, self.mib // 2) if self.workload == "max" else PACED_MIB
 
     def words(self):
-        """The guest's command line. Its whole memory is filled, half of it with zero pages."""
+        """The guest's command line. Its whole memory is filled; half of what it never writes is zero."""
         rate = "0" if self.workload == "idle" else self.workload
         return (f"fill=max:zero=50,comp=25,rand=25 ws={self.ws_mib()} rate={rate} "
                 f"idle={self.idle} verify_s=0")
 
     def data_gib(self):
         """Memory that is not zero, to relate CPU time to."""
-        return self.mib / 2 / 1024
+        return (self.mib + self.ws_mib()) / 2 / 1024
 
 
 @dataclasses.dataclass(frozen=True)
