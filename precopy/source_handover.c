@@ -137,6 +137,8 @@ static int send_rest(struct source *s, struct err *e)
     if (r == 0)
         r = source_wait_round(s, false, e);
     step(s, "last-round");
+    if (r == 0)
+        r = point("source-last-round", FAULT("source-last-round"), e);
     if (r == 0) {
         report_last(s, began);
         r = send_final(s, blob, len, e);

@@ -308,6 +308,9 @@ static int one_round(struct source *s, uint64_t *began, struct err *e)
     char point[40];
 
     source_send_round(s, true, false);
+    snprintf(point, sizeof point, "source-round-%u", s->round);
+    if (FAULT(point))
+        return err_set(e, ERR_INTERNAL, "fault point %s", point);
     if (source_wait_round(s, true, e) < 0 || end_of_round(s, *began, e) < 0 || collect(s, e) < 0)
         return -1;
     now = clock_ns();

@@ -364,6 +364,8 @@ static int on_final_state(struct target *t, const Migrd__FinalState *f, struct e
     if (t->at.ops->state_load(t->at.mig, f->state.data, f->state.len, e) < 0)
         return -1;
     step(t, "state-load", began);
+    if (FAULT("target-loaded"))
+        return err_set(e, ERR_INTERNAL, "fault point target-loaded");
     t->stage = ST_DIGESTS;
     return 0;
 }
