@@ -3,8 +3,9 @@
  * bench_transport [MIB]: what the transport itself can move, without a hypervisor. A
  * process sends frames of 4 MiB out of memory in huge pages over loopback, another one
  * reads them into such memory, on 1, 2 and 4 channels, plain and with TLS. One line each:
- * GB/s, and the CPU time of both processes per byte. Above it what this machine can do at
- * best: a copy, a cipher, a bare TCP stream. MIB, 2048 by default, is for each line.
+ * GB/s, the CPU time of both processes per byte, and how often they sleep. Above it what this
+ * machine can do at best: a copy, a cipher, a bare TCP stream. MIB, 2048 by default, is for each
+ * line.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -28,9 +29,10 @@
 
 #define FRAME (4u << 20)
 #define HEADER 48u
-#define MEMORY (512u << 20) /* of each channel's end: more than any cache */
+#define MEMORY (256u << 20) /* of each channel's end: more than any cache */
 #define LIMIT_BYTES (UINT64_C(1) << 30)
 #define CHANNELS_MAX 4u
+#define MIB 1048576.0
 
 static uint64_t total = UINT64_C(2048) << 20;
 
@@ -57,31 +59,42 @@ static uint8_t *memory(size_t len)
     return p;
 }
 
-static double cpu_s(void)
+/* What this process has spent. */
+struct cost {
+    double cpu_s;
+    double waits; /* how often a thread of it went to sleep */
+};
+
+static struct cost cost_since(const struct cost *start)
 {
     struct rusage u;
 
     getrusage(RUSAGE_SELF, &u);
-    return (double)u.ru_utime.tv_sec + (double)u.ru_stime.tv_sec +
-           ((double)u.ru_utime.tv_usec + (double)u.ru_stime.tv_usec) / 1e6;
+    return (struct cost){
+        (double)u.ru_utime.tv_sec + (double)u.ru_stime.tv_sec +
+            ((double)u.ru_utime.tv_usec + (double)u.ru_stime.tv_usec) / 1e6 - start->cpu_s,
+        (double)u.ru_nvcsw - start->waits,
+    };
 }
 
 /* --- limits of the machine ----------------------------------------------------------------- */
 
 struct watch {
     uint64_t ns;
-    double cpu;
+    struct cost cost;
 };
+
+static const struct cost none;
 
 static struct watch watch_start(void)
 {
-    return (struct watch){ clock_ns(), cpu_s() };
+    return (struct watch){ clock_ns(), cost_since(&none) };
 }
 
 static void show_limit(const char *what, uint64_t bytes, const struct watch *w)
 {
-    printf("%-28s %5.2f GB/s   %5.3f ns/B\n", what, (double)bytes / (double)(clock_ns() - w->ns),
-        (cpu_s() - w->cpu) * 1e9 / (double)bytes);
+    printf("%-36s %5.2f GB/s   %5.3f ns/B\n", what, (double)bytes / (double)(clock_ns() - w->ns),
+        cost_since(&w->cost).cpu_s * 1e9 / (double)bytes);
     fflush(stdout);
 }
 
@@ -246,7 +259,7 @@ static void reader(const struct way *w, const struct tr_tls *tls, int lfd, int i
 {
     struct tr_options opt = { .tls = w->tls ? tls : NULL };
     struct end x[CHANNELS_MAX];
-    double cpu;
+    struct cost cost;
 
     ends_init(x, w);
     for (unsigned i = 0; i < w->channels; i++) {
@@ -256,10 +269,10 @@ static void reader(const struct way *w, const struct tr_tls *tls, int lfd, int i
     }
     tell(out);
     hear(in);
-    cpu = cpu_s();
+    cost = cost_since(&none);
     on_threads(x, w->channels, read_all);
-    cpu = cpu_s() - cpu;
-    if (write(out, &cpu, sizeof cpu) != sizeof cpu)
+    cost = cost_since(&cost);
+    if (write(out, &cost, sizeof cost) != sizeof cost)
         die("pipe", strerror(errno));
     hear(in);
     exit(0);
@@ -285,8 +298,9 @@ static void writer(const struct way *w, const struct tr_tls *tls, unsigned port,
 {
     struct tr_options opt = { .tls = w->tls ? tls : NULL };
     struct end x[CHANNELS_MAX];
+    struct cost cost, peer;
     uint64_t start;
-    double cpu, peer, s;
+    double s;
     struct err e;
 
     ends_init(x, w);
@@ -298,16 +312,16 @@ static void writer(const struct way *w, const struct tr_tls *tls, unsigned port,
     }
     hear(in);
     start = clock_ns();
-    cpu = cpu_s();
+    cost = cost_since(&none);
     tell(out);
     on_threads(x, w->channels, send_all);
-    cpu = cpu_s() - cpu;
+    cost = cost_since(&cost);
     if (read(in, &peer, sizeof peer) != sizeof peer)
         die("pipe", "the other process ended");
     s = (double)(clock_ns() - start) / 1e9;
-    printf("%-10s %u channel%s   %5.2f GB/s   %5.3f ns/B sending   %5.3f ns/B receiving   %s\n",
-        w->name, w->channels, w->channels == 1 ? " " : "s", (double)total / s / 1e9,
-        cpu * 1e9 / (double)total, peer * 1e9 / (double)total,
+    printf("%-9s %8u   %5.2f   %14.3f %9.3f   %14.1f %9.1f   %s\n", w->name, w->channels,
+        (double)total / s / 1e9, cost.cpu_s * 1e9 / (double)total, peer.cpu_s * 1e9 / (double)total,
+        cost.waits * MIB / (double)total, peer.waits * MIB / (double)total,
         w->bare ? "send, recv" : tr_cipher(x[0].conn));
     tell(out);
     for (unsigned i = 0; i < w->channels; i++) {
@@ -396,6 +410,8 @@ int main(int argc, char **argv)
     limit_copy();
     limit_cipher("AES-128-GCM", 16384);
     limit_cipher("ChaCha20-Poly1305", 16384);
+    printf("\n%-9s %8s   %5s   %24s   %24s\n%35s %9s   %14s %9s\n", "", "channels", "GB/s",
+        "CPU, ns per byte", "waits per MiB", "sending", "receiving", "sending", "receiving");
     for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++)
         measure(&ways[i], tls);
     tr_tls_free(&tls);
