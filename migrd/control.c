@@ -204,6 +204,7 @@ static control_handler *const handlers[] = {
     [MIGRD__REQUEST__BODY_LOG] = control_log,
     [MIGRD__REQUEST__BODY_HOST] = control_host,
     [MIGRD__REQUEST__BODY_RELOAD] = control_reload,
+    [MIGRD__REQUEST__BODY_DRY_RUN] = control_dry_run,
 };
 
 static void dispatch(struct client *c, const Migrd__Request *rq)

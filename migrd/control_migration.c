@@ -51,9 +51,12 @@ static void give_up(struct request *r, const struct err *e)
     request_end(r);
 }
 
-void control_migrate(struct client *c, const Migrd__Request *rq)
+typedef int starter(struct migrd *m, struct domain *d, const Migrd__Migrate *rq,
+    struct migration **out, struct err *e);
+
+static void start(struct client *c, const Migrd__Request *rq, const Migrd__Migrate *mg,
+    const char *what, starter *how)
 {
-    const Migrd__Migrate *mg = rq->migrate;
     struct domain *d = control_domain(c, rq->serial, mg->domain);
     struct request *r;
     struct migration *g;
@@ -62,11 +65,21 @@ void control_migrate(struct client *c, const Migrd__Request *rq)
     if (d == NULL || (r = request_new(c, rq)) == NULL)
         return;
     r->progress = mg->progress;
-    control_audit(c, "migrate", d->name);
-    if (migration_start(c->m, d, mg, &g, &e) < 0)
+    control_audit(c, what, d->name);
+    if (how(c->m, d, mg, &g, &e) < 0)
         give_up(r, &e);
     else
         follow(r, g);
+}
+
+void control_migrate(struct client *c, const Migrd__Request *rq)
+{
+    start(c, rq, rq->migrate, "migrate", migration_start);
+}
+
+void control_dry_run(struct client *c, const Migrd__Request *rq)
+{
+    start(c, rq, rq->dry_run, "dry run of", migration_dry_run);
 }
 
 void control_save(struct client *c, const Migrd__Request *rq)

@@ -21,6 +21,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "migrd/events.h"
+#include "migrd/link_history.h"
 #include "migrd/migration_internal.h"
 
 /* --- lists ------------------------------------------------------------------------------- */
@@ -158,6 +159,8 @@ static const char *state_name(const struct migration *g)
         return mt_source_state_name((enum src_state)g->state);
     case MIG_IN:
         return mt_target_state_name((enum tgt_state)g->state);
+    case MIG_DRY:
+        return g->state == DRY_ENDED ? "ended" : "forecasting";
     case MIG_SAVE:
     case MIG_RESTORE:
         break;
@@ -174,6 +177,7 @@ static bool state_final(const struct migration *g)
         return mt_target_final((enum tgt_state)g->state);
     case MIG_SAVE:
     case MIG_RESTORE:
+    case MIG_DRY:
         break;
     }
     return g->is_over;
@@ -197,6 +201,8 @@ const char *migration_domain_state(const struct migration *g)
         return "incoming";
     case MIG_SAVE:
         return "saving";
+    case MIG_DRY:
+        return "forecasting";
     case MIG_RESTORE:
         break;
     }
@@ -205,7 +211,7 @@ const char *migration_domain_state(const struct migration *g)
 
 static const char *direction(const struct migration *g)
 {
-    static const char *const words[] = { "out", "in", "save", "restore" };
+    static const char *const words[] = { "out", "in", "save", "restore", "dry-run" };
 
     return words[g->kind];
 }
@@ -252,6 +258,14 @@ void migration_info(const struct migration *g, Migrd__MigrationInfo *out)
     out->start_wall_ns = g->start_wall_ns;
     out->end_wall_ns = g->end_wall_ns;
     out->epoch = g->epoch;
+}
+
+enum err_code mig_code_of(const char *name)
+{
+    for (int c = 1; c < ERR_CODE_MAX; c++)
+        if (strcmp(err_code_name((enum err_code)c), name) == 0)
+            return (enum err_code)c;
+    return ERR_INTERNAL;
 }
 
 /* --- watchers and events -----------------------------------------------------------------------
@@ -477,6 +491,19 @@ void mig_post(struct migration *g, int event)
 /* --- the end
  * ----------------------------------------------------------------------------------------- */
 
+static void summary_dry(const struct migration *g, const Migrd__Finished *f)
+{
+    const Migrd__Forecast *c = f != NULL ? f->forecast : NULL;
+
+    if (c == NULL)
+        return;
+    log_info("migration",
+        "%s: to %s it would take %.3f s in all, stop the guest for %.1f ms, send %.1f MiB in %u "
+        "rounds; converges %.0f %%%s%s",
+        g->name, g->peer, c->total_ms / 1000, c->pause_ms, (double)c->wire_bytes / (1 << 20),
+        c->rounds, c->converges * 100, c->knob[0] != '\0' ? "; would help: " : "", c->knob);
+}
+
 static void summary(const struct migration *g)
 {
     const Migrd__Finished *f = g->report;
@@ -485,6 +512,10 @@ static void summary(const struct migration *g)
     if (migration_outcome(g, &e) < 0) {
         log_warn("migration", "%s %s %s: failed (%s): %s", g->id, g->name, direction(g),
             err_code_name(e.code), e.text);
+        return;
+    }
+    if (g->kind == MIG_DRY) {
+        summary_dry(g, f);
         return;
     }
     log_info("migration",
@@ -507,6 +538,7 @@ static void count(struct migration *g, bool ok)
         { "migrd_migrations_in_failed_total", "migrd_migrations_in_ok_total" },
         { "migrd_saves_failed_total", "migrd_saves_ok_total" },
         { "migrd_restores_failed_total", "migrd_restores_ok_total" },
+        { "migrd_dry_runs_failed_total", "migrd_dry_runs_ok_total" },
     };
 
     ++*events_counter(g->m->events, names[g->kind][ok], "Ended migrations, saves and restores");
@@ -788,6 +820,7 @@ void migrations_close(struct migrd *m)
         ms->ended = e->next;
         free(e);
     }
+    link_history_close(&ms->history);
     free(ms->open);
     free(ms);
 }

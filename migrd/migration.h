@@ -35,6 +35,9 @@ void migrations_close(struct migrd *m);
 /* Starts one; *out lives at least until its last watch call. */
 int migration_start(struct migrd *m, struct domain *d, const Migrd__Migrate *rq,
     struct migration **out, struct err *e);
+/* The same request, but nothing moves: its report has a forecast. */
+int migration_dry_run(struct migrd *m, struct domain *d, const Migrd__Migrate *rq,
+    struct migration **out, struct err *e);
 int migration_save(
     struct migrd *m, struct domain *d, const char *path, struct migration **out, struct err *e);
 int migration_restore(

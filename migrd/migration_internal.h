@@ -14,7 +14,9 @@
 #define QUEUE_MAX 32
 #define ASKERS_MAX 8
 
-enum mig_kind { MIG_OUT, MIG_IN, MIG_SAVE, MIG_RESTORE };
+enum mig_kind { MIG_OUT, MIG_IN, MIG_SAVE, MIG_RESTORE, MIG_DRY };
+
+enum { DRY_WORKING, DRY_ENDED }; /* states of a MIG_DRY */
 
 struct mig_event {
     int event;
@@ -81,6 +83,7 @@ struct migrations {
     struct migration *active, *finished;
     struct ended_in *ended; /* newest first */
     struct teller *tellers;
+    struct link_history *history; /* costs of earlier ones; NULL: no memory for it */
     struct journal_record *open; /* unfinished ones, from the journal */
     size_t n_open, cap_open;
     bool stopping;
@@ -146,6 +149,33 @@ void src_destroy_copy(struct migration *g);
 void tgt_answer(struct migration *g);
 int tgt_check_offer(struct migration *g, struct err *e);
 int tgt_check_host(const struct migration *g, const struct hv_caps *caps, struct err *e);
+/* Parts of the checks: sessions and hypervisor; vCPUs and CPU; in the pool, disks and bridges. */
+int tgt_check_session(const struct migration *g, struct err *e);
+int tgt_check_capabilities(const struct migration *g, const struct hv_caps *caps, struct err *e);
+void tgt_check_work(struct job *j);
+/* Answers the worker's OfferSeen; no: with op_error. */
+void tgt_verdict(struct migration *g, bool ok);
+
+/* May this domain leave, to where the request says? */
+int src_check_request(
+    const struct migrd *m, const struct domain *d, const Migrd__Migrate *rq, struct err *e);
+/* Domain, target and parameters of a request; the domain is held. */
+int src_take_request(
+    struct migration *g, struct domain *d, const Migrd__Migrate *rq, struct err *e);
+/* A worker's job; the last three are its store. */
+void src_fill_start(struct migration *g, Migrd__SourceStart *s, Migrd__WorkerTls *tls,
+    char path[3][PATHS_LEN], Migrd__LinkHistory *history);
+/* A code by its name; ERR_INTERNAL if there is none of that name. */
+enum err_code mig_code_of(const char *name);
+
+/* --- dry runs ------------------------------------------------------------------------------- */
+
+/* Target: a session asks. */
+void dry_offer(struct migration *g, const Migrd__OfferSeen *o);
+/* Source: what migrations on this link cost; false: not known. */
+bool dry_history(const struct migration *g, Migrd__LinkHistory *out);
+/* Source: a report has come; puts the forecast of a fresh dry run into it, and learns. */
+void dry_score(struct migration *g);
 
 /* --- questions ----------------------------------------------------------------------------------
  */

@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "migrd/define/define.h"
+#include "migrd/link_history.h"
 #include "migrd/migration_internal.h"
 #include "migrd/registry_internal.h"
 
@@ -212,8 +213,11 @@ static void destroy_strays(struct migrd *m)
 int migrations_open(struct migrd *m, struct err *e)
 {
     struct migrations *ms = m->migrations;
+    char path[PATHS_LEN + 32];
 
     (void)e;
+    snprintf(path, sizeof path, "%s/link-history.json", m->paths.state);
+    ms->history = link_history_open(path);
     for (size_t i = 0; i < ms->n_open; i++)
         take_up(m, &ms->open[i]);
     destroy_strays(m);

@@ -73,16 +73,11 @@ static void on_ended(void *arg, const Migrd__Finished *fin, const char *how)
 
     g->worker = NULL;
     mig_take_report(g, fin);
-    if (fin == NULL) {
+    dry_score(g);
+    if (fin == NULL)
         mig_fail(g, ERR_INTERNAL, "%s", how);
-    } else if (!fin->ok) {
-        enum err_code code = ERR_INTERNAL;
-
-        for (int c = 1; c < ERR_CODE_MAX; c++)
-            if (strcmp(err_code_name((enum err_code)c), fin->code) == 0)
-                code = (enum err_code)c;
-        mig_fail(g, code, "%s", fin->text);
-    }
+    else if (!fin->ok)
+        mig_fail(g, mig_code_of(fin->code), "%s", fin->text);
     if (fin != NULL && fin->ok)
         mig_post(g, SRC_EV_END_OK);
     else if (fin != NULL && fin->guest_resumed)
@@ -91,35 +86,45 @@ static void on_ended(void *arg, const Migrd__Finished *fin, const char *how)
         mig_post(g, SRC_EV_END_FAILED);
 }
 
+void src_fill_start(struct migration *g, Migrd__SourceStart *s, Migrd__WorkerTls *tls,
+    char path[3][PATHS_LEN], Migrd__LinkHistory *history)
+{
+    struct migrd *m = g->m;
+
+    s->migration = g->id;
+    s->hypervisor = (char *)(uintptr_t)m->hv_ops->name;
+    s->run_dir = m->paths.xvm;
+    s->log_dir = m->paths.log;
+    s->domain = g->def;
+    s->epoch = g->epoch - 1;
+    s->host = g->peer;
+    s->port = g->port;
+    s->own_name = m->host_name;
+    s->params = &g->params;
+    if ((g->flags & JF_TLS) != 0) {
+        mig_worker_tls(m, tls, path);
+        s->tls = tls;
+    }
+    if (dry_history(g, history))
+        s->history = history;
+}
+
 static void spawn(struct migration *g)
 {
     static const struct worker_calls calls = { on_message, on_ended };
-    struct migrd *m = g->m;
     Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
     Migrd__SourceStart s = MIGRD__SOURCE_START__INIT;
+    Migrd__LinkHistory history;
     Migrd__WorkerTls tls;
     char path[3][PATHS_LEN];
     struct err e;
 
-    if (worker_start(m, 0, &calls, g, &g->worker, &e) < 0) {
+    if (worker_start(g->m, 0, &calls, g, &g->worker, &e) < 0) {
         mig_fail(g, e.code, "%s", e.text);
         mig_post(g, SRC_EV_END_FAILED);
         return;
     }
-    s.migration = g->id;
-    s.hypervisor = (char *)(uintptr_t)m->hv_ops->name;
-    s.run_dir = m->paths.xvm;
-    s.log_dir = m->paths.log;
-    s.domain = g->def;
-    s.epoch = g->epoch - 1;
-    s.host = g->peer;
-    s.port = g->port;
-    s.own_name = m->host_name;
-    s.params = &g->params;
-    if ((g->flags & JF_TLS) != 0) {
-        mig_worker_tls(m, &tls, path);
-        s.tls = &tls;
-    }
+    src_fill_start(g, &s, &tls, path, &history);
     t.body_case = MIGRD__TO_WORKER__BODY_SOURCE;
     t.source = &s;
     worker_send(g->worker, &t, -1);
@@ -392,7 +397,7 @@ static unsigned outgoing(const struct migrd *m)
     return n;
 }
 
-static int check_request(
+int src_check_request(
     const struct migrd *m, const struct domain *d, const Migrd__Migrate *rq, struct err *e)
 {
     if (d->mig != NULL)
@@ -464,18 +469,12 @@ static unsigned flags_of(const struct migrd *m, const struct domain *d, const Mi
     return flags | (tls ? JF_TLS : 0);
 }
 
-int migration_start(struct migrd *m, struct domain *d, const Migrd__Migrate *rq,
-    struct migration **out, struct err *e)
+int src_take_request(
+    struct migration *g, struct domain *d, const Migrd__Migrate *rq, struct err *e)
 {
-    struct migration *g;
+    struct migrd *m = g->m;
 
-    if (check_request(m, d, rq, e) < 0)
-        return -1;
-    g = mig_new(m, MIG_OUT);
-    if (g == NULL)
-        return err_set(e, ERR_MEMORY, "domain %s: out of memory", d->name);
     g->def = define_copy(d->live_def);
-    g->state = SRC_STARTING;
     snprintf(g->uuid, sizeof g->uuid, "%s", d->uuid);
     snprintf(g->name, sizeof g->name, "%s", d->name);
     mig_host_text(g->peer, sizeof g->peer, rq->host);
@@ -489,6 +488,25 @@ int migration_start(struct migrd *m, struct domain *d, const Migrd__Migrate *rq,
     if (g->def != NULL && d->info.memory_kib > 0)
         g->def->memory_kib = d->info.memory_kib;
     d->mig = g;
+    return g->def != NULL ? 0 : err_set(e, ERR_MEMORY, "domain %s: out of memory", d->name);
+}
+
+int migration_start(struct migrd *m, struct domain *d, const Migrd__Migrate *rq,
+    struct migration **out, struct err *e)
+{
+    struct migration *g;
+
+    if (src_check_request(m, d, rq, e) < 0)
+        return -1;
+    g = mig_new(m, MIG_OUT);
+    if (g == NULL)
+        return err_set(e, ERR_MEMORY, "domain %s: out of memory", d->name);
+    g->state = SRC_STARTING;
+    if (src_take_request(g, d, rq, e) < 0) {
+        mig_fail(g, e->code, "%s", e->text);
+        mig_close(g);
+        return -1;
+    }
     log_info("migration", "%s: %s to %s port %u, epoch %llu, %s", g->id, g->name, g->peer, g->port,
         (unsigned long long)g->epoch, (g->flags & JF_TLS) ? "TLS" : "plain TCP");
     *out = g;

@@ -38,7 +38,7 @@ static void step_answer(struct migration *g, bool ok)
     worker_send(g->worker, &t, -1);
 }
 
-static void verdict(struct migration *g, bool ok)
+void tgt_verdict(struct migration *g, bool ok)
 {
     Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
     Migrd__OfferVerdict v = MIGRD__OFFER_VERDICT__INIT;
@@ -59,9 +59,15 @@ static void verdict(struct migration *g, bool ok)
 
 static void on_offer(struct migration *g, const Migrd__OfferSeen *o)
 {
-    if (g->state != TGT_WAIT || g->offer != NULL || strlen(o->migration) != HV_UUID_LEN - 1) {
+    size_t id_len = o->dry_run ? 0 : HV_UUID_LEN - 1;
+
+    if (g->state != TGT_WAIT || g->offer != NULL || strlen(o->migration) != id_len) {
         log_error("migration", "session of %s: an offer at the wrong time", g->address);
         worker_kill(g->worker);
+        return;
+    }
+    if (o->dry_run) {
+        dry_offer(g, o);
         return;
     }
     snprintf(g->id, sizeof g->id, "%s", o->migration);
@@ -232,6 +238,22 @@ static int refuse_known(const struct migration *g, struct err *e)
     return 0;
 }
 
+int tgt_check_session(const struct migration *g, struct err *e)
+{
+    const struct migrd *m = g->m;
+    bool counted = g->uuid[0] != '\0';
+
+    if (sessions(m, true) + !counted > m->config.relocation_max_sessions)
+        return err_set(e, ERR_RESOURCE,
+            "host %s takes %u migrations at once (relocation-max-sessions) and has as many; try "
+            "again later",
+            m->host_name, m->config.relocation_max_sessions);
+    if (strcmp(g->def->hypervisor, m->hv_ops->name) != 0)
+        return err_set(e, ERR_UNSUPPORTED, "domain %s needs hypervisor %s, host %s has %s",
+            g->def->name, g->def->hypervisor, m->host_name, m->hv_ops->name);
+    return 0;
+}
+
 /* In the loop: what needs the registry. */
 int tgt_check_offer(struct migration *g, struct err *e)
 {
@@ -240,16 +262,8 @@ int tgt_check_offer(struct migration *g, struct err *e)
 
     if (g->def == NULL || g->offer == NULL)
         return err_set(e, ERR_PROTOCOL, "the offer cannot be read");
-    if (refuse_known(g, e) < 0)
+    if (refuse_known(g, e) < 0 || tgt_check_session(g, e) < 0)
         return -1;
-    if (sessions(m, true) > m->config.relocation_max_sessions)
-        return err_set(e, ERR_RESOURCE,
-            "host %s takes %u migrations at once (relocation-max-sessions) and has as many; try "
-            "again later",
-            m->host_name, m->config.relocation_max_sessions);
-    if (strcmp(g->def->hypervisor, m->hv_ops->name) != 0)
-        return err_set(e, ERR_UNSUPPORTED, "domain %s needs hypervisor %s, host %s has %s",
-            g->def->name, g->def->hypervisor, m->host_name, m->hv_ops->name);
     d = registry_incoming(m, g->def, g, e);
     if (d == NULL)
         return -1;
@@ -257,13 +271,7 @@ int tgt_check_offer(struct migration *g, struct err *e)
         g->flags |= JF_STAY_PAUSED;
     if (g->offer->change_home)
         g->flags |= JF_CHANGE_HOME;
-    if (d->epoch >= g->epoch && d->epoch != 0)
-        return err_set(e, ERR_EPOCH,
-            "host %s knows domain %s at epoch %llu, the offer is for %llu: it comes from a host "
-            "that "
-            "does not own it any more",
-            m->host_name, g->name, (unsigned long long)d->epoch, (unsigned long long)g->epoch);
-    return 0;
+    return registry_check_epoch(m, g->name, d->epoch, g->epoch, e);
 }
 
 static int check_cpu(const struct migration *g, const struct hv_caps *caps, struct err *e)
@@ -301,6 +309,14 @@ static int check_cpu(const struct migration *g, const struct hv_caps *caps, stru
     return 0;
 }
 
+int tgt_check_capabilities(const struct migration *g, const struct hv_caps *caps, struct err *e)
+{
+    if (g->def->vcpus > caps->max_vcpus)
+        return err_set(e, ERR_RESOURCE, "domain %s has %u vCPUs, host %s gives at most %u", g->name,
+            g->def->vcpus, g->m->host_name, caps->max_vcpus);
+    return check_cpu(g, caps, e);
+}
+
 /* In the loop, with fresh figures: memory, vCPUs, CPU. Reserves the memory. */
 int tgt_check_host(const struct migration *g, const struct hv_caps *caps, struct err *e)
 {
@@ -308,12 +324,8 @@ int tgt_check_host(const struct migration *g, const struct hv_caps *caps, struct
 
     if (d == NULL)
         return err_set(e, ERR_INTERNAL, "domain %s has no entry", g->name);
-    if (g->def->vcpus > caps->max_vcpus)
-        return err_set(e, ERR_RESOURCE, "domain %s has %u vCPUs, host %s gives at most %u", g->name,
-            g->def->vcpus, g->m->host_name, caps->max_vcpus);
-    if (check_cpu(g, caps, e) < 0)
-        return -1;
-    if (registry_fits(
+    if (tgt_check_capabilities(g, caps, e) < 0 ||
+        registry_fits(
             g->m, d, caps->memory_free_kib, caps->memory_total_kib, g->def->memory_kib, e) < 0)
         return -1;
     return registry_reserve(d, g->def, e);
@@ -349,7 +361,7 @@ static int check_files(const Migrd__Domain *d, struct err *e)
     return 0;
 }
 
-static void check_work(struct job *j)
+void tgt_check_work(struct job *j)
 {
     struct mig_job *mj = (struct mig_job *)j;
 
@@ -449,7 +461,7 @@ static void start_job(struct migration *g, enum mt_op op)
     switch (op) {
     case MT_CHECK:
         mj->then = checked;
-        mig_job_run(mj, check_work);
+        mig_job_run(mj, tgt_check_work);
         break;
     case MT_START:
         g->domid = mj->domid = registry_next_domid(g->m);
@@ -583,10 +595,10 @@ void tgt_run(struct migration *g, enum mt_op op)
         kill_worker(g);
         break;
     case MT_VERDICT_YES:
-        verdict(g, true);
+        tgt_verdict(g, true);
         break;
     case MT_VERDICT_NO:
-        verdict(g, false);
+        tgt_verdict(g, false);
         break;
     case MT_CLOSE:
         close_in(g);

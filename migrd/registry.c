@@ -352,21 +352,29 @@ static int run_define(struct migrd *m, struct domain *d, Migrd__Domain *def, reg
 }
 
 /* The entry for a new definition; ERR_EXISTS if its name is another's. */
-static struct domain *entry_for(struct migrd *m, const Migrd__Domain *def, struct err *e)
+/* Its entry in *out, NULL if there is none yet. */
+static int look_up(
+    const struct migrd *m, const Migrd__Domain *def, struct domain **out, struct err *e)
 {
     struct domain *d = by_name(m->registry, def->name);
 
-    if (d != NULL && strcmp(d->uuid, def->uuid) != 0) {
-        err_set(e, ERR_EXISTS,
+    if (d != NULL && strcmp(d->uuid, def->uuid) != 0)
+        return err_set(e, ERR_EXISTS,
             "domain %s exists on host %s already, with uuid %s; choose another name or undefine it",
             def->name, m->host_name, d->uuid);
-        return NULL;
-    }
     d = registry_by_uuid(m->registry, def->uuid);
-    if (d != NULL && strcmp(d->name, def->name) != 0) {
-        err_set(e, ERR_EXISTS, "uuid %s is that of domain %s here", def->uuid, d->name);
+    if (d != NULL && strcmp(d->name, def->name) != 0)
+        return err_set(e, ERR_EXISTS, "uuid %s is that of domain %s here", def->uuid, d->name);
+    *out = d;
+    return 0;
+}
+
+static struct domain *entry_for(struct migrd *m, const Migrd__Domain *def, struct err *e)
+{
+    struct domain *d;
+
+    if (look_up(m, def, &d, e) < 0)
         return NULL;
-    }
     return d != NULL ? d : registry_add(m, def->uuid, def->name, e);
 }
 
@@ -459,6 +467,42 @@ int registry_fits(const struct migrd *m, const struct domain *self, uint64_t fre
 
 /* --- for migrations -------------------------------------------------------------------------- */
 
+static int check_free(const struct migrd *m, const struct domain *d, struct err *e)
+{
+    if (!d->live && d->mig == NULL && d->busy == NULL)
+        return 0;
+    return err_set(e, ERR_EXISTS, "domain %s exists on host %s already: %s", d->name, m->host_name,
+        d->mig != NULL ? "a migration holds it" : registry_state(d));
+}
+
+int registry_check_epoch(
+    const struct migrd *m, const char *name, uint64_t known, uint64_t offered, struct err *e)
+{
+    if (known < offered || known == 0)
+        return 0;
+    return err_set(e, ERR_EPOCH,
+        "host %s knows domain %s at epoch %llu, the offer is for %llu: it comes from a host that "
+        "does not own it any more",
+        m->host_name, name, (unsigned long long)known, (unsigned long long)offered);
+}
+
+int registry_may_come(
+    const struct migrd *m, const Migrd__Domain *def, uint64_t epoch, struct err *e)
+{
+    const struct ownership *o;
+    struct domain *d;
+
+    if (define_check(def, e) < 0 || look_up(m, def, &d, e) < 0 ||
+        (d != NULL && check_free(m, d, e) < 0))
+        return -1;
+    o = registry_ownership(m->registry, def->uuid);
+    return registry_check_epoch(m, def->name,
+        d != NULL   ? d->epoch
+        : o != NULL ? o->epoch
+                    : 0,
+        epoch, e);
+}
+
 struct domain *registry_incoming(
     struct migrd *m, const Migrd__Domain *def, struct migration *mig, struct err *e)
 {
@@ -469,11 +513,8 @@ struct domain *registry_incoming(
     d = entry_for(m, def, e);
     if (d == NULL)
         return NULL;
-    if (d->live || d->mig != NULL || d->busy != NULL) {
-        err_set(e, ERR_EXISTS, "domain %s exists on host %s already: %s", d->name, m->host_name,
-            d->mig != NULL ? "a migration holds it" : registry_state(d));
+    if (check_free(m, d, e) < 0)
         return NULL;
-    }
     d->mig = mig;
     return d;
 }

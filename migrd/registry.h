@@ -104,6 +104,12 @@ int registry_wait_gone(struct migrd *m, struct domain *d, uint64_t wait_ms, regi
  * by `mig`. */
 struct domain *registry_incoming(
     struct migrd *m, const Migrd__Domain *def, struct migration *mig, struct err *e);
+/* The same question without an entry: could it come, under that epoch? */
+int registry_may_come(
+    const struct migrd *m, const Migrd__Domain *def, uint64_t epoch, struct err *e);
+/* ERR_EPOCH if what is known here is as new as what is offered. */
+int registry_check_epoch(
+    const struct migrd *m, const char *name, uint64_t known, uint64_t offered, struct err *e);
 /* From now on its memory counts as promised. */
 int registry_reserve(struct domain *d, const Migrd__Domain *def, struct err *e);
 /* The incoming domain exists now under that id. */

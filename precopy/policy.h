@@ -14,6 +14,9 @@
 
 #define POLICY_DEFAULT_BUDGET_MS 100
 #define POLICY_DEFAULT_FIXED_US 8000 /* of the last step, before it could be measured */
+/* What the engine tells as fixed_us once it has measured: journals, pause and resume; trips. */
+#define POLICY_FIXED_BASE_US 6000
+#define POLICY_FIXED_TRIPS 3
 #define POLICY_MAX_ROUNDS 10000
 #define POLICY_THROTTLE_LIMIT 99
 

@@ -222,7 +222,7 @@ static int ask_for_domain(struct restore *s, const struct worker_options *opt, s
     Migrd__ToWorker *v;
     int r;
 
-    if (send_offer_seen(s->ctl, s->offer, "", e) < 0 ||
+    if (send_offer_seen(s->ctl, s->offer, "", false, e) < 0 ||
         ctl_wait(s->ctl, MIGRD__TO_WORKER__BODY_OFFER_VERDICT, clock_ns() + VERDICT_MS * NS_PER_MS,
             &v, NULL, e) < 0)
         return -1;

@@ -33,8 +33,6 @@
 #define PROGRESS_NS (200 * NS_PER_MS)
 #define PING_NS NS_PER_S
 #define SAMPLE_NS (500 * NS_PER_MS)
-#define FIXED_BASE_US 6000 /* journals, pause and resume; three trips come on top */
-#define FIXED_TRIPS 3
 
 void source_progress(struct source *s, const char *note)
 {
@@ -320,7 +318,7 @@ static int one_round(struct source *s, uint64_t *began, struct err *e)
     if (FAULT(point))
         return err_set(e, ERR_INTERNAL, "fault point %s", point);
     take_params(s);
-    policy_set_fixed(&s->policy, FIXED_BASE_US + FIXED_TRIPS * s->ack_min_us);
+    policy_set_fixed(&s->policy, POLICY_FIXED_BASE_US + POLICY_FIXED_TRIPS * s->ack_min_us);
     policy_round(&s->policy, &r, &s->decision);
     s->work = s->next;
     s->next = swap;

@@ -184,7 +184,7 @@ static int prepare(struct target *t, struct err *e)
     if (offer_check(o, true, e) < 0)
         return -1;
     t->epoch = o->epoch;
-    if (send_offer_seen(t->ctl, o, tr_peer_name(t->msg), e) < 0 ||
+    if (send_offer_seen(t->ctl, o, tr_peer_name(t->msg), false, e) < 0 ||
         ctl_wait(t->ctl, MIGRD__TO_WORKER__BODY_OFFER_VERDICT, clock_ns() + VERDICT_MS * NS_PER_MS,
             &v, NULL, e) < 0)
         return -1;
@@ -511,6 +511,9 @@ static int dispatch(struct target *t, const Migrd__Session *m, struct err *e)
     case MIGRD__SESSION__BODY_QUERY_REPLY:
     case MIGRD__SESSION__BODY_PING:
     case MIGRD__SESSION__BODY_PONG:
+    case MIGRD__SESSION__BODY_DRY_RUN:
+    case MIGRD__SESSION__BODY_PROBE:
+    case MIGRD__SESSION__BODY_PROBE_ACK:
     default:
         return err_set(
             e, ERR_PROTOCOL, "message of kind %d came at the wrong time", (int)m->body_case);
@@ -602,6 +605,8 @@ int target_run(
         r = migration(&t, &e);
     else if (r == 0 && t.first->body_case == MIGRD__SESSION__BODY_QUERY)
         r = answer_query(&t, t.first->query, &e);
+    else if (r == 0 && t.first->body_case == MIGRD__SESSION__BODY_DRY_RUN)
+        r = dry_target_run(ctl, t.msg, t.first->dry_run, start->own_name, &e);
     else if (r == 0)
         r = err_set(
             &e, ERR_PROTOCOL, "the source began with message kind %d", (int)t.first->body_case);

@@ -38,6 +38,11 @@ static int dispatch(
         if (m->source->domain == NULL)
             return wrong_start(ctl, "names no domain");
         return source_run(ctl, m->source, opt);
+    case MIGRD__TO_WORKER__BODY_DRY_RUN:
+        io_close(&fd);
+        if (m->dry_run->domain == NULL)
+            return wrong_start(ctl, "names no domain");
+        return dry_source_run(ctl, m->dry_run, opt);
     case MIGRD__TO_WORKER__BODY_QUERY:
         io_close(&fd);
         return query_run(ctl, m->query);

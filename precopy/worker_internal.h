@@ -24,6 +24,8 @@
 int source_run(struct ctl *ctl, const Migrd__SourceStart *start, const struct worker_options *opt);
 int target_run(
     struct ctl *ctl, const Migrd__TargetStart *start, int fd, const struct worker_options *opt);
+int dry_source_run(
+    struct ctl *ctl, const Migrd__SourceStart *start, const struct worker_options *opt);
 int query_run(struct ctl *ctl, const Migrd__QueryStart *start);
 int save_run(
     struct ctl *ctl, const Migrd__SaveStart *start, int fd, const struct worker_options *opt);
@@ -73,7 +75,11 @@ struct offer_host {
 void offer_set_host(Migrd__Offer *o, struct offer_host *store, const struct attach *at);
 
 /* An offer as it came, to migrd; `cert` is the name in the certificate, or "". */
-int send_offer_seen(struct ctl *ctl, const Migrd__Offer *o, const char *cert, struct err *e);
+int send_offer_seen(
+    struct ctl *ctl, const Migrd__Offer *o, const char *cert, bool dry_run, struct err *e);
+/* The target's part of a dry run, after its first message; returns when the source hangs up. */
+int dry_target_run(struct ctl *ctl, struct tr_conn *c, const Migrd__Offer *o, const char *own_name,
+    struct err *e);
 /* Code and text of a verdict or step as an error; returns -1. */
 int migrd_said(const char *code, const char *text, struct err *e);
 /* Waits for StepOk, pinging `peer` (may be NULL) meanwhile; ok=false is an error with migrd's text.

@@ -192,7 +192,8 @@ int offer_layout(const Migrd__Offer *o, const struct hv_layout *mine, struct err
 
 /* --- migrd --- */
 
-int send_offer_seen(struct ctl *ctl, const Migrd__Offer *o, const char *cert, struct err *e)
+int send_offer_seen(
+    struct ctl *ctl, const Migrd__Offer *o, const char *cert, bool dry_run, struct err *e)
 {
     Migrd__FromWorker m = MIGRD__FROM_WORKER__INIT;
     Migrd__OfferSeen seen = MIGRD__OFFER_SEEN__INIT;
@@ -210,6 +211,7 @@ int send_offer_seen(struct ctl *ctl, const Migrd__Offer *o, const char *cert, st
     seen.offer.data = packed;
     seen.offer.len = len;
     seen.peer_cert = (char *)cert;
+    seen.dry_run = dry_run;
     m.body_case = MIGRD__FROM_WORKER__BODY_OFFER;
     m.offer = &seen;
     r = ctl_send(ctl, &m, e);

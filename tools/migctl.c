@@ -25,10 +25,12 @@ static const char migrate_options[] =
     "  --not-live           pause it first, move it then\n"
     "  --change-home        its definition moves along\n"
     "  --tls yes|no         encrypt, or not, whatever migrd.conf says\n"
+    "  --dry-run            move nothing: ask the target, and forecast time and pause\n"
     "  --quiet              no progress and no report, errors only\n"
     "  --json               the final record as JSON\n\n"
     "What is not given is taken from migrd.conf. ^C asks migrd to cancel; a second ^C\n"
-    "leaves, and the migration goes on without you.\n";
+    "leaves, and the migration goes on without you.\n"
+    "Exit status of --dry-run 0: it would converge, 3: it would not, 1: it cannot be.\n";
 
 static const char resolve_options[] =
     "  --run-here           this host's copy is the one: run it here\n"

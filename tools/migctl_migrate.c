@@ -22,12 +22,14 @@ enum {
     OPT_TLS,
     OPT_QUIET,
     OPT_JSON,
+    OPT_DRY_RUN,
 };
 
 struct migrate_words {
     Migrd__Migrate m;
     Migrd__PrecopyParams p;
     enum migrate_show show;
+    bool dry_run;
 };
 
 /* Options with a number: 0, or -1 with the reason. */
@@ -72,6 +74,9 @@ static bool word_option(struct migrate_words *w, int o)
     case OPT_CHANGE_HOME:
         w->p.change_home = true;
         return true;
+    case OPT_DRY_RUN:
+        w->dry_run = true;
+        return true;
     case OPT_QUIET:
         w->show = MIGRATE_SILENT;
         return true;
@@ -101,6 +106,7 @@ static int read_migrate(struct tool *t, int argc, char **argv, struct migrate_wo
         { "not-live", no_argument, NULL, OPT_NOT_LIVE },
         { "change-home", no_argument, NULL, OPT_CHANGE_HOME },
         { "tls", required_argument, NULL, OPT_TLS },
+        { "dry-run", no_argument, NULL, OPT_DRY_RUN },
         { "quiet", no_argument, NULL, OPT_QUIET },
         { "json", no_argument, NULL, OPT_JSON },
         { "live", no_argument, NULL, 'l' }, /* fingers used to xm */
@@ -129,7 +135,7 @@ static int read_migrate(struct tool *t, int argc, char **argv, struct migrate_wo
 int migctl_migrate(struct tool *t, int argc, char **argv)
 {
     struct migrate_words w = { MIGRD__MIGRATE__INIT, MIGRD__PRECOPY_PARAMS__INIT,
-        MIGRATE_PROGRESS };
+        MIGRATE_PROGRESS, false };
     Migrd__Request rq = MIGRD__REQUEST__INIT;
     int rc;
 
@@ -139,7 +145,10 @@ int migctl_migrate(struct tool *t, int argc, char **argv)
         return rc;
     w.m.params = &w.p;
     w.m.progress = w.show == MIGRATE_PROGRESS;
-    CLIENT_BODY(rq, MIGRATE, migrate, &w.m);
+    if (w.dry_run) /* a request of its own: a migrd that does not know it moves nothing */
+        CLIENT_BODY(rq, DRY_RUN, dry_run, &w.m);
+    else
+        CLIENT_BODY(rq, MIGRATE, migrate, &w.m);
     return migrate_follow(t, &rq, w.m.domain, false, w.show);
 }
 

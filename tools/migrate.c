@@ -63,13 +63,24 @@ static bool leave_now(struct follow *f)
     return false;
 }
 
+/* The forecast of a dry run, out of its report, so that JSON has it once and on top. */
+static void lift_forecast(Migrd__MigrationInfo *m)
+{
+    if (strcmp(m->direction, "dry-run") != 0 || m->report == NULL)
+        return;
+    m->forecast = m->report->forecast;
+    m->report->forecast = NULL;
+}
+
 static int finish(struct follow *f, const Migrd__Reply *r)
 {
-    const Migrd__MigrationInfo *m = r->n_migrations > 0 ? r->migrations[0] : NULL;
+    Migrd__MigrationInfo *m = r->n_migrations > 0 ? r->migrations[0] : NULL;
     int rc = TOOL_OK;
     struct err e;
 
     progress_end(&f->progress);
+    if (m != NULL)
+        lift_forecast(m);
     if (m != NULL && f->show == MIGRATE_JSON)
         tool_json(&m->base);
     else if (m != NULL && f->show != MIGRATE_SILENT)
@@ -78,6 +89,8 @@ static int finish(struct follow *f, const Migrd__Reply *r)
         rc = tool_fail(&e);
     else if (m != NULL && m->report != NULL && !m->report->ok)
         rc = tool_error("%s", m->report->text);
+    else if (m != NULL && m->forecast != NULL && !forecast_is_good(m->forecast))
+        rc = TOOL_WOULD_NOT;
     return rc;
 }
 

@@ -42,4 +42,10 @@ void progress_end(struct progress *p);
 /* report.c: what became of a finished migration. */
 void report_print(const Migrd__MigrationInfo *m);
 
+/* forecast.c: a dry run's result; one line that compares a migration with what was forecast. */
+#define FORECAST_SURE 0.8 /* a migration of that probability is expected to converge */
+bool forecast_is_good(const Migrd__Forecast *f);
+void forecast_print(const Migrd__MigrationInfo *m, const Migrd__Forecast *f);
+void forecast_print_score(const Migrd__Finished *f);
+
 #endif

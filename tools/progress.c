@@ -134,7 +134,10 @@ static void show_note(struct progress *p, const Migrd__Progress *now)
         strncmp(p->note, now->note, sizeof p->note - 1) == 0)
         return;
     snprintf(p->note, sizeof p->note, "%s", now->note);
-    fprintf(stderr, "%s  round %u: %s\n", p->drawn ? "\r\033[K" : "", now->round, p->note);
+    if (now->phase == MIGRD__PHASE__PHASE_CONNECT) /* of a dry run, which has no rounds */
+        fprintf(stderr, "%s  %s\n", p->drawn ? "\r\033[K" : "", p->note);
+    else
+        fprintf(stderr, "%s  round %u: %s\n", p->drawn ? "\r\033[K" : "", now->round, p->note);
     p->drawn = false;
 }
 

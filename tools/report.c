@@ -88,6 +88,7 @@ static void print_totals(const Migrd__Finished *f)
             (unsigned long long)f->verified_pages);
     if (f->cpu_us > 0)
         printf("  %-10s %s of this host's CPU\n", "Processor", format_us(a, f->cpu_us));
+    forecast_print_score(f);
 }
 
 /* A save and a restore are kept as migrations to and from a file. */
@@ -122,6 +123,7 @@ static void print_failure(const Migrd__MigrationInfo *m)
     printf("%s %s: %s after %s in phase %s.\n", m->domain,
         is(m, "save")      ? "was not saved"
         : is(m, "restore") ? "was not restored"
+        : is(m, "dry-run") ? "has no forecast: the dry run"
                            : "did not move",
         strcmp(f->code, "cancelled") == 0 ? "cancelled" : "failed", format_us(total, f->total_us),
         phase);
@@ -138,6 +140,10 @@ void report_print(const Migrd__MigrationInfo *m)
 
     if (f == NULL) {
         printf("%s: %s\n", m->domain, m->state);
+        return;
+    }
+    if (is(m, "dry-run") && m->forecast != NULL) {
+        forecast_print(m, m->forecast);
         return;
     }
     if (f->ok)

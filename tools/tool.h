@@ -19,6 +19,7 @@
 #define TOOL_OK 0
 #define TOOL_FAILED 1
 #define TOOL_USAGE 2
+#define TOOL_WOULD_NOT 3 /* a dry run: the migration would not converge */
 
 #define TOOL_SHORT_MS 20000 /* most requests: questions, small actions */
 #define TOOL_LONG_MS 120000 /* starting, stopping, saving */
