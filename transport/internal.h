@@ -98,8 +98,9 @@ extern uint64_t tls_rekey_after;
 
 /* Takes the secrets of the application's keys while the handshake makes them. */
 void tls_keylog(const SSL *ssl, const char *line);
-/* When the handshake is through: from here on OpenSSL's SSL is not used on the socket any more. */
-int stream_start(struct tr_conn *c, struct err *e);
+/* When the handshake is through: c->secret goes into use with the cipher suite of that number (RFC
+ * 8446 B.4), and is wiped. */
+int stream_start(struct tr_conn *c, unsigned suite, struct err *e);
 void stream_free(struct tr_conn *c);
 /* All `left` bytes; under write_lock. */
 int stream_writev(struct tr_conn *c, struct cursor *cur, size_t left, struct err *e);

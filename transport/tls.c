@@ -278,6 +278,14 @@ static void note_session(struct tr_conn *c)
         c->cipher, sizeof c->cipher, "%s %s", SSL_get_version(c->ssl), SSL_get_cipher_name(c->ssl));
 }
 
+/* From here on the bytes of the socket are not OpenSSL's any more. */
+static int start_records(struct tr_conn *c, struct err *e)
+{
+    if (SSL_has_pending(c->ssl))
+        return err_set(e, ERR_INTERNAL, "%s: TLS read beyond its handshake", c->who);
+    return stream_start(c, SSL_CIPHER_get_protocol_id(SSL_get_current_cipher(c->ssl)), e);
+}
+
 int tls_handshake(struct tr_conn *c, const struct tr_tls *t, uint64_t deadline_ns, struct err *e)
 {
     int r;
@@ -294,7 +302,7 @@ int tls_handshake(struct tr_conn *c, const struct tr_tls *t, uint64_t deadline_n
     r = exchange(c, deadline_ns, e);
     if (r == 0) {
         note_session(c);
-        r = stream_start(c, e);
+        r = start_records(c, e);
     }
     if (r == 0)
         r = c->server ? send_welcome(c, e) : read_welcome(c, deadline_ns, e);

@@ -84,9 +84,8 @@ void tls_keylog(const SSL *ssl, const char *line)
     }
 }
 
-static int make(struct tr_conn *c, struct tls_stream *s, struct err *e)
+static int make(struct tr_conn *c, struct tls_stream *s, unsigned suite, struct err *e)
 {
-    unsigned suite = SSL_CIPHER_get_protocol_id(SSL_get_current_cipher(c->ssl));
     const struct tls_secret *out = &c->secret[c->server], *in = &c->secret[!c->server];
 
     s->out = malloc(OUT_SIZE);
@@ -94,14 +93,12 @@ static int make(struct tr_conn *c, struct tls_stream *s, struct err *e)
     s->plain = malloc(RECORD_PLAIN);
     if (s->out == NULL || s->in == NULL || s->plain == NULL)
         return err_set(e, ERR_MEMORY, "TLS: out of memory");
-    if (SSL_has_pending(c->ssl))
-        return err_set(e, ERR_INTERNAL, "%s: TLS read beyond its handshake", c->who);
     if (record_key_init(&s->out_key, suite, out->bytes, out->len, true, e) < 0)
         return -1;
     return record_key_init(&s->in_key, suite, in->bytes, in->len, false, e);
 }
 
-int stream_start(struct tr_conn *c, struct err *e)
+int stream_start(struct tr_conn *c, unsigned suite, struct err *e)
 {
     struct tls_stream *s = calloc(1, sizeof *s);
     int r;
@@ -110,7 +107,7 @@ int stream_start(struct tr_conn *c, struct err *e)
     if (s == NULL)
         return err_set(e, ERR_MEMORY, "TLS: out of memory");
     atomic_store(&s->alert, -1);
-    r = make(c, s, e);
+    r = make(c, s, suite, e);
     OPENSSL_cleanse(c->secret, sizeof c->secret);
     return r;
 }
