@@ -413,15 +413,16 @@ static void enter(struct migration *g, struct mt_cell cell, const char *why)
         log_info("migration", "%s %s %s: %s -> %s (%s%s%s)", g->id, g->name[0] ? g->name : "-",
             direction(g), before, state_name(g), why, cell.op == MT_NONE ? "" : "; ",
             cell.op == MT_NONE ? "" : mt_op_name((enum mt_op)cell.op));
-    if (moved) {
+    if (moved)
         fault_at(g);
-        publish(g, "migration-state");
-        mig_tell_watchers(g, false);
-    }
     if (g->kind == MIG_OUT)
         src_run(g, (enum mt_op)cell.op);
     else
         tgt_run(g, (enum mt_op)cell.op);
+    if (moved) { /* after the operation: a guest may be waiting for it */
+        publish(g, "migration-state");
+        mig_tell_watchers(g, false);
+    }
     if (g->kind == MIG_IN)
         tgt_answer(g);
 }
@@ -533,7 +534,7 @@ static void summary(const struct migration *g)
 
 static void count(struct migration *g, bool ok)
 {
-    static const char *const names[4][2] = {
+    static const char *const names[5][2] = {
         { "migrd_migrations_out_failed_total", "migrd_migrations_out_ok_total" },
         { "migrd_migrations_in_failed_total", "migrd_migrations_in_ok_total" },
         { "migrd_saves_failed_total", "migrd_saves_ok_total" },
@@ -614,6 +615,8 @@ static void job_finished(struct job *j)
             "migration", "%s %s: %s failed: %s", g->id, g->name, mt_op_name(mj->op), j->err.text);
     if (j->result < 0 && mj->op == MT_J_STARTED)
         mig_fail(g, j->err.code, "%s", j->err.text);
+    g->journal_us = mj->journal_us;
+    g->resume_us = mj->resume_us;
     if (mj->then != NULL)
         mj->then(mj);
     if (!quiet)
@@ -634,11 +637,19 @@ void mig_job_run(struct mig_job *mj, void (*work)(struct job *j))
     job_run(mj->g->m->loop, &mj->job);
 }
 
+void mig_job_end(struct mig_job *mj)
+{
+    mj->g->jobs++;
+    job_finished(&mj->job);
+}
+
 void mig_journal_work(struct job *j)
 {
     struct mig_job *mj = (struct mig_job *)j;
+    uint64_t began = clock_ns();
 
     j->result = journal_append_all(mj->journal, mj->rec, mj->n_rec, mj->sync, &j->err);
+    mj->journal_us = (clock_ns() - began) / NS_PER_US;
 }
 
 void mig_record(const struct migration *g, enum mt_step step, struct journal_record *r)

@@ -61,6 +61,10 @@ struct migration {
     unsigned tries;
     Migrd__Progress *progress;
     Migrd__Finished *report;
+    uint64_t journal_us, resume_us; /* how long the last step took, for the worker's report */
+    bool ran;                       /* MIG_IN: resumed in the job that wrote RUNNING, and how it went: */
+    int ran_result;
+    struct err ran_err;
     struct err failure; /* why it failed; first reason stands */
     struct err op_error;
     char reason[200]; /* operator's */
@@ -129,9 +133,14 @@ struct mig_job {
     struct hv_caps caps;
     void (*then)(struct mig_job *mj); /* in the loop, before the event; NULL none */
     bool quiet;                       /* posts no event */
+    uint64_t journal_us, resume_us;
+    int ran_result; /* of a resume in the same job as its record */
+    struct err ran_err;
 };
 struct mig_job *mig_job_new(struct migration *g, enum mt_op op);
 void mig_job_run(struct mig_job *mj, void (*work)(struct job *j));
+/* The end of a job whose work has been done already. */
+void mig_job_end(struct mig_job *mj);
 void mig_journal_work(struct job *j);
 /* Record of that step with the migration's identity. */
 void mig_record(const struct migration *g, enum mt_step step, struct journal_record *r);

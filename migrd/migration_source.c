@@ -28,6 +28,8 @@ static void step_answer(struct migration *g, bool ok)
     s.ok = ok;
     s.code = (char *)(uintptr_t)(ok ? "" : err_code_name(g->op_error.code));
     s.text = ok ? (char *)(uintptr_t) "" : g->op_error.text;
+    s.journal_us = g->journal_us;
+    s.resume_us = g->resume_us;
     if (!ok)
         mig_fail(g, g->op_error.code, "%s", g->op_error.text);
     t.body_case = MIGRD__TO_WORKER__BODY_STEP;
@@ -422,6 +424,14 @@ int src_check_request(
     return 0;
 }
 
+static Migrd__Compression compression_of(const char *word)
+{
+    return strcmp(word, "none") == 0   ? MIGRD__COMPRESSION__COMPRESSION_NONE
+           : strcmp(word, "lz4") == 0  ? MIGRD__COMPRESSION__COMPRESSION_LZ4
+           : strcmp(word, "zstd") == 0 ? MIGRD__COMPRESSION__COMPRESSION_ZSTD
+                                       : MIGRD__COMPRESSION__COMPRESSION_AUTO;
+}
+
 static void take_params(struct migration *g, const Migrd__Migrate *rq)
 {
     const struct config *c = &g->m->config;
@@ -441,6 +451,7 @@ static void take_params(struct migration *g, const Migrd__Migrate *rq)
         p->change_home = q->change_home;
         p->dead_peer_ms = q->dead_peer_ms;
         p->max_rounds = q->max_rounds;
+        p->compression = q->compression;
     }
     p->pause_budget_ms = p->pause_budget_ms ? p->pause_budget_ms : c->pause_budget_ms;
     p->bandwidth = p->bandwidth ? p->bandwidth : c->bandwidth;
@@ -449,6 +460,9 @@ static void take_params(struct migration *g, const Migrd__Migrate *rq)
     p->throttle_max = p->throttle_max ? p->throttle_max : c->throttle_max;
     p->dead_peer_ms = p->dead_peer_ms ? p->dead_peer_ms : c->dead_peer_ms;
     p->max_rounds = p->max_rounds ? p->max_rounds : c->max_rounds;
+    if (p->compression == MIGRD__COMPRESSION__COMPRESSION_DEFAULT)
+        p->compression = compression_of(c->compression);
+    p->delta_cache = c->delta_cache;
     if (!rq->params_set_verify && !p->verify)
         p->verify = c->verify;
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "migrd/define/define.h"
 #include "migrd/events.h"
@@ -33,6 +34,8 @@ static void step_answer(struct migration *g, bool ok)
     s.ok = ok;
     s.code = (char *)(uintptr_t)(ok ? "" : err_code_name(g->op_error.code));
     s.text = ok ? (char *)(uintptr_t) "" : g->op_error.text;
+    s.journal_us = g->journal_us;
+    s.resume_us = g->resume_us;
     t.body_case = MIGRD__TO_WORKER__BODY_STEP;
     t.step = &s;
     worker_send(g->worker, &t, -1);
@@ -412,6 +415,39 @@ static void run_work(struct job *j)
         j->result = 0;
 }
 
+/* The record and the resume after it in one job: a paused guest waits for both. What the resume came
+ * to is told when the table asks for it. */
+static void journal_and_run_work(struct job *j)
+{
+    struct mig_job *mj = (struct mig_job *)j;
+    char point[64];
+    uint64_t began;
+
+    mig_journal_work(j);
+    if (j->result < 0)
+        return;
+    snprintf(point, sizeof point, "migrd-in-%s", mt_target_state_name(TGT_RUN_GUEST));
+    if (FAULT(point))
+        log_warn("fault", "point %s has no failure of its own", point);
+    began = clock_ns();
+    run_work(j);
+    mj->resume_us = (clock_ns() - began) / NS_PER_US;
+    mj->ran_result = j->result;
+    mj->ran_err = j->err;
+    j->result = 0; /* the record is written: that is what this job was for */
+}
+
+static void recorded(struct mig_job *mj)
+{
+    struct migration *g = mj->g;
+
+    if (mj->job.result < 0)
+        return;
+    g->ran = true;
+    g->ran_result = mj->ran_result;
+    g->ran_err = mj->ran_err;
+}
+
 static void runs(struct mig_job *mj)
 {
     struct migration *g = mj->g;
@@ -470,7 +506,16 @@ static void start_job(struct migration *g, enum mt_op op)
         break;
     case MT_RESUME:
         mj->then = runs;
-        mig_job_run(mj, run_work);
+        if (g->ran) {
+            mj->job.result = g->ran_result;
+            mj->job.err = g->ran_err;
+            mj->journal_us = g->journal_us;
+            mj->resume_us = g->resume_us;
+            g->ran = false;
+            mig_job_end(mj);
+        } else {
+            mig_job_run(mj, run_work);
+        }
         break;
     default:
         mj->then = dropped;
@@ -493,7 +538,13 @@ static void journal(struct migration *g, enum mt_step step, enum mt_op op)
     mj->sync = step != STEP_READY;
     if (step == STEP_RUNNING)
         mig_owner_record(g, ".", g->epoch, &mj->rec[mj->n_rec++]);
-    mig_job_run(mj, mig_journal_work);
+    if (step == STEP_RUNNING) {
+        mj->leave_paused = (g->flags & JF_STAY_PAUSED) != 0;
+        mj->then = recorded;
+        mig_job_run(mj, journal_and_run_work);
+    } else {
+        mig_job_run(mj, mig_journal_work);
+    }
 }
 
 /* --- operations

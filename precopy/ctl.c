@@ -2,7 +2,10 @@
 /*
  * One mutex guards everything, the msgconn included. The thread polls the socket and
  * an eventfd (kicked by ctl_send when output is left over, and by ctl_free), reads what
- * is there, files it, and wakes the waiters.
+ * is there, files it, and wakes the waiter. A waiter polls the socket too: the answers it
+ * waits for come while the guest stands still, and a hand-over from thread to thread takes as
+ * long as one from process to process. Whoever comes first reads; what the thread has
+ * read makes `wake` readable.
  *
  *   Cancel      -> `cancelled`; watched connections aborted
  *   end of file -> `gone`;      watched connections aborted
@@ -36,19 +39,19 @@ struct mail {
 
 struct ctl {
     pthread_mutex_t lock; /* all below */
-    pthread_cond_t cond;
     struct msgconn *conn;
     struct mail mail[CTL_MAIL_MAX];
     unsigned n_mail;
     struct tr_conn *watch[CTL_WATCH_MAX];
     unsigned n_watch;
     bool cancelled, gone, held, stop, aborted;
+    bool waiting; /* somebody is in ctl_wait */
     bool have_params;
     Migrd__SetParams params;
     char reason[300];
 
     pthread_t thread; /* set once */
-    int kick;
+    int kick, wake;
 };
 
 static void abort_watched(struct ctl *c)
@@ -139,6 +142,22 @@ static void read_all(struct ctl *c)
         on_gone(c, &e);
 }
 
+static void make_readable(int event)
+{
+    uint64_t one = 1;
+
+    if (write(event, &one, sizeof one) < 0)
+        log_debug("worker", "an eventfd is readable already");
+}
+
+static void drain(int event)
+{
+    uint64_t n;
+
+    if (read(event, &n, sizeof n) < 0)
+        log_debug("worker", "wake-up without a cause");
+}
+
 static void *reader(void *arg)
 {
     struct ctl *c = arg;
@@ -152,16 +171,16 @@ static void *reader(void *arg)
         struct pollfd pf[2] = { { .fd = c->kick, .events = POLLIN },
             { .fd = c->gone ? -1 : msgconn_fd(c->conn),
                 .events = (short)(POLLIN | (more ? POLLOUT : 0)) } };
-        uint64_t n;
 
         pthread_mutex_unlock(&c->lock);
         poll(pf, 2, -1);
-        if ((pf[0].revents & POLLIN) != 0 && read(c->kick, &n, sizeof n) < 0)
-            log_debug("worker", "wake-up without a cause");
+        if ((pf[0].revents & POLLIN) != 0)
+            drain(c->kick);
         pthread_mutex_lock(&c->lock);
         if ((pf[1].revents & (POLLIN | POLLHUP | POLLERR)) != 0)
             read_all(c);
-        pthread_cond_broadcast(&c->cond);
+        if (c->waiting)
+            make_readable(c->wake);
     }
     pthread_mutex_unlock(&c->lock);
     return NULL;
@@ -170,7 +189,6 @@ static void *reader(void *arg)
 struct ctl *ctl_new(int fd, struct err *e)
 {
     struct ctl *c = calloc(1, sizeof *c);
-    pthread_condattr_t attr;
 
     if (c == NULL) {
         close(fd);
@@ -179,28 +197,19 @@ struct ctl *ctl_new(int fd, struct err *e)
     }
     migrd__set_params__init(&c->params);
     pthread_mutex_init(&c->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&c->cond, &attr);
-    pthread_condattr_destroy(&attr);
     c->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    c->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     c->conn = msgconn_new(fd, &migrd__to_worker__descriptor, MSGCONN_MAX_LEN);
-    if (c->conn == NULL || c->kick < 0 || pthread_create(&c->thread, NULL, reader, c) != 0) {
+    if (c->conn == NULL || c->kick < 0 || c->wake < 0 ||
+        pthread_create(&c->thread, NULL, reader, c) != 0) {
         err_sys(e, "cannot set up the line to migrd");
         msgconn_free(&c->conn);
         io_close(&c->kick);
+        io_close(&c->wake);
         free(c);
         return NULL;
     }
     return c;
-}
-
-static void kick(struct ctl *c)
-{
-    uint64_t one = 1;
-
-    if (write(c->kick, &one, sizeof one) < 0)
-        log_debug("worker", "the reader has been woken already");
 }
 
 static void flush_last(struct ctl *c)
@@ -224,7 +233,7 @@ void ctl_free(struct ctl **cp)
     pthread_mutex_lock(&c->lock);
     c->stop = true;
     pthread_mutex_unlock(&c->lock);
-    kick(c);
+    make_readable(c->kick);
     pthread_join(c->thread, NULL);
     flush_last(c);
     msgconn_free(&c->conn);
@@ -233,7 +242,7 @@ void ctl_free(struct ctl **cp)
         migrd__to_worker__free_unpacked(c->mail[i].m, NULL);
     }
     io_close(&c->kick);
-    pthread_cond_destroy(&c->cond);
+    io_close(&c->wake);
     pthread_mutex_destroy(&c->lock);
     free(c);
 }
@@ -248,7 +257,7 @@ int ctl_send(struct ctl *c, const Migrd__FromWorker *m, struct err *e)
     } else if (msgconn_queue(c->conn, &m->base, -1, e) == 0) {
         r = msgconn_flush(c->conn, e);
         if (r == 1) {
-            kick(c);
+            make_readable(c->kick);
             r = 0;
         }
     }
@@ -287,12 +296,33 @@ static int take(struct ctl *c, Migrd__ToWorker__BodyCase want, Migrd__ToWorker *
     return 0;
 }
 
+/* With the lock, which is given away meanwhile. False when the time is over. */
+static bool wait_for_more(struct ctl *c, uint64_t deadline_ns)
+{
+    struct pollfd pf[2] = { { .fd = c->wake, .events = POLLIN },
+        { .fd = c->gone ? -1 : msgconn_fd(c->conn), .events = POLLIN } };
+    struct timespec ts;
+    uint64_t now = clock_ns(), left = deadline_ns > now ? deadline_ns - now : 0;
+    int r;
+
+    ts = (struct timespec){ (time_t)(left / NS_PER_S), (long)(left % NS_PER_S) };
+    c->waiting = true;
+    pthread_mutex_unlock(&c->lock);
+    r = ppoll(pf, 2, deadline_ns == IO_FOREVER ? NULL : &ts, NULL);
+    pthread_mutex_lock(&c->lock);
+    c->waiting = false;
+    if (pf[0].revents != 0)
+        drain(c->wake);
+    if (r > 0 && pf[1].revents != 0)
+        read_all(c);
+    return r != 0;
+}
+
 int ctl_wait(struct ctl *c, Migrd__ToWorker__BodyCase want, uint64_t deadline_ns,
     Migrd__ToWorker **out, int *fd, struct err *e)
 {
-    struct timespec ts = { .tv_sec = (time_t)(deadline_ns / NS_PER_S),
-        .tv_nsec = (long)(deadline_ns % NS_PER_S) };
-    int r = 0, w = 0;
+    bool late = false;
+    int r = 0;
 
     pthread_mutex_lock(&c->lock);
     for (;;) {
@@ -306,14 +336,11 @@ int ctl_wait(struct ctl *c, Migrd__ToWorker__BodyCase want, uint64_t deadline_ns
             r = -1;
             break;
         }
-        if (w == ETIMEDOUT) {
+        if (late) {
             r = err_set(e, ERR_TIMEOUT, "migrd did not answer in time");
             break;
         }
-        if (deadline_ns == IO_FOREVER)
-            pthread_cond_wait(&c->cond, &c->lock);
-        else
-            w = pthread_cond_timedwait(&c->cond, &c->lock, &ts);
+        late = !wait_for_more(c, deadline_ns);
     }
     pthread_mutex_unlock(&c->lock);
     return r;

@@ -29,7 +29,7 @@ void ctl_free(struct ctl **c);
 int ctl_send(struct ctl *c, const Migrd__FromWorker *m, struct err *e);
 
 /* The oldest message of that kind; free with migrd__to_worker__free_unpacked. `fd` may be NULL.
- * ERR_CANCELLED, ERR_PEER (migrd is gone), ERR_TIMEOUT. */
+ * ERR_CANCELLED, ERR_PEER (migrd is gone), ERR_TIMEOUT. By one thread at a time. */
 int ctl_wait(struct ctl *c, Migrd__ToWorker__BodyCase want, uint64_t deadline_ns,
     Migrd__ToWorker **out, int *fd, struct err *e);
 

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
@@ -42,7 +43,13 @@ static int attach(struct source *s, struct err *e)
     s->next = attach_bitmap(&s->at, e);
     s->harvest = attach_bitmap(&s->at, e);
     s->peek = attach_bitmap(&s->at, e);
-    return s->work == NULL || s->next == NULL || s->harvest == NULL || s->peek == NULL ? -1 : 0;
+    s->known = attach_bitmap(&s->at, e);
+    if (getrandom(&s->seed, sizeof s->seed, 0) != (ssize_t)sizeof s->seed)
+        return err_sys(e, "random numbers");
+    return s->work == NULL || s->next == NULL || s->harvest == NULL || s->peek == NULL ||
+                   s->known == NULL
+               ? -1
+               : 0;
 }
 
 /* --- the peer --- */
@@ -75,6 +82,7 @@ static int send_offer(struct source *s, struct err *e)
     o.stay_paused = s->par->stay_paused || s->was_paused;
     o.change_home = s->par->change_home;
     o.populated_pages = s->populated;
+    o.encodings = encodings_wanted(s->par);
     m.body_case = MIGRD__SESSION__BODY_OFFER;
     m.offer = &o;
     return tr_send(s->msg, &m, e);
@@ -115,6 +123,7 @@ static bool is_session(const char *text)
 static int connect_channels(struct source *s, const Migrd__Accept *a, struct err *e)
 {
     char line[TR_LINE_MAX];
+    struct pages_encode how;
 
     if (!is_session(a->session) || a->channels == 0 || a->channels > s->channels)
         return err_set(e, ERR_PROTOCOL, "the target's answer to the offer makes no sense");
@@ -126,7 +135,8 @@ static int connect_channels(struct source *s, const Migrd__Accept *a, struct err
     }
     if (enter_sandbox(s->opt, e) < 0)
         return -1;
-    s->sender = sender_new(s->at.ops, s->at.mig, &s->at.layout, s->data, s->channels, e);
+    how = encodings_plan(s->par, a->encodings, &s->at.layout);
+    s->sender = sender_new(s->at.ops, s->at.mig, &s->at.layout, s->data, s->channels, &how, e);
     return s->sender == NULL ? -1 : 0;
 }
 
@@ -211,7 +221,8 @@ static void close_connections(struct source *s)
 static void report(struct source *s, const struct err *e, bool guest_runs)
 {
     Migrd__Finished f = MIGRD__FINISHED__INIT;
-    struct sender_count c = { 0 };
+    struct pages_total c = { 0 };
+    struct encoding_counts counts;
     char cipher[128] = "";
 
     if (s->sender != NULL)
@@ -225,13 +236,15 @@ static void report(struct source *s, const struct err *e, bool guest_runs)
     f.total_us = (clock_ns() - s->began_ns) / NS_PER_US;
     f.pause_us = s->pause_us;
     f.wire_bytes = c.bytes;
-    f.pages_sent = c.raw;
+    f.pages_sent = c.sent;
     f.pages_zero = c.zero;
+    f.n_encodings = encodings_count(&counts, &c, NULL);
+    f.encodings = counts.ptr;
     f.verified_pages = e == NULL ? s->verified_pages : 0;
     f.cipher = cipher;
     f.channels = s->channels;
-    f.n_pause_steps = s->n_step;
-    f.pause_steps = s->step_ptr;
+    f.n_pause_steps = s->steps.n;
+    f.pause_steps = s->steps.ptr;
     send_finished(s->ctl, &f, e);
 }
 
@@ -261,6 +274,7 @@ static void dispose(struct source *s)
     free(s->next);
     free(s->harvest);
     free(s->peek);
+    free(s->known);
 }
 
 int source_run(struct ctl *ctl, const Migrd__SourceStart *start, const struct worker_options *opt)

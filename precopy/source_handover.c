@@ -4,8 +4,11 @@
  *
  *   WantPause -> StepOk      migrd has PREPARED in its journal; the guest still runs
  *   pause, collect           the pause begins
- *   last round || state      pages by the channel threads, vCPU state by this one
- *   FinalState, digests      (digests of a sample, or of all memory with verify)
+ *   last round || state      pages by the channel threads, vCPU state by this one, and the
+ *                            sample too where the pages take longer
+ *   FinalState               the target loads while this side hashes (a sample, or all memory
+ *                            with verify)
+ *   digests
  *   Ready                    the target holds everything, loaded and compared
  *   WantCommit -> StepOk     from the moment WantCommit is sent the guest is never
  *                            resumed by this program, unless migrd answers no
@@ -33,43 +36,29 @@ static int point(const char *name, bool fires, struct err *e)
     return fires ? err_set(e, ERR_INTERNAL, "fault point %s", name) : 0;
 }
 
-/* Ends the step that began at the last call (or at the pause). */
-static void step(struct source *s, const char *name)
-{
-    uint64_t now = clock_ns();
-    Migrd__PauseStep *p;
-
-    if (s->n_step < SOURCE_STEPS_MAX) {
-        p = &s->step[s->n_step];
-        migrd__pause_step__init(p);
-        p->name = (char *)name;
-        p->us = (now - s->step_ns) / NS_PER_US;
-        s->step_ptr[s->n_step++] = p;
-    }
-    s->step_ns = now;
-}
-
 static int want_pause(struct source *s, struct err *e)
 {
     Migrd__FromWorker m = MIGRD__FROM_WORKER__INIT;
     Migrd__WantPause w = MIGRD__WANT_PAUSE__INIT;
+    struct step_answer answer;
 
     w.epoch = s->start->epoch + 1;
     m.body_case = MIGRD__FROM_WORKER__BODY_WANT_PAUSE;
     m.want_pause = &w;
-    return ask_migrd(s->ctl, s->msg, &m, e);
+    return ask_migrd(s->ctl, s->msg, &m, &answer, e);
 }
 
 static int pause_guest(struct source *s, struct err *e)
 {
     s->phase = MIGRD__PHASE__PHASE_PAUSED;
-    s->pause_ns = s->step_ns = clock_ns();
+    steps_begin(&s->steps);
+    s->pause_ns = s->steps.at_ns;
     if (!s->was_paused) {
         s->paused = true; /* also when it fails half-way: resuming a running guest is harmless */
         if (s->at.ops->mig_pause(s->at.mig, s->start->epoch, e) < 0)
             return -1;
     }
-    step(s, "pause");
+    steps_end(&s->steps, "pause");
     return 0;
 }
 
@@ -79,12 +68,11 @@ static int last_pages(struct source *s, struct err *e)
         if (s->at.ops->mig_populated(s->at.mig, s->work, e) < 0)
             return -1;
         s->populated = bitmap_count(s->work, s->at.words);
-    } else {
-        if (s->at.ops->dirty_collect(s->at.mig, s->work, e) < 0)
-            return -1;
-        bitmap_or(s->harvest, s->work, s->at.words);
+        memcpy(s->known, s->work, s->at.words * sizeof *s->known);
+    } else if (source_collect(s, s->work, "source-lose-dirty", e) < 0) {
+        return -1;
     }
-    step(s, "collect");
+    steps_end(&s->steps, "collect");
     return 0;
 }
 
@@ -92,7 +80,7 @@ static int send_final(struct source *s, const uint8_t *blob, size_t len, struct 
 {
     Migrd__Session m = MIGRD__SESSION__INIT;
     Migrd__FinalState f = MIGRD__FINAL_STATE__INIT;
-    struct sender_count c;
+    struct pages_total c;
 
     sender_count(s->sender, &c);
     f.state.data = (uint8_t *)blob;
@@ -109,43 +97,18 @@ static void report_last(struct source *s, uint64_t began)
 {
     unsigned i = s->n_report < SOURCE_ROUNDS_KEPT ? s->n_report++ : SOURCE_ROUNDS_KEPT - 1;
     Migrd__RoundReport *r = &s->report[i];
-    struct sender_count c;
+    struct pages_total c;
 
     sender_count(s->sender, &c);
     migrd__round_report__init(r);
     r->round = s->round;
-    r->pages = c.raw - s->round_start.raw;
+    r->pages = c.sent - s->round_start.sent;
     r->zero = c.zero - s->round_start.zero;
     r->bytes = c.bytes - s->round_start.bytes;
     r->duration_us = (clock_ns() - began) / NS_PER_US;
     r->throttle = s->throttle;
+    source_round_counts(s, r, &c);
     s->report_ptr[i] = r;
-}
-
-static int send_rest(struct source *s, struct err *e)
-{
-    uint64_t began = clock_ns();
-    uint8_t *blob = NULL;
-    size_t len = 0;
-    int r;
-
-    source_send_round(s, false, true);
-    r = s->at.ops->state_save(s->at.mig, &blob, &len, e);
-    step(s, "state-save");
-    if (r == 0 && len > HV_STATE_MAX)
-        r = err_set(e, ERR_RESOURCE, "the state of vCPUs and devices is %zu bytes long", len);
-    if (r == 0)
-        r = source_wait_round(s, false, e);
-    step(s, "last-round");
-    if (r == 0)
-        r = point("source-last-round", FAULT("source-last-round"), e);
-    if (r == 0) {
-        report_last(s, began);
-        r = send_final(s, blob, len, e);
-        step(s, "send-state");
-    }
-    free(blob);
-    return r;
 }
 
 /* --- digests --- */
@@ -191,19 +154,91 @@ static int hash_and_send(struct source *s, struct verify_range *range, size_t n,
     return 0;
 }
 
+/* No longer than VERIFY_SAMPLE_US: as much of the sample as that allows. */
+static int hash_sample(struct source *s, struct err *e)
+{
+    struct verify_population p = {
+        .populated = s->known, .ever_dirty = s->harvest, .last = s->work, .words = s->at.words
+    };
+    size_t n = verify_sample(&p, s->seed, s->pick);
+
+    s->picked = true;
+    if (verify_hash_some(s->at.ops, s->at.mig, s->pick, n, &s->n_pick, e) < 0)
+        return -1;
+    steps_end(&s->steps, "sample");
+    return 0;
+}
+
+static int send_sample(struct source *s, struct err *e)
+{
+    size_t done = 0;
+
+    if (!s->picked && hash_sample(s, e) < 0)
+        return -1;
+    do {
+        size_t k =
+            s->n_pick - done < VERIFY_MESSAGE_RANGES ? s->n_pick - done : VERIFY_MESSAGE_RANGES;
+
+        if (send_digests(s, s->pick + done, k, done + k == s->n_pick, e) < 0)
+            return -1;
+        done += k;
+    } while (done < s->n_pick);
+    steps_end(&s->steps, "send-sample");
+    return 0;
+}
+
 static int digests(struct source *s, struct err *e)
 {
     struct verify_range *range = NULL;
     size_t n = 0;
     int r;
 
+    if (!s->par->verify)
+        return send_sample(s, e);
     memset(s->next, 0, s->at.words * sizeof *s->next);
     if (s->at.ops->mig_populated(s->at.mig, s->next, e) < 0 ||
-        verify_list(s->next, &s->at.layout, !s->par->verify, &range, &n, e) < 0)
+        verify_list(s->next, &s->at.layout, &range, &n, e) < 0)
         return -1;
     r = hash_and_send(s, range, n, e);
     free(range);
-    step(s, s->par->verify ? "digests" : "sample");
+    steps_end(&s->steps, "digests");
+    return r;
+}
+
+/* --- pages and state --- */
+
+static int save_state(struct source *s, uint8_t **blob, size_t *len, struct err *e)
+{
+    int r = s->at.ops->state_save(s->at.mig, blob, len, e);
+
+    steps_end(&s->steps, "state-save");
+    if (r == 0 && *len > HV_STATE_MAX)
+        r = err_set(e, ERR_RESOURCE, "the state of vCPUs and devices is %zu bytes long", *len);
+    return r;
+}
+
+static int send_rest(struct source *s, struct err *e)
+{
+    uint64_t began = clock_ns();
+    uint8_t *blob = NULL;
+    size_t len = 0;
+    int r;
+
+    source_send_round(s, false, true);
+    r = save_state(s, &blob, &len, e);
+    if (r == 0 && !s->par->verify && sender_wait(s->sender, 0, NULL) == 0)
+        r = hash_sample(s, e);
+    if (r == 0)
+        r = source_wait_round(s, false, e);
+    steps_end(&s->steps, "last-round");
+    if (r == 0)
+        r = point("source-last-round", FAULT("source-last-round"), e);
+    if (r == 0) {
+        report_last(s, began);
+        r = send_final(s, blob, len, e);
+        steps_end(&s->steps, "send-state");
+    }
+    free(blob);
     return r;
 }
 
@@ -227,7 +262,7 @@ static int await_ready(struct source *s, struct err *e)
         r = err_set(e, ERR_INTEGRITY,
             "what the target received differs from what was sent: the guest stays here");
     migrd__session__free_unpacked(m, NULL);
-    step(s, "ready");
+    steps_end(&s->steps, "ready");
     return r;
 }
 
@@ -235,7 +270,7 @@ static int commit(struct source *s, struct err *e)
 {
     Migrd__FromWorker m = MIGRD__FROM_WORKER__INIT;
     Migrd__WantCommit w = MIGRD__WANT_COMMIT__INIT;
-    bool answered;
+    struct step_answer answer;
     int r;
 
     if (!ctl_hold(s->ctl, e))
@@ -249,13 +284,14 @@ static int commit(struct source *s, struct err *e)
     }
     s->committed = true;
     s->phase = MIGRD__PHASE__PHASE_COMMITTED;
-    r = await_step(s->ctl, s->msg, &answered, e);
-    if (r < 0 && answered) {
+    r = await_step(s->ctl, s->msg, &answer, e);
+    if (r < 0 && answer.came) {
         s->committed = false;
         s->phase = MIGRD__PHASE__PHASE_PAUSED;
         ctl_release(s->ctl);
     }
-    step(s, "commit");
+    steps_end(&s->steps, "commit");
+    steps_within(&s->steps, "journal", answer.journal_us, "commit", "migrd");
     return r;
 }
 
@@ -276,8 +312,10 @@ static int go(struct source *s, struct err *e)
         return -1;
     if (answer->running->epoch != g.epoch)
         r = err_set(e, ERR_PROTOCOL, "the target runs under another epoch than was agreed");
+    steps_end(&s->steps, "running");
+    s->pause_us = (s->steps.at_ns - s->pause_ns) / NS_PER_US;
+    steps_take(&s->steps, answer->running);
     migrd__session__free_unpacked(answer, NULL);
-    step(s, "running");
     return r;
 }
 
@@ -290,7 +328,6 @@ int source_handover(struct source *s, struct err *e)
         return -1;
     if (point("source-after-commit", FAULT("source-after-commit"), e) < 0 || go(s, e) < 0)
         return err_prefix(e, "in doubt after COMMITTED, the guest stays paused here");
-    s->pause_us = (clock_ns() - s->pause_ns) / NS_PER_US;
     s->phase = MIGRD__PHASE__PHASE_DONE;
     return 0;
 }

@@ -3,12 +3,14 @@
 #ifndef SOURCE_INTERNAL_H
 #define SOURCE_INTERNAL_H
 
+#include "precopy/encodings.h"
 #include "precopy/policy.h"
 #include "precopy/sender.h"
+#include "precopy/steps.h"
+#include "precopy/verify.h"
 #include "precopy/worker_internal.h"
 
 #define SOURCE_ROUNDS_KEPT 64 /* of the report; the last ones are kept */
-#define SOURCE_STEPS_MAX 16
 
 struct source {
     struct ctl *ctl; /* the job: set once */
@@ -24,6 +26,8 @@ struct source {
     unsigned throttle;
     uint64_t *work, *next; /* pages of this round, and of the one after it */
     uint64_t *harvest;     /* all that was ever collected, to give back */
+    uint64_t *known;       /* what was populated when the log went on */
+    uint64_t seed;         /* of the sample that is compared */
     uint64_t *peek;
     uint64_t populated;
 
@@ -39,19 +43,21 @@ struct source {
     uint32_t round;
     uint64_t round_pages, ack_min_us;
     uint64_t next_peek_ns, next_progress_ns, next_ping_ns;
-    struct sender_count round_start;
+    struct pages_total round_start;
     struct {
         uint64_t at_ns, bytes;
     } sample[2]; /* of the round under way: the older one is a half to one second old */
 
     uint64_t pause_ns; /* when the guest was stopped; the pause so far is since then */
-    uint64_t step_ns;
     bool committed; /* migrd was asked to write COMMITTED, and did not say no */
 
     Migrd__RoundReport report[SOURCE_ROUNDS_KEPT], *report_ptr[SOURCE_ROUNDS_KEPT];
+    struct encoding_counts report_counts[SOURCE_ROUNDS_KEPT + 1]; /* source_round_counts picks */
     unsigned n_report;
-    Migrd__PauseStep step[SOURCE_STEPS_MAX], *step_ptr[SOURCE_STEPS_MAX];
-    unsigned n_step;
+    struct steps steps;
+    struct verify_range pick[VERIFY_SAMPLE_MAX]; /* the sample, hashed */
+    size_t n_pick;
+    bool picked;
     uint64_t pause_us, verified_pages;
 };
 
@@ -62,6 +68,11 @@ int source_rounds(struct source *s, struct err *e);
 void source_send_round(struct source *s, bool live, bool last);
 int source_wait_round(struct source *s, bool live, struct err *e);
 void source_progress(struct source *s, const char *note);
+/* The round's pages by encoding, into its report. */
+void source_round_counts(struct source *s, Migrd__RoundReport *r, const struct pages_total *now);
+/* ORs what was written since the last collect into bitmap, and keeps it to be given back. The fault
+ * point loses the bit of one page of it. */
+int source_collect(struct source *s, uint64_t *bitmap, const char *point, struct err *e);
 
 /* source_handover.c: from the pause to RUNNING. */
 int source_handover(struct source *s, struct err *e);

@@ -38,17 +38,18 @@ void source_progress(struct source *s, const char *note)
 {
     Migrd__FromWorker m = MIGRD__FROM_WORKER__INIT;
     Migrd__Progress p = MIGRD__PROGRESS__INIT;
-    struct sender_count c = { 0 };
+    struct pages_total c = { 0 };
+    struct encoding_counts counts;
     uint64_t done;
 
     if (s->sender != NULL)
         sender_count(s->sender, &c);
-    done = c.raw + c.zero + c.skipped -
-           (s->round_start.raw + s->round_start.zero + s->round_start.skipped);
+    done = c.sent + c.zero + c.skipped -
+           (s->round_start.sent + s->round_start.zero + s->round_start.skipped);
     p.phase = s->phase;
     p.round = s->round;
     p.pages_total = s->populated;
-    p.pages_sent = c.raw;
+    p.pages_sent = c.sent;
     p.pages_zero = c.zero;
     p.pages_skipped = c.skipped;
     p.pages_remaining = done < s->round_pages ? s->round_pages - done : 0;
@@ -60,6 +61,8 @@ void source_progress(struct source *s, const char *note)
     p.throttle = s->throttle;
     p.elapsed_ms = (clock_ns() - s->began_ns) / NS_PER_MS;
     p.note = (char *)note;
+    p.n_encodings = encodings_count(&counts, &c, NULL);
+    p.encodings = counts.ptr;
     m.body_case = MIGRD__FROM_WORKER__BODY_PROGRESS;
     m.progress = &p;
     ctl_send(s->ctl, &m, NULL);
@@ -95,7 +98,7 @@ static int peek(struct source *s, uint64_t now, struct err *e)
 
 static void sample(struct source *s, uint64_t now)
 {
-    struct sender_count c;
+    struct pages_total c;
 
     if (now - s->sample[1].at_ns < SAMPLE_NS)
         return;
@@ -200,7 +203,7 @@ static int end_of_round(struct source *s, uint64_t round_began, struct err *e)
 {
     Migrd__Session m = MIGRD__SESSION__INIT, *answer;
     Migrd__RoundEnd end = MIGRD__ROUND_END__INIT;
-    struct sender_count c;
+    struct pages_total c;
     uint64_t began = clock_ns(), drain;
     int r = 0;
 
@@ -238,20 +241,31 @@ static Migrd__RoundReport *next_report(struct source *s)
     return r;
 }
 
+/* Reports move when there are too many, their counters stay: one place for round 0, which is kept,
+ * the others in turn. */
+void source_round_counts(struct source *s, Migrd__RoundReport *r, const struct pages_total *now)
+{
+    unsigned i = s->round == 0 ? 0 : 1 + (s->round - 1) % SOURCE_ROUNDS_KEPT;
+
+    r->n_encodings = encodings_count(&s->report_counts[i], now, &s->round_start);
+    r->encodings = s->report_counts[i].ptr;
+}
+
 static void account(struct source *s, uint64_t began, uint64_t dirty, struct policy_round *out)
 {
     Migrd__RoundReport *r = next_report(s);
-    struct sender_count c;
+    struct pages_total c;
 
     sender_count(s->sender, &c);
     r->round = s->round;
-    r->pages = c.raw - s->round_start.raw;
+    r->pages = c.sent - s->round_start.sent;
     r->zero = c.zero - s->round_start.zero;
     r->skipped = c.skipped - s->round_start.skipped;
     r->bytes = c.bytes - s->round_start.bytes;
     r->duration_us = (clock_ns() - began) / NS_PER_US;
     r->dirty_after = dirty;
     r->throttle = s->throttle;
+    source_round_counts(s, r, &c);
     *out = (struct policy_round){ .pages_sent = r->pages,
         .pages_zero = r->zero,
         .pages_skipped = r->skipped,
@@ -267,13 +281,39 @@ static void account(struct source *s, uint64_t began, uint64_t dirty, struct pol
         r->round, r->pages, r->zero, r->skipped, r->duration_us, dirty);
 }
 
+static void lose_one(struct source *s, uint64_t *bitmap, const char *point)
+{
+    uint64_t n = bitmap_count(bitmap, s->at.words), skip;
+
+    if (n == 0 || !FAULT(point))
+        return;
+    skip = s->seed % n;
+    for (size_t i = 0; i < s->at.words; i++)
+        for (uint64_t left = bitmap[i]; left != 0; left &= left - 1)
+            if (skip-- == 0) {
+                bitmap[i] &= ~(left & -left);
+                log_warn("fault", "the dirty bit of frame %#zx is lost",
+                    i * 64 + (unsigned)__builtin_ctzll(left));
+                return;
+            }
+}
+
+int source_collect(struct source *s, uint64_t *bitmap, const char *point, struct err *e)
+{
+    if (s->at.ops->dirty_collect(s->at.mig, bitmap, e) < 0)
+        return -1;
+    lose_one(s, bitmap, point);
+    bitmap_or(s->harvest, bitmap, s->at.words);
+    return 0;
+}
+
 static int collect(struct source *s, struct err *e)
 {
+    char point[48];
+
+    snprintf(point, sizeof point, "source-round-%u-lose-dirty", s->round);
     memset(s->next, 0, s->at.words * sizeof *s->next);
-    if (s->at.ops->dirty_collect(s->at.mig, s->next, e) < 0)
-        return -1;
-    bitmap_or(s->harvest, s->next, s->at.words);
-    return 0;
+    return source_collect(s, s->next, point, e);
 }
 
 static int obey(struct source *s, struct err *e)
@@ -356,6 +396,7 @@ int source_rounds(struct source *s, struct err *e)
     s->log_on = true;
     if (s->at.ops->mig_populated(s->at.mig, s->work, e) < 0)
         return -1;
+    memcpy(s->known, s->work, s->at.words * sizeof *s->known);
     s->populated = bitmap_count(s->work, s->at.words);
     began = clock_ns();
     do {

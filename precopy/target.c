@@ -28,7 +28,9 @@
 #include "base/fault.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "precopy/encodings.h"
 #include "precopy/receiver.h"
+#include "precopy/steps.h"
 #include "precopy/verify.h"
 #include "precopy/worker_internal.h"
 #include "transport/digest.h"
@@ -65,8 +67,8 @@ struct target {
     uint32_t round;
     uint64_t epoch, verified_pages, digest;
     uint64_t next_progress_ns;
-    Migrd__PauseStep step[4], *step_ptr[4];
-    unsigned n_step;
+    struct steps steps;
+    uint64_t compare_ns; /* that comparing has taken so far */
 };
 
 /* --- the first message --- */
@@ -201,6 +203,7 @@ static int send_accept(struct target *t, struct err *e)
     a.session = t->start->session;
     a.channels = t->channels;
     a.target_host = t->start->own_name;
+    a.encodings = t->first->offer->encodings & FRAME_EVERY;
     m.body_case = MIGRD__SESSION__BODY_ACCEPT;
     m.accept = &a;
     return tr_send(t->msg, &m, e);
@@ -256,7 +259,8 @@ static int take_channels(struct target *t, struct err *e)
             return -1;
     if (enter_sandbox(t->opt, e) < 0)
         return -1;
-    t->rx = receiver_new(t->at.ops, t->at.mig, &t->at.layout, t->data, t->channels, t->msg, e);
+    t->rx = receiver_new(t->at.ops, t->at.mig, &t->at.layout, t->data, t->channels,
+        t->first->offer->encodings & FRAME_EVERY, t->msg, e);
     return t->rx == NULL ? -1 : 0;
 }
 
@@ -266,7 +270,7 @@ static void progress(struct target *t)
 {
     Migrd__FromWorker m = MIGRD__FROM_WORKER__INIT;
     Migrd__Progress p = MIGRD__PROGRESS__INIT;
-    struct receiver_count c;
+    struct pages_total c;
     uint64_t now = clock_ns();
 
     if (now < t->next_progress_ns)
@@ -276,7 +280,7 @@ static void progress(struct target *t)
     p.phase = t->phase;
     p.round = t->round;
     p.pages_total = t->first->offer->populated_pages;
-    p.pages_sent = c.raw;
+    p.pages_sent = c.sent;
     p.pages_zero = c.zero;
     p.wire_bytes = c.bytes;
     p.elapsed_ms = (now - t->began_ns) / NS_PER_MS;
@@ -309,7 +313,7 @@ static int on_round_end(struct target *t, const Migrd__RoundEnd *end, struct err
 {
     Migrd__Session m = MIGRD__SESSION__INIT;
     Migrd__RoundAck ack = MIGRD__ROUND_ACK__INIT;
-    struct receiver_count c;
+    struct pages_total c;
 
     if (t->stage != ST_ROUNDS || end->round != t->round)
         return err_set(
@@ -331,19 +335,12 @@ static int on_round_end(struct target *t, const Migrd__RoundEnd *end, struct err
 
 static void step(struct target *t, const char *name, uint64_t since)
 {
-    Migrd__PauseStep *p = &t->step[t->n_step];
-
-    if (t->n_step == sizeof t->step / sizeof t->step[0])
-        return;
-    migrd__pause_step__init(p);
-    p->name = (char *)name;
-    p->us = (clock_ns() - since) / NS_PER_US;
-    t->step_ptr[t->n_step++] = p;
+    steps_target(&t->steps, name, (clock_ns() - since) / NS_PER_US);
 }
 
 static int on_final_state(struct target *t, const Migrd__FinalState *f, struct err *e)
 {
-    struct receiver_count c;
+    struct pages_total c;
     uint64_t began = clock_ns();
 
     if (t->stage != ST_ROUNDS)
@@ -400,8 +397,8 @@ static int copy_ranges(struct target *t, const Migrd__MemoryDigests *d, struct v
 static int compare(struct target *t, const Migrd__MemoryDigests *d, struct err *e)
 {
     struct verify_range theirs[VERIFY_MESSAGE_RANGES], ours[VERIFY_MESSAGE_RANGES];
+    uint64_t bad, began = clock_ns();
     char where[200];
-    uint64_t bad;
 
     if (copy_ranges(t, d, theirs, ours, e) < 0 ||
         verify_hash(t->at.ops, t->at.mig, ours, d->n_ranges, e) < 0)
@@ -409,6 +406,7 @@ static int compare(struct target *t, const Migrd__MemoryDigests *d, struct err *
     for (size_t i = 0; i < d->n_ranges; i++)
         t->verified_pages += ours[i].pages;
     bad = verify_compare(theirs, ours, d->n_ranges, where, sizeof where);
+    t->compare_ns += clock_ns() - began;
     if (bad > 0)
         return err_set(e, ERR_INTEGRITY,
             "memory differs after the transfer in ranges of %" PRIu64 " pages: %s", bad, where);
@@ -421,14 +419,18 @@ static int become_ready(struct target *t, struct err *e)
     Migrd__WantReady want = MIGRD__WANT_READY__INIT;
     Migrd__Session m = MIGRD__SESSION__INIT;
     Migrd__Ready ready = MIGRD__READY__INIT;
+    struct step_answer answer;
+    uint64_t began = clock_ns();
 
     if (FAULT("target-before-ready"))
         return err_set(e, ERR_INTERNAL, "fault point target-before-ready");
     want.epoch = t->epoch;
     ask.body_case = MIGRD__FROM_WORKER__BODY_WANT_READY;
     ask.want_ready = &want;
-    if (ask_migrd(t->ctl, t->msg, &ask, e) < 0)
+    if (ask_migrd(t->ctl, t->msg, &ask, &answer, e) < 0)
         return -1;
+    steps_target(&t->steps, "compare", t->compare_ns / NS_PER_US);
+    step(t, "note-ready", began);
     ready.epoch = t->epoch;
     ready.received_digest = t->digest;
     m.body_case = MIGRD__SESSION__BODY_READY;
@@ -460,6 +462,8 @@ static int on_go(struct target *t, const Migrd__Go *go, struct err *e)
     Migrd__GoReceived got = MIGRD__GO_RECEIVED__INIT;
     Migrd__Session m = MIGRD__SESSION__INIT;
     Migrd__Running running = MIGRD__RUNNING__INIT;
+    struct steps_store store;
+    struct step_answer answer;
     uint64_t began = clock_ns();
 
     if (t->stage != ST_READY || go->epoch != t->epoch)
@@ -472,17 +476,19 @@ static int on_go(struct target *t, const Migrd__Go *go, struct err *e)
     got.epoch = t->epoch;
     ask.body_case = MIGRD__FROM_WORKER__BODY_GO_RECEIVED;
     ask.go_received = &got;
-    if (ask_migrd(t->ctl, t->msg, &ask, e) < 0)
+    if (ask_migrd(t->ctl, t->msg, &ask, &answer, e) < 0)
         return -1;
+    steps_target(&t->steps, "journal", answer.journal_us);
+    steps_target(&t->steps, "resume", answer.resume_us);
     if (FAULT("target-after-running"))
         return err_set(e, ERR_INTERNAL, "fault point target-after-running");
     running.epoch = t->epoch;
     running.resume_us = (clock_ns() - began) / NS_PER_US;
+    steps_give(&t->steps, &store, &running);
     m.body_case = MIGRD__SESSION__BODY_RUNNING;
     m.running = &running;
     t->stage = ST_DONE;
     t->phase = MIGRD__PHASE__PHASE_DONE;
-    step(t, "resume", began);
     if (tr_send(t->msg, &m, NULL) < 0)
         log_warn("precopy", "the source went away before it could learn that the guest runs here");
     return 0;
@@ -550,20 +556,23 @@ static int migration(struct target *t, struct err *e)
 
 /* --- the end --- */
 
-static void report(struct target *t, const struct receiver_count *c, const struct err *e)
+static void report(struct target *t, const struct pages_total *c, const struct err *e)
 {
     Migrd__Finished f = MIGRD__FINISHED__INIT;
+    struct encoding_counts counts;
 
     f.phase = t->phase;
     f.total_us = (clock_ns() - t->began_ns) / NS_PER_US;
     f.wire_bytes = c->bytes;
-    f.pages_sent = c->raw;
+    f.pages_sent = c->sent;
     f.pages_zero = c->zero;
+    f.n_encodings = encodings_count(&counts, c, NULL);
+    f.encodings = counts.ptr;
     f.verified_pages = e == NULL ? t->verified_pages : 0;
     f.cipher = t->cipher;
     f.channels = t->channels;
-    f.n_pause_steps = t->n_step;
-    f.pause_steps = t->step_ptr;
+    f.n_pause_steps = t->steps.n;
+    f.pause_steps = t->steps.ptr;
     send_finished(t->ctl, &f, e);
 }
 
@@ -595,7 +604,7 @@ int target_run(
     struct ctl *ctl, const Migrd__TargetStart *start, int fd, const struct worker_options *opt)
 {
     struct target t = { .ctl = ctl, .start = start, .opt = opt, .began_ns = clock_ns() };
-    struct receiver_count c = { 0 };
+    struct pages_total c = { 0 };
     struct err e = { 0 };
     int r;
 

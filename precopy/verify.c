@@ -11,8 +11,11 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/clock.h"
 #include "precopy/pages.h"
 #include "transport/digest.h"
+
+#define BETWEEN_LOOKS 32 /* ranges that are hashed between two looks at the clock */
 
 _Static_assert(TR_DIGEST_PAGES <= HV_BATCH_PAGES, "one range is one mapping");
 
@@ -21,9 +24,6 @@ _Static_assert(TR_DIGEST_PAGES <= HV_BATCH_PAGES, "one range is one mapping");
 struct lister {
     struct verify_range *range;
     size_t n, cap;
-    uint64_t every, next; /* sample: take a range when the pages seen reach `next` */
-    uint64_t seen;
-    uint32_t longest;
 };
 
 static int add_range(struct lister *l, uint64_t gfn, uint32_t pages, struct err *e)
@@ -41,17 +41,6 @@ static int add_range(struct lister *l, uint64_t gfn, uint32_t pages, struct err 
     return 0;
 }
 
-static int take_run(struct lister *l, uint64_t gfn, uint32_t pages, struct err *e)
-{
-    l->seen += pages;
-    if (l->every == 0)
-        return add_range(l, gfn, pages, e);
-    if (l->seen <= l->next)
-        return 0;
-    l->next = l->seen - 1 + l->every;
-    return add_range(l, gfn, pages > l->longest ? l->longest : pages, e);
-}
-
 static int list_region(
     struct lister *l, const uint64_t *bitmap, const struct hv_region *r, struct err *e)
 {
@@ -66,21 +55,18 @@ static int list_region(
         }
         while (g < end && bitmap_test(bitmap, g) && (g == first || g % TR_DIGEST_PAGES != 0))
             g++;
-        if (g > first && take_run(l, first, (uint32_t)(g - first), e) < 0)
+        if (g > first && add_range(l, first, (uint32_t)(g - first), e) < 0)
             return -1;
         g += g == first;
     }
     return 0;
 }
 
-int verify_list(const uint64_t *bitmap, const struct hv_layout *layout, bool sample,
-    struct verify_range **out, size_t *n, struct err *e)
+int verify_list(const uint64_t *bitmap, const struct hv_layout *layout, struct verify_range **out,
+    size_t *n, struct err *e)
 {
-    uint64_t total = bitmap_count(bitmap, HV_BITMAP_WORDS(layout->max_gfn));
-    struct lister l = { .longest = sample ? VERIFY_SAMPLE_PAGES : TR_DIGEST_PAGES };
+    struct lister l = { .range = NULL };
 
-    if (sample)
-        l.every = total / VERIFY_SAMPLE_RANGES + 1;
     for (unsigned i = 0; i < layout->n; i++) {
         if (list_region(&l, bitmap, &layout->region[i], e) < 0) {
             free(l.range);
@@ -90,6 +76,99 @@ int verify_list(const uint64_t *bitmap, const struct hv_layout *layout, bool sam
     *out = l.range;
     *n = l.n;
     return 0;
+}
+
+/* --- the sample --- */
+
+static uint64_t suspects(const struct verify_population *p, size_t word)
+{
+    return p->ever_dirty[word] & ~p->last[word];
+}
+
+static uint64_t others(const struct verify_population *p, size_t word)
+{
+    return (p->populated[word] | p->ever_dirty[word]) & ~suspects(p, word);
+}
+
+static uint64_t count_class(
+    const struct verify_population *p, uint64_t (*class)(const struct verify_population *, size_t))
+{
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < p->words; i++)
+        n += (unsigned)__builtin_popcountll(class(p, i));
+    return n;
+}
+
+/* splitmix64 */
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
+
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+/* The page of the class that has `rank` others before it; words before *word hold *before. */
+static uint64_t page_of_rank(const struct verify_population *p,
+    uint64_t (*class)(const struct verify_population *, size_t), uint64_t rank, size_t *word,
+    uint64_t *before)
+{
+    uint64_t bits = class(p, *word);
+
+    while (rank - *before >= (unsigned)__builtin_popcountll(bits)) {
+        *before += (unsigned)__builtin_popcountll(bits);
+        bits = class(p, ++*word);
+    }
+    for (uint64_t skip = rank - *before; skip > 0; skip--)
+        bits &= bits - 1;
+    return (uint64_t)*word * 64 + (unsigned)__builtin_ctzll(bits);
+}
+
+/* One page at random out of each of `want` equal parts of the class's `total` pages. */
+static void draw(const struct verify_population *p,
+    uint64_t (*class)(const struct verify_population *, size_t), uint64_t total, size_t want,
+    uint64_t *seed, struct verify_range *out)
+{
+    uint64_t before = 0;
+    size_t word = 0;
+
+    for (size_t i = 0; i < want; i++) {
+        uint64_t from = i * total / want, to = (i + 1) * total / want;
+        uint64_t rank = from + next_random(seed) % (to - from);
+
+        out[i] = (struct verify_range){ .gfn = page_of_rank(p, class, rank, &word, &before),
+            .pages = 1 };
+    }
+}
+
+static void shuffle(struct verify_range *range, size_t n, uint64_t *seed)
+{
+    for (size_t i = n; i > 1; i--) {
+        size_t k = next_random(seed) % i;
+        struct verify_range t = range[i - 1];
+
+        range[i - 1] = range[k];
+        range[k] = t;
+    }
+}
+
+size_t verify_sample(
+    const struct verify_population *p, uint64_t seed, struct verify_range out[VERIFY_SAMPLE_MAX])
+{
+    uint64_t a = count_class(p, suspects), b = count_class(p, others);
+    size_t from_a = VERIFY_SAMPLE_MAX * VERIFY_SUSPECT_SHARE, from_b;
+
+    if (b < VERIFY_SAMPLE_MAX - from_a)
+        from_a = VERIFY_SAMPLE_MAX - b;
+    if (a < from_a)
+        from_a = a;
+    from_b = VERIFY_SAMPLE_MAX - from_a < b ? VERIFY_SAMPLE_MAX - from_a : b;
+    draw(p, suspects, a, from_a, &seed, out);
+    draw(p, others, b, from_b, &seed, out + from_a);
+    shuffle(out, from_a + from_b, &seed);
+    return from_a + from_b;
 }
 
 /* --- hashing --- */
@@ -161,12 +240,16 @@ static void *hash_some(void *arg)
     return NULL;
 }
 
-static unsigned helpers(size_t n)
+/* Threads besides this one: none where starting them takes as long as the work. */
+static unsigned helpers(const struct verify_range *range, size_t n)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     unsigned want = cpus > VERIFY_THREADS_MAX ? VERIFY_THREADS_MAX : cpus < 1 ? 1 : (unsigned)cpus;
+    uint64_t pages = 0;
 
-    return n <= VERIFY_SAMPLE_RANGES ? 0 : want - 1;
+    for (size_t i = 0; i < n; i++)
+        pages += range[i].pages;
+    return pages <= VERIFY_SAMPLE_MAX ? 0 : want - 1;
 }
 
 int verify_hash(const struct hv_ops *ops, struct hv_mig *mig, struct verify_range *range, size_t n,
@@ -174,7 +257,7 @@ int verify_hash(const struct hv_ops *ops, struct hv_mig *mig, struct verify_rang
 {
     struct hashing h = { .ops = ops, .mig = mig, .range = range, .n = n };
     pthread_t thread[VERIFY_THREADS_MAX];
-    unsigned started = 0, want = helpers(n);
+    unsigned started = 0, want = helpers(range, n);
 
     while (started < want && pthread_create(&thread[started], NULL, hash_some, &h) == 0)
         started++;
@@ -184,6 +267,22 @@ int verify_hash(const struct hv_ops *ops, struct hv_mig *mig, struct verify_rang
     if (atomic_load(&h.failed) && e != NULL)
         *e = h.err;
     return atomic_load(&h.failed) ? -1 : 0;
+}
+
+int verify_hash_some(const struct hv_ops *ops, struct hv_mig *mig, struct verify_range *range,
+    size_t n, size_t *done, struct err *e)
+{
+    uint64_t end = clock_ns() + VERIFY_SAMPLE_US * NS_PER_US;
+
+    *done = 0;
+    while (*done < n && clock_ns() < end) {
+        size_t k = n - *done < BETWEEN_LOOKS ? n - *done : BETWEEN_LOOKS;
+
+        if (verify_hash(ops, mig, range + *done, k, e) < 0)
+            return -1;
+        *done += k;
+    }
+    return 0;
 }
 
 uint64_t verify_compare(

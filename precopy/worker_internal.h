@@ -82,11 +82,15 @@ int dry_target_run(struct ctl *ctl, struct tr_conn *c, const Migrd__Offer *o, co
     struct err *e);
 /* Code and text of a verdict or step as an error; returns -1. */
 int migrd_said(const char *code, const char *text, struct err *e);
-/* Waits for StepOk, pinging `peer` (may be NULL) meanwhile; ok=false is an error with migrd's text.
- * *answered: it came, yes or no. */
-int await_step(struct ctl *ctl, struct tr_conn *peer, bool *answered, struct err *e);
+/* Waits for StepOk, pinging `peer` (may be NULL) meanwhile; ok=false is an error with migrd's text. */
+struct step_answer {
+    bool came;                       /* yes or no */
+    uint64_t journal_us, resume_us; /* migrd's own times; 0 where it did nothing */
+};
+int await_step(struct ctl *ctl, struct tr_conn *peer, struct step_answer *a, struct err *e);
 /* Sends `m` and waits for its StepOk. */
-int ask_migrd(struct ctl *ctl, struct tr_conn *peer, const Migrd__FromWorker *m, struct err *e);
+int ask_migrd(struct ctl *ctl, struct tr_conn *peer, const Migrd__FromWorker *m,
+    struct step_answer *a, struct err *e);
 void send_finished(struct ctl *ctl, Migrd__Finished *f, const struct err *e);
 
 /* Drops what is not needed after attaching; logs. -1 only when opt->strict. */

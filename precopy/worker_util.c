@@ -242,26 +242,27 @@ static int wait_and_ping(struct ctl *ctl, struct tr_conn *peer, Migrd__ToWorker 
     }
 }
 
-int await_step(struct ctl *ctl, struct tr_conn *peer, bool *answered, struct err *e)
+int await_step(struct ctl *ctl, struct tr_conn *peer, struct step_answer *a, struct err *e)
 {
     Migrd__ToWorker *m;
     int r = 0;
 
-    *answered = false;
+    *a = (struct step_answer){ .came = false };
     if (wait_and_ping(ctl, peer, &m, e) < 0)
         return -1;
-    *answered = true;
+    a->came = true;
+    a->journal_us = m->step->journal_us;
+    a->resume_us = m->step->resume_us;
     if (!m->step->ok)
         r = migrd_said(m->step->code, m->step->text, e);
     migrd__to_worker__free_unpacked(m, NULL);
     return r;
 }
 
-int ask_migrd(struct ctl *ctl, struct tr_conn *peer, const Migrd__FromWorker *m, struct err *e)
+int ask_migrd(struct ctl *ctl, struct tr_conn *peer, const Migrd__FromWorker *m,
+    struct step_answer *a, struct err *e)
 {
-    bool answered;
-
-    return ctl_send(ctl, m, e) < 0 ? -1 : await_step(ctl, peer, &answered, e);
+    return ctl_send(ctl, m, e) < 0 ? -1 : await_step(ctl, peer, a, e);
 }
 
 void send_finished(struct ctl *ctl, Migrd__Finished *f, const struct err *e)

@@ -53,19 +53,34 @@ static void print_rounds(const Migrd__Finished *f)
     table_print(&t, "  ", stdout);
 }
 
+static void pause_row(struct table *t, const Migrd__PauseStep *s, uint64_t pause_us)
+{
+    char name[80], us[FORMAT_LEN], share[FORMAT_LEN] = "";
+
+    format_us(us, s->us);
+    if (pause_us > 0 && s->within[0] != '\0')
+        snprintf(name, sizeof name, "  %.30s: %.30s", s->where, s->name);
+    else
+        snprintf(name, sizeof name, "%.40s", s->name);
+    if (pause_us > 0 && s->within[0] == '\0')
+        snprintf(share, sizeof share, "%.0f%%", (double)s->us * 100 / (double)pause_us);
+    table_row(t, name, us, share);
+}
+
+/* What others did in a step's time stands below it, and is in its time already. */
 static void print_pause(const Migrd__Finished *f)
 {
-    struct table *t = table_new(f->pause_us > 0 ? "lrr" : "lr");
+    struct table *t = table_new("lrr");
 
     for (size_t i = 0; i < f->n_pause_steps; i++) {
-        char us[FORMAT_LEN], share[FORMAT_LEN];
+        const Migrd__PauseStep *s = f->pause_steps[i];
 
-        format_us(us, f->pause_steps[i]->us);
-        share[0] = '\0';
-        if (f->pause_us > 0)
-            snprintf(share, sizeof share, "%.0f%%",
-                (double)f->pause_steps[i]->us * 100 / (double)f->pause_us);
-        table_row(t, f->pause_steps[i]->name, us, share);
+        if (s->within[0] != '\0' && f->pause_us > 0)
+            continue;
+        pause_row(t, s, f->pause_us);
+        for (size_t k = 0; k < f->n_pause_steps; k++)
+            if (f->pause_us > 0 && strcmp(f->pause_steps[k]->within, s->name) == 0)
+                pause_row(t, f->pause_steps[k], f->pause_us);
     }
     if (f->n_pause_steps > 0)
         puts("\n  Where the pause went");

@@ -139,12 +139,8 @@ static int alloc_bitmaps(struct machine *m, struct err *e)
 /* CPUID and the first registers of a machine that boots here. */
 static int boot(struct machine *m, struct err *e)
 {
-    struct cpuid_table offered;
-
-    if (cpuid_offered(m->kvm_fd, &offered, e) < 0)
-        return -1;
     for (unsigned i = 0; i < m->n_vcpus; i++) {
-        struct cpuid_table t = offered;
+        struct cpuid_table t = m->offered;
 
         cpuid_for_vcpu(&t, i, m->n_vcpus);
         if (cpuid_set(&m->vcpu[i], &t, e) < 0)
@@ -172,7 +168,7 @@ int machine_build(
     m->epoch = epoch;
     m->incoming = incoming;
     if (check_pinning(m, e) < 0 || ram_create(m, e) < 0 || alloc_bitmaps(m, e) < 0 ||
-        kvm_create_vm(m, e) < 0 || vcpus_create(m, e) < 0 || probe_vcpu_features(m, e) < 0 ||
+        kvm_create_vm(m, e) < 0 || cpuid_offered(m->kvm_fd, &m->offered, e) < 0 || vcpus_create(m, e) < 0 || probe_vcpu_features(m, e) < 0 ||
         platform_create(m, e) < 0 || devices_create(m, incoming, e) < 0)
         return -1;
     if (!incoming && boot(m, e) < 0)
@@ -334,14 +330,12 @@ static int load_devices(struct machine *m, struct state_blob *b, struct err *e)
 /* Interrupt controllers before the vCPUs' LAPICs, devices last: they raise their lines. */
 static int load_all(struct machine *m, struct state_blob *b, struct err *e)
 {
-    struct cpuid_table host;
     struct clock_state clock;
 
-    if (cpuid_offered(m->kvm_fd, &host, e) < 0 || vm_load(m, b, e) < 0 ||
-        clock_load(m, b, &clock, e) < 0)
+    if (vm_load(m, b, e) < 0 || clock_load(m, b, &clock, e) < 0)
         return -1;
     for (unsigned i = 0; i < m->n_vcpus; i++)
-        if (vcpu_load(&m->vcpu[i], b, &host, &clock, e) < 0)
+        if (vcpu_load(&m->vcpu[i], b, &m->offered, &clock, e) < 0)
             return -1;
     return load_devices(m, b, e) < 0 || state_all_taken(b, e) < 0 ? -1 : 0;
 }

@@ -84,9 +84,11 @@ struct machine {
     unsigned n_regions;
     struct ram_region region[RAM_REGIONS];
     uint64_t max_gfn;
+    uint64_t *filled; /* huge pages: a bit for each that a migration's client wrote; or NULL */
     struct device *devices;
     struct vcpu *vcpu;
     unsigned n_vcpus;
+    struct cpuid_table offered; /* what this host can give a guest */
     bool has_tsc_offset;
     int host_tsc_khz; /* of a vCPU whose TSC is not scaled; 0 or less unknown */
     uint32_t xsave_len;
@@ -140,6 +142,10 @@ const char *life_name(enum life l);
 int ram_create(struct machine *m, struct err *e);
 void ram_free(struct machine *m);
 uint64_t ram_populated_kib(const struct machine *m);
+/* Huge pages: sets the bits of all frames that may hold something, and no others. */
+void ram_populated(const struct machine *m, uint64_t *bitmap);
+/* Huge pages: these frames were written through another process's mapping. */
+int ram_take_filled(struct machine *m, const uint64_t *bitmap, struct err *e);
 
 /* bus.c: both return false when nobody answers there. */
 bool bus_read(struct machine *m, bool pio, uint64_t addr, void *data, unsigned len);

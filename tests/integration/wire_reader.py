@@ -131,7 +131,8 @@ SCHEMA = {
     "MemoryDigests": {1: ("ranges", ["DigestRange"]), 2: ("last", "b")},
     "Ready": {1: ("epoch", "u"), 2: ("received_digest", "F")},
     "Go": {1: ("epoch", "u")},
-    "Running": {1: ("epoch", "u"), 2: ("resume_us", "u")},
+    "TargetStep": {1: ("name", "s"), 2: ("us", "u")},
+    "Running": {1: ("epoch", "u"), 2: ("resume_us", "u"), 3: ("steps", ["TargetStep"])},
     "Query": {1: ("migration", "s"), 2: ("domain_uuid", "s"), 3: ("epoch", "u"), 4: ("go", "b"),
               5: ("abort", "b")},
     "QueryReply": {1: ("outcome", "u"), 2: ("epoch", "u"), 3: ("text", "s"), 4: ("host", "s")},
@@ -450,6 +451,8 @@ class Session:
 
     def on_Running(self, m):
         self.epoch(m, "Running")
+        need(len(m["steps"]) <= 16, f"{len(m['steps'])} steps in Running")
+        need(all(0 < len(s["name"]) <= 31 for s in m["steps"]), "name of a step")
 
     def on_Query(self, m):
         need(not (m["go"] and m["abort"]), "query with go and abort")
