@@ -645,7 +645,7 @@ static void hostile_messages_are_refused(void **state)
         { "\0\0\0\4\x1a\0\x1a\0", 8, "does not hold exactly one body" }, /* two bodies */
         { "\0\0\0\3\x1a\x05x", 7, "does not hold exactly one body" },    /* too short */
         { "\0\0\0\3\x1a\0x", 7, "does not hold exactly one body" },      /* bytes after it */
-        { "\0\0\0\2\x7a\0", 6, "unknown kind 15" },
+        { "\0\0\0\3\xa2\x06\0", 7, "unknown kind 100" },
         { "\0\0\0\3\x1a\1\xff", 7, "is malformed" },
         { "\0\0\0\14\x1a\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", 16, "exactly one body" },
     };
