@@ -159,6 +159,12 @@ static const struct key keys[] = {
         "Slow a guest that writes faster than the link by at most this many percent." },
     { "migration-max-rounds", TYPE_NUMBER, AT(max_rounds), 1, 10000, NULL, NULL, NULL, "60", NULL,
         "Rounds of copying while the guest runs." },
+    { "migration-compression", TYPE_WORD, AT(compression), 0, 0, "auto none lz4 zstd", NULL, NULL,
+        "auto", NULL, "Compression of pages; auto: where it is measured to save time." },
+    { "migration-delta-cache", TYPE_BYTES, AT(delta_cache), 0, UINT64_C(1) << 50, NULL, NULL, NULL,
+        "1G", NULL,
+        "Memory for copies of pages that are sent again, so that only what changed travels; 0 is "
+        "off. Never more than a quarter of the guest's." },
     { "migration-verify", TYPE_BOOL, AT(verify), ANY, "no", NULL,
         "Compare all of the memory before the guest runs there, not a sample." },
     { "migration-max-outgoing", TYPE_NUMBER, AT(max_outgoing), 1, 256, NULL, NULL, NULL, "2", NULL,

@@ -41,6 +41,8 @@ struct config {
     unsigned time_limit_s;                       /* migration-time-limit = 0 (none) */
     unsigned throttle_max;                       /* migration-throttle-max = 80 percent */
     unsigned max_rounds;                         /* migration-max-rounds = 60 */
+    char compression[8];                         /* migration-compression = auto none lz4 zstd */
+    uint64_t delta_cache;                        /* migration-delta-cache = 1G; 0: no deltas */
     bool verify;                                 /* migration-verify = no */
     unsigned max_outgoing;                       /* migration-max-outgoing = 2 at once */
     /* host */

@@ -104,7 +104,7 @@ static void *run(void *arg)
 }
 
 static int start_thread(struct receiver *rx, unsigned i, const struct hv_ops *ops,
-    struct hv_mig *mig, const struct hv_layout *layout)
+    struct hv_mig *mig, const struct hv_layout *layout, unsigned encodings)
 {
     struct channel *c = &rx->ch[i];
 
@@ -114,6 +114,7 @@ static int start_thread(struct receiver *rx, unsigned i, const struct hv_ops *op
     c->r.layout = layout;
     c->r.channel = i + 1;
     c->r.channels = rx->channels;
+    c->r.encodings = encodings;
     c->r.port = (struct pages_port){ port_writev, port_readv, c->conn };
     return pthread_create(&c->thread, NULL, run, c);
 }
@@ -143,7 +144,7 @@ static struct receiver *allocate(struct tr_conn *const *conn, unsigned channels)
 
 struct receiver *receiver_new(const struct hv_ops *ops, struct hv_mig *mig,
     const struct hv_layout *layout, struct tr_conn *const *conn, unsigned channels,
-    struct tr_conn *msg, struct err *e)
+    unsigned encodings, struct tr_conn *msg, struct err *e)
 {
     struct receiver *rx = allocate(conn, channels);
 
@@ -153,7 +154,7 @@ struct receiver *receiver_new(const struct hv_ops *ops, struct hv_mig *mig,
     }
     rx->msg = msg;
     for (; rx->started < channels; rx->started++) {
-        int r = start_thread(rx, rx->started, ops, mig, layout);
+        int r = start_thread(rx, rx->started, ops, mig, layout, encodings);
 
         if (r != 0) {
             err_set(e, ERR_SYSTEM, "cannot start a thread: %s", strerror(r));
@@ -178,6 +179,8 @@ void receiver_free(struct receiver **rp)
     pthread_mutex_unlock(&rx->lock);
     for (unsigned i = 0; i < rx->started; i++)
         pthread_join(rx->ch[i].thread, NULL);
+    for (unsigned i = 0; i < rx->channels; i++)
+        pages_reader_free(&rx->ch[i].r);
     pthread_cond_destroy(&rx->cond);
     pthread_mutex_destroy(&rx->lock);
     free(rx->ch);
@@ -233,17 +236,11 @@ bool receiver_failed(struct receiver *rx, struct err *e)
     return r;
 }
 
-void receiver_count(const struct receiver *rx, struct receiver_count *out)
+void receiver_count(const struct receiver *rx, struct pages_total *out)
 {
     memset(out, 0, sizeof *out);
-    for (unsigned i = 0; i < rx->channels; i++) {
-        const struct pages_count *c = &rx->ch[i].r.count;
-
-        out->raw += atomic_load_explicit(&c->raw, memory_order_relaxed);
-        out->zero += atomic_load_explicit(&c->zero, memory_order_relaxed);
-        out->bytes += atomic_load_explicit(&c->bytes, memory_order_relaxed);
-        out->frames += atomic_load_explicit(&c->frames, memory_order_relaxed);
-    }
+    for (unsigned i = 0; i < rx->channels; i++)
+        pages_total_add(out, &rx->ch[i].r.count);
 }
 
 uint64_t receiver_digest(const struct receiver *rx)

@@ -12,19 +12,16 @@
 
 #include "base/err.h"
 #include "hypervisor/hypervisor.h"
+#include "precopy/pages.h"
 #include "transport/transport.h"
 
 struct receiver;
 
-struct receiver_count {
-    uint64_t raw, zero, bytes, frames;
-};
-
-/* As sender_new. `layout` must live as long. A failing channel also aborts `msg`, the coordinator's
+/* As sender_new; `encodings` is the bit mask of those that were agreed on. `layout` must live as long. A failing channel also aborts `msg`, the coordinator's
  * connection, so that it wakes up. */
 struct receiver *receiver_new(const struct hv_ops *ops, struct hv_mig *mig,
     const struct hv_layout *layout, struct tr_conn *const *conn, unsigned channels,
-    struct tr_conn *msg, struct err *e);
+    unsigned encodings, struct tr_conn *msg, struct err *e);
 /* Aborts what still runs, joins, frees, sets NULL. */
 void receiver_free(struct receiver **r);
 
@@ -36,7 +33,7 @@ int receiver_wait_end(struct receiver *r, uint64_t deadline_ns, struct err *e);
 /* True, with the reason, if a channel has failed. */
 bool receiver_failed(struct receiver *r, struct err *e);
 
-void receiver_count(const struct receiver *r, struct receiver_count *out);
+void receiver_count(const struct receiver *r, struct pages_total *out);
 /* After receiver_wait_end. */
 uint64_t receiver_digest(const struct receiver *r);
 

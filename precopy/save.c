@@ -26,6 +26,16 @@
 
 #define PATH_LEN 4096
 
+static void report_pages(Migrd__Finished *f, const struct pages_count *count)
+{
+    struct pages_total c = { 0 };
+
+    pages_total_add(&c, count);
+    f->pages_sent = c.sent;
+    f->pages_zero = c.zero;
+    f->wire_bytes = c.bytes;
+}
+
 /* --- save --- */
 
 struct save {
@@ -193,11 +203,8 @@ int save_run(
     f.phase = r == 0 ? MIGRD__PHASE__PHASE_DONE : MIGRD__PHASE__PHASE_PAUSED;
     f.guest_resumed = r < 0 && s.paused;
     f.total_us = (clock_ns() - s.began_ns) / NS_PER_US;
-    if (s.w != NULL) {
-        f.pages_sent = s.w->count.raw;
-        f.pages_zero = s.w->count.zero;
-        f.wire_bytes = s.w->count.bytes;
-    }
+    if (s.w != NULL)
+        report_pages(&f, &s.w->count);
     io_close(&s.fd);
     attach_close(&s.at);
     send_finished(ctl, &f, r < 0 ? &e : NULL);
@@ -246,6 +253,7 @@ static int read_memory(struct restore *s, struct err *e)
     s->r->layout = &s->at.layout;
     s->r->port = savefile_port(&s->fd);
     s->r->channel = s->r->channels = 1;
+    s->r->encodings = FRAME_PLAIN;
     while (type != FRAME_END) {
         if (ctl_ended(s->ctl, e) || pages_read_frame(s->r, &type, &round, e) < 0)
             return -1;
@@ -299,11 +307,8 @@ int restore_run(
         log_warn("precopy", "restore from %s failed: %s", start->path, e.text);
     f.phase = r == 0 ? MIGRD__PHASE__PHASE_DONE : MIGRD__PHASE__PHASE_PRECOPY;
     f.total_us = (clock_ns() - began) / NS_PER_US;
-    if (s.r != NULL) {
-        f.pages_sent = s.r->count.raw;
-        f.pages_zero = s.r->count.zero;
-        f.wire_bytes = s.r->count.bytes;
-    }
+    if (s.r != NULL)
+        report_pages(&f, &s.r->count);
     io_close(&s.fd);
     attach_close(&s.at);
     send_finished(ctl, &f, r < 0 ? &e : NULL);

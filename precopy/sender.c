@@ -116,8 +116,10 @@ static void init_locks(struct sender *s)
     pthread_condattr_destroy(&attr);
 }
 
-static int start_thread(struct sender *s, unsigned i, const struct hv_ops *ops, struct hv_mig *mig)
+static int prepare(struct sender *s, unsigned i, const struct hv_ops *ops, struct hv_mig *mig,
+    const struct pages_encode *how, struct err *e)
 {
+    struct pages_encode part = { how->compress, how->cache_bytes / s->channels };
     struct channel *c = &s->ch[i];
 
     c->s = s;
@@ -127,11 +129,12 @@ static int start_thread(struct sender *s, unsigned i, const struct hv_ops *ops, 
     c->w.port = (struct pages_port){ port_writev, port_readv, c->conn };
     c->w.channel = i + 1;
     c->w.channels = s->channels;
-    return pthread_create(&c->thread, NULL, run, c);
+    return pages_writer_encode(&c->w, &part, e);
 }
 
 struct sender *sender_new(const struct hv_ops *ops, struct hv_mig *mig,
-    const struct hv_layout *layout, struct tr_conn *const *conn, unsigned channels, struct err *e)
+    const struct hv_layout *layout, struct tr_conn *const *conn, unsigned channels,
+    const struct pages_encode *how, struct err *e)
 {
     struct sender *s = calloc(1, sizeof *s);
 
@@ -147,10 +150,16 @@ struct sender *sender_new(const struct hv_ops *ops, struct hv_mig *mig,
         sender_free(&s);
         return NULL;
     }
-    for (unsigned i = 0; i < channels; i++)
+    for (unsigned i = 0; i < channels; i++) {
         s->ch[i].conn = conn[i];
+        if (prepare(s, i, ops, mig, how, e) < 0) {
+            sender_free(&s);
+            return NULL;
+        }
+    }
     for (; s->started < channels; s->started++) {
-        int r = start_thread(s, s->started, ops, mig);
+        struct channel *c = &s->ch[s->started];
+        int r = pthread_create(&c->thread, NULL, run, c);
 
         if (r != 0) {
             err_set(e, ERR_SYSTEM, "cannot start a thread: %s", strerror(r));
@@ -178,6 +187,8 @@ void sender_free(struct sender **sp)
     pthread_mutex_unlock(&s->lock);
     for (unsigned i = 0; i < s->started; i++)
         pthread_join(s->ch[i].thread, NULL);
+    for (unsigned i = 0; s->ch != NULL && i < s->channels; i++)
+        pages_writer_free(&s->ch[i].w);
     pthread_cond_destroy(&s->go);
     pthread_cond_destroy(&s->done);
     pthread_mutex_destroy(&s->lock);
@@ -232,18 +243,11 @@ int sender_wait(struct sender *s, unsigned wait_ms, struct err *e)
     return r;
 }
 
-void sender_count(const struct sender *s, struct sender_count *out)
+void sender_count(const struct sender *s, struct pages_total *out)
 {
     memset(out, 0, sizeof *out);
-    for (unsigned i = 0; i < s->channels; i++) {
-        const struct pages_count *c = &s->ch[i].w.count;
-
-        out->raw += atomic_load_explicit(&c->raw, memory_order_relaxed);
-        out->zero += atomic_load_explicit(&c->zero, memory_order_relaxed);
-        out->skipped += atomic_load_explicit(&c->skipped, memory_order_relaxed);
-        out->bytes += atomic_load_explicit(&c->bytes, memory_order_relaxed);
-        out->frames += atomic_load_explicit(&c->frames, memory_order_relaxed);
-    }
+    for (unsigned i = 0; i < s->channels; i++)
+        pages_total_add(out, &s->ch[i].w.count);
 }
 
 uint64_t sender_digest(const struct sender *s)

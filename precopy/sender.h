@@ -13,18 +13,16 @@
 
 #include "base/err.h"
 #include "hypervisor/hypervisor.h"
+#include "precopy/pages.h"
 #include "transport/transport.h"
 
 struct sender;
 
-struct sender_count {
-    uint64_t raw, zero, skipped, bytes, frames;
-};
-
 /* Starts a thread per connection; channel i+1 is conn[i]. Connections and layout stay the caller's,
- * and must live until sender_free. NULL on failure. */
+ * and must live until sender_free. `how` is for all channels together. NULL on failure. */
 struct sender *sender_new(const struct hv_ops *ops, struct hv_mig *mig,
-    const struct hv_layout *layout, struct tr_conn *const *conn, unsigned channels, struct err *e);
+    const struct hv_layout *layout, struct tr_conn *const *conn, unsigned channels,
+    const struct pages_encode *how, struct err *e);
 
 /* Makes the threads give up (their connections are aborted), joins them, frees, sets NULL. */
 void sender_free(struct sender **s);
@@ -39,7 +37,7 @@ void sender_again(struct sender *s, const uint64_t *bitmap);
 /* 1 the round has been sent on all channels, 0 not yet, -1 a channel failed. */
 int sender_wait(struct sender *s, unsigned wait_ms, struct err *e);
 
-void sender_count(const struct sender *s, struct sender_count *out);
+void sender_count(const struct sender *s, struct pages_total *out);
 
 /* Fold of all frames' digests, over all channels; only while no round is under way. */
 uint64_t sender_digest(const struct sender *s);

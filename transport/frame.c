@@ -90,33 +90,78 @@ static bool in_a_region(const struct hv_layout *l, unsigned *at, uint64_t gfn, u
     return false;
 }
 
+static const char *const encoding_names[] = { "raw", "zero", "lz4", "zstd", "delta" };
+_Static_assert(sizeof encoding_names / sizeof encoding_names[0] == FRAME_ENCODINGS, "name all");
+
+const char *frame_encoding_name(unsigned encoding)
+{
+    return encoding < FRAME_ENCODINGS ? encoding_names[encoding] : "unknown";
+}
+
+static int check_raw(const struct frame_header *h, const struct frame_run *r, struct err *e)
+{
+    if (r->length != r->pages * HV_PAGE_SIZE)
+        return bad(h, e, "length of a raw run is not that of its pages", r->length);
+    return 0;
+}
+
+static int check_zero(const struct frame_header *h, const struct frame_run *r, struct err *e)
+{
+    if (r->pages > FRAME_ZERO_PAGES_MAX)
+        return bad(h, e, "zero run is too long", r->pages);
+    if (r->length != 0)
+        return bad(h, e, "zero run with data", r->length);
+    return 0;
+}
+
+/* What is not shorter than its pages travels raw. */
+static int check_packed(const struct frame_header *h, const struct frame_run *r, struct err *e)
+{
+    if (r->pages > FRAME_PACKED_PAGES)
+        return bad(h, e, "compressed run of too many pages", r->pages);
+    if (r->length == 0 || r->length >= r->pages * HV_PAGE_SIZE)
+        return bad(h, e, "length of a compressed run is out of range", r->length);
+    return 0;
+}
+
+static int check_delta(const struct frame_header *h, const struct frame_run *r, struct err *e)
+{
+    if (r->length < r->pages * FRAME_DELTA_PAGE_MIN || r->length >= r->pages * HV_PAGE_SIZE)
+        return bad(h, e, "length of a delta run is out of range", r->length);
+    return 0;
+}
+
 static int check_encoding(
     const struct frame_header *h, const struct frame_run *r, uint64_t *data_pages, struct err *e)
 {
+    if (r->encoding == FRAME_ZERO)
+        return check_zero(h, r, e);
+    *data_pages += r->pages; /* first of all: it keeps the products below within 32 bits */
+    if (*data_pages > FRAME_PAGES_MAX)
+        return bad(h, e, "too many pages", *data_pages);
     switch (r->encoding) {
     case FRAME_RAW:
-        *data_pages += r->pages;
-        if (*data_pages > FRAME_PAGES_MAX)
-            return bad(h, e, "too many pages", *data_pages);
-        if (r->length != r->pages * HV_PAGE_SIZE)
-            return bad(h, e, "length of a raw run is not that of its pages", r->length);
-        return 0;
-    case FRAME_ZERO:
-        if (r->pages > FRAME_ZERO_PAGES_MAX)
-            return bad(h, e, "zero run is too long", r->pages);
-        if (r->length != 0)
-            return bad(h, e, "zero run with data", r->length);
-        return 0;
+        return check_raw(h, r, e);
     case FRAME_LZ4:
     case FRAME_ZSTD:
-    case FRAME_DELTA:
-        return bad(h, e, "encoding is not part of protocol 1", r->encoding);
+        return check_packed(h, r, e);
+    default:
+        return check_delta(h, r, e);
     }
-    return bad(h, e, "unknown encoding", r->encoding);
+}
+
+static int check_agreed(
+    const struct frame_header *h, const struct frame_run *r, unsigned encodings, struct err *e)
+{
+    if (r->encoding >= FRAME_ENCODINGS)
+        return bad(h, e, "unknown encoding", r->encoding);
+    if (((encodings | FRAME_PLAIN) >> r->encoding & 1) == 0)
+        return bad(h, e, "encoding was not agreed on", r->encoding);
+    return 0;
 }
 
 int frame_check_runs(const struct frame_header *h, const struct frame_run *runs,
-    const struct hv_layout *layout, struct err *e)
+    const struct hv_layout *layout, unsigned encodings, struct err *e)
 {
     uint64_t next = 0, data_pages = 0, length = 0;
     unsigned region = 0;
@@ -132,7 +177,7 @@ int frame_check_runs(const struct frame_header *h, const struct frame_run *runs,
             return bad(h, e, "runs overlap or do not ascend", r->gfn);
         if (!in_a_region(layout, &region, r->gfn, r->pages))
             return bad(h, e, "run is not inside one region of the guest's memory", r->gfn);
-        if (check_encoding(h, r, &data_pages, e) < 0)
+        if (check_agreed(h, r, encodings, e) < 0 || check_encoding(h, r, &data_pages, e) < 0)
             return -1;
         next = r->gfn + r->pages;
         length += r->length;

@@ -29,10 +29,17 @@ enum frame_type {
 enum frame_encoding {
     FRAME_RAW = 0,  /* length = pages * 4096 */
     FRAME_ZERO = 1, /* length = 0 */
-    FRAME_LZ4 = 2,  /* reserved for protocol 2, as are the next */
-    FRAME_ZSTD = 3,
-    FRAME_DELTA = 4,
+    FRAME_LZ4 = 2,  /* one block, of up to FRAME_PACKED_PAGES */
+    FRAME_ZSTD = 3, /* one frame, of as many */
+    FRAME_DELTA = 4, /* for each page what changed; precopy/delta.c */
+    FRAME_ENCODINGS
 };
+
+/* Bit masks of 1u << encoding; what was not agreed on in Offer and Accept is refused. */
+#define FRAME_PLAIN (1u << FRAME_RAW | 1u << FRAME_ZERO) /* always allowed */
+#define FRAME_EVERY ((1u << FRAME_ENCODINGS) - 1)
+#define FRAME_PACKED_PAGES 16u    /* of one LZ4 or zstd run */
+#define FRAME_DELTA_PAGE_MIN 10u /* bytes of a page's delta */
 
 /*
  * Set on pages sent while the guest runs: they may change under the sender's hands, so
@@ -85,11 +92,14 @@ static inline unsigned frame_channel_of(uint64_t gfn, unsigned channels)
 struct iovec;
 uint64_t frame_digest(const struct iovec *iov, int n);
 
+/* "raw", "zero", ...; never NULL. */
+const char *frame_encoding_name(unsigned encoding);
+
 /* Header alone, before anything else is read; `channel` and `seq` are what must come next. */
 int frame_check_header(const struct frame_header *h, uint32_t channel, uint64_t seq, struct err *e);
-/* The runs against the header and the guest's memory. */
+/* The runs against the header, the guest's memory and the encodings that were agreed on. */
 int frame_check_runs(const struct frame_header *h, const struct frame_run *runs,
-    const struct hv_layout *layout, struct err *e);
+    const struct hv_layout *layout, unsigned encodings, struct err *e);
 
 /* Every page of the runs belongs on h->channel of `channels`. */
 int frame_check_channel(

@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if ((size - sizeof h) / sizeof run[0] < h.runs)
         return 0;
     memcpy(run, data + sizeof h, h.runs * sizeof run[0]);
-    if (frame_check_runs(&h, run, &layout, &e) < 0)
+    if (frame_check_runs(&h, run, &layout, FRAME_EVERY, &e) < 0)
         return 0;
     must_be_sound(&h, run);
     frame_check_channel(&h, run, 4, &e);

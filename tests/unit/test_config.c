@@ -285,6 +285,7 @@ static void test_round_trip(void **state)
         { "migration-pause-budget", "7m" }, { "migration-bandwidth", "3K" },
         { "migration-channels", "4" }, { "migration-time-limit", "90s" },
         { "migration-throttle-max", "0" }, { "migration-max-rounds", "7" },
+        { "migration-compression", "zstd" }, { "migration-delta-cache", "64M" },
         { "migration-verify", "yes" }, { "migration-max-outgoing", "7" }, { "host-name", "h" },
         { "hypervisor", "xen" }, { "memory-reserve", "0" }, { "memory-overcommit", "yes" },
         { "control-group", "root" }, { "status-address", "[::]:1" }, { "log-file", "/l" },

@@ -92,7 +92,7 @@ static int check(const struct frame_run *runs, uint32_t n, uint32_t payload, str
     h.runs = n;
     h.payload = payload;
     err_clear(e);
-    return frame_check_runs(&h, runs, &layout, e);
+    return frame_check_runs(&h, runs, &layout, FRAME_EVERY, e);
 }
 
 static void good_runs_pass(void **state)
@@ -142,14 +142,51 @@ static void bad_runs_are_refused(void **state)
     BAD_RUN({ 0, 1, FRAME_RAW, 0, 4095, 0 });
     BAD_RUN({ 0, 1, FRAME_RAW, 0, 0, 0 });
     BAD_RUN({ 0, 1, FRAME_ZERO, 0, 1, 0 });
-    BAD_RUN({ 0, 1, FRAME_LZ4, 0, 100, 0 });
-    BAD_RUN({ 0, 1, FRAME_ZSTD, 0, 100, 0 });
-    BAD_RUN({ 0, 1, FRAME_DELTA, 0, 100, 0 });
     BAD_RUN({ 0, 1, 5, 0, 4096, 0 });
     BAD_RUN({ 0, 1, 65535, 0, 0, 0 });
     BAD_RUN({ 5, 1, FRAME_RAW, 0, 4096, 0 }, { 5, 1, FRAME_RAW, 0, 4096, 0 }); /* twice */
     BAD_RUN({ 5, 2, FRAME_ZERO, 0, 0, 0 }, { 6, 1, FRAME_RAW, 0, 4096, 0 });   /* overlap */
     BAD_RUN({ 300, 1, FRAME_RAW, 0, 4096, 0 }, { 5, 1, FRAME_RAW, 0, 4096, 0 });
+}
+
+static void bad_encoded_runs_are_refused(void **state)
+{
+    (void)state;
+    BAD_RUN({ 0, 1, FRAME_LZ4, 0, 0, 0 });
+    BAD_RUN({ 0, 1, FRAME_ZSTD, 0, 0, 0 });
+    BAD_RUN({ 0, 1, FRAME_LZ4, 0, 4096, 0 }); /* no shorter than raw */
+    BAD_RUN({ 0, 1, FRAME_ZSTD, 0, 4096, 0 });
+    BAD_RUN({ 0, 1, FRAME_DELTA, 0, 4096, 0 });
+    BAD_RUN({ 0, 16, FRAME_LZ4, 0, 16 * 4096, 0 });
+    BAD_RUN({ 0, 17, FRAME_LZ4, 0, 100, 0 }); /* too many pages */
+    BAD_RUN({ 0, 17, FRAME_ZSTD, 0, 100, 0 });
+    BAD_RUN({ 256, 0x10000001, FRAME_LZ4, 0, 100, 0 });
+    BAD_RUN({ 0, 2, FRAME_DELTA, 0, 19, 0 }); /* less than two heads */
+    BAD_RUN({ 0, 1, FRAME_DELTA, 0, 0, 0 });
+    BAD_RUN({ 256, 1025, FRAME_DELTA, 0, 20000, 0 });
+    BAD_RUN({ 256, 0x1999999a, FRAME_DELTA, 0, 100, 0 }); /* pages * 10 wraps */
+    BAD_RUN({ 256, 1024, FRAME_DELTA, 0, 10240, 0 }, { 1280, 1, FRAME_LZ4, 0, 10, 0 });
+}
+
+static void encodings_must_be_agreed_on(void **state)
+{
+    const struct frame_run runs[] = { { 0, 1, FRAME_RAW, 0, 4096, 0 },
+        { 1, 1, FRAME_ZERO, 0, 0, 0 }, { 2, 16, FRAME_LZ4, 0, 1, 0 },
+        { 2, 16, FRAME_ZSTD, 0, 65535, 0 }, { 2, 2, FRAME_DELTA, 0, 20, 0 } };
+    struct frame_header h = good;
+    struct err e;
+
+    (void)state;
+    h.runs = 1;
+    for (unsigned i = 0; i < FRAME_ENCODINGS; i++) {
+        bool plain = i == FRAME_RAW || i == FRAME_ZERO;
+
+        h.payload = runs[i].length;
+        assert_int_equal(frame_check_runs(&h, &runs[i], &layout, 1u << i, &e), 0);
+        assert_int_equal(
+            frame_check_runs(&h, &runs[i], &layout, FRAME_EVERY & ~(1u << i), &e), plain ? 0 : -1);
+        assert_int_equal(frame_check_runs(&h, &runs[i], &layout, 0, &e), plain ? 0 : -1);
+    }
 }
 
 static void the_payload_is_the_sum_of_the_runs(void **state)
@@ -227,6 +264,8 @@ int main(void)
         cmocka_unit_test(bad_headers_are_refused),
         cmocka_unit_test(good_runs_pass),
         cmocka_unit_test(bad_runs_are_refused),
+        cmocka_unit_test(bad_encoded_runs_are_refused),
+        cmocka_unit_test(encodings_must_be_agreed_on),
         cmocka_unit_test(the_payload_is_the_sum_of_the_runs),
         cmocka_unit_test(pages_keep_to_their_channel),
         cmocka_unit_test(digests_have_known_values),

@@ -112,6 +112,56 @@ static void test_not_live(void **state)
     migrate("not live", &sc, 40 * MIB_PAGES, 16 * MIB_PAGES);
 }
 
+static uint64_t pages_in(const Migrd__Finished *f, const char *encoding)
+{
+    for (size_t i = 0; i < f->n_encodings; i++)
+        if (strcmp(f->encodings[i]->encoding, encoding) == 0)
+            return f->encodings[i]->pages;
+    return 0;
+}
+
+/* A guest that rewrites the same pages for several rounds, on a link that does not keep up with
+ * whole ones; `encoding` must have been used, and reported alike on both sides. */
+static void migrate_encoded(const char *encoding, const struct lab_scenario *sc)
+{
+    const Migrd__Finished *s, *t;
+    struct lab l;
+
+    lab_init(&l, sc, 64 * MIB_PAGES);
+    fake_fill(l.d[LAB_SRC], 8, 4);
+    l.d[LAB_SRC]->ws_first = 1024;
+    l.d[LAB_SRC]->ws_pages = 16 * MIB_PAGES;
+    l.d[LAB_SRC]->pages_per_s = 60 * MIB_PAGES;
+    fake_start_guest(l.d[LAB_SRC]);
+    assert_true(lab_run(&l));
+    show(encoding, &l);
+    check_moved(&l);
+    s = lab_finished(&l, LAB_SRC);
+    t = lab_finished(&l, LAB_DST);
+    assert_true(pages_in(s, encoding) > 0);
+    assert_int_equal(pages_in(s, encoding), pages_in(t, encoding));
+    lab_end(&l);
+}
+
+static void test_encodings(void **state)
+{
+    struct lab_scenario sc = { .par = live_params(2), .sandbox = true };
+
+    (void)state;
+    sc.par.bandwidth = 40 << 20;
+    sc.par.pause_budget_ms = BUDGET_MS / 4;
+    sc.par.delta_cache = 1 << 30;
+    sc.par.compression = MIGRD__COMPRESSION__COMPRESSION_NONE;
+    migrate_encoded("delta", &sc);
+    sc.par.delta_cache = 0;
+    sc.par.bandwidth = 0;
+    sc.par.pause_budget_ms = BUDGET_MS;
+    sc.par.compression = MIGRD__COMPRESSION__COMPRESSION_LZ4;
+    migrate_encoded("lz4", &sc);
+    sc.par.compression = MIGRD__COMPRESSION__COMPRESSION_ZSTD;
+    migrate_encoded("zstd", &sc);
+}
+
 static void test_sandbox(void **state)
 {
     struct lab_scenario sc = { .par = live_params(2), .sandbox = true };
@@ -128,6 +178,7 @@ int main(void)
         cmocka_unit_test(test_writing),
         cmocka_unit_test(test_fast_writer),
         cmocka_unit_test(test_not_live),
+        cmocka_unit_test(test_encodings),
         cmocka_unit_test(test_sandbox),
     };
 
