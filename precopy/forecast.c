@@ -525,7 +525,7 @@ static void find_knob(const struct forecast_input *in, struct forecast *out)
     last_resort(in, &base, out);
 }
 
-void forecast_make(const struct forecast_input *in, struct forecast *out)
+static struct forecast_input sane(const struct forecast_input *in)
 {
     struct forecast_input t = *in;
 
@@ -535,6 +535,20 @@ void forecast_make(const struct forecast_input *in, struct forecast *out)
     t.first_ns = t.first_ns < 1 ? 1 : t.first_ns;
     t.again_ns = t.again_ns < 1 ? 1 : t.again_ns;
     t.par.bandwidth_cap = t.cap;
+    return t;
+}
+
+void forecast_play(const struct forecast_input *in, struct forecast *out)
+{
+    const struct forecast_input t = sane(in);
+
+    summarise(&t, FORECAST_RUNS, out);
+}
+
+void forecast_make(const struct forecast_input *in, struct forecast *out)
+{
+    const struct forecast_input t = sane(in);
+
     summarise(&t, FORECAST_RUNS, out);
     find_knob(&t, out);
 }

@@ -55,6 +55,9 @@ struct forecast {
 /* Also finds the knob. Without convergence the times are those until the policy gives up. */
 void forecast_make(const struct forecast_input *in, struct forecast *out);
 
+/* The same without a knob: quicker. */
+void forecast_play(const struct forecast_input *in, struct forecast *out);
+
 /* Pages written within `us`: the curve made monotone and concave, straight between its points. */
 double forecast_written(const struct forecast_input *in, double us);
 

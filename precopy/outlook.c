@@ -136,6 +136,9 @@ static void fill(struct outlook *o)
 void outlook_make(struct outlook *o, const Migrd__PrecopyParams *par, bool live)
 {
     set_inputs(o, par, live);
-    forecast_make(&o->in, &o->out);
+    if (o->quick)
+        forecast_play(&o->in, &o->out);
+    else
+        forecast_make(&o->in, &o->out);
     fill(o);
 }

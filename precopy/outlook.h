@@ -13,7 +13,8 @@
 struct outlook {
     struct forecast_input in;          /* curve, populated, zero_share: set by the caller */
     const Migrd__LinkHistory *history; /* may be NULL */
-    double probe; /* bytes per second of one channel without a cap; 0: not measured */
+    double probe;       /* bytes per second of one channel without a cap; 0: not measured */
+    double measured_ns; /* of a page, by the migration itself; 0: not yet */
     uint64_t rtt_us, collect_us;
     unsigned source_cpu, target_cpu; /* percent of a CPU, while it was probed */
     const char *basis;

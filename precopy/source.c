@@ -245,6 +245,7 @@ static void report(struct source *s, const struct err *e, bool guest_runs)
     f.channels = s->channels;
     f.n_pause_steps = s->steps.n;
     f.pause_steps = s->steps.ptr;
+    f.forecast = s->forecast_made ? &s->look.message : NULL;
     send_finished(s->ctl, &f, e);
 }
 

@@ -4,6 +4,7 @@
 #define SOURCE_INTERNAL_H
 
 #include "precopy/encodings.h"
+#include "precopy/outlook.h"
 #include "precopy/policy.h"
 #include "precopy/sender.h"
 #include "precopy/steps.h"
@@ -59,6 +60,10 @@ struct source {
     size_t n_pick;
     bool picked;
     uint64_t pause_us, verified_pages;
+
+    struct outlook look; /* the forecast of the first round */
+    bool forecast_made;
+    uint64_t first_round_ns;
 };
 
 /* source_rounds.c: everything before the pause. 0: time to pause; s->work has what is left. */
@@ -73,6 +78,9 @@ void source_round_counts(struct source *s, Migrd__RoundReport *r, const struct p
 /* ORs what was written since the last collect into bitmap, and keeps it to be given back. The fault
  * point loses the bit of one page of it. */
 int source_collect(struct source *s, uint64_t *bitmap, const char *point, struct err *e);
+
+/* source_forecast.c: pages known to be dirty in the first round; its end is the last chance. */
+void source_forecast(struct source *s, const uint64_t *dirty, uint64_t round_began, bool ended);
 
 /* source_handover.c: from the pause to RUNNING. */
 int source_handover(struct source *s, struct err *e);

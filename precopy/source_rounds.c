@@ -91,6 +91,7 @@ static int peek(struct source *s, uint64_t now, struct err *e)
     if (s->at.ops->dirty_peek(s->at.mig, s->peek, e) < 0)
         return -1;
     sender_again(s->sender, s->peek);
+    source_forecast(s, s->peek, s->first_round_ns, false);
     cost = (clock_ns() - now) * PEEK_SHARE;
     s->next_peek_ns = now + (cost > PEEK_NS ? cost : PEEK_NS);
     return 0;
@@ -352,6 +353,7 @@ static int one_round(struct source *s, uint64_t *began, struct err *e)
     if (source_wait_round(s, true, e) < 0 || end_of_round(s, *began, e) < 0 || collect(s, e) < 0)
         return -1;
     now = clock_ns();
+    source_forecast(s, s->next, s->first_round_ns, true);
     account(s, *began, bitmap_count(s->next, s->at.words), &r);
     *began = now;
     snprintf(point, sizeof point, "source-round-%u-end", s->round);
@@ -398,7 +400,7 @@ int source_rounds(struct source *s, struct err *e)
         return -1;
     memcpy(s->known, s->work, s->at.words * sizeof *s->known);
     s->populated = bitmap_count(s->work, s->at.words);
-    began = clock_ns();
+    began = s->first_round_ns = clock_ns();
     do {
         if (one_round(s, &began, e) < 0)
             return -1;
