@@ -38,6 +38,8 @@ struct machine {
     unsigned n_dev;
     Migrd__Domain def;
     char dir[64];
+    uint64_t drain_until_ns;
+    const char *undrained;
 };
 
 int machine_add_device(struct machine *m, struct device *d, struct err *e)
@@ -84,6 +86,16 @@ void machine_discard(struct machine *m, uint64_t gpa, uint64_t len)
     memset(m->ram + gpa, 0, len);
     mark(m->discarded, gpa, len);
     mark(m->dirty, gpa, len);
+}
+
+uint64_t machine_drain_until(const struct machine *m)
+{
+    return m->drain_until_ns;
+}
+
+void machine_not_drained(struct machine *m, const char *device)
+{
+    m->undrained = device;
 }
 
 const Migrd__Domain *machine_def(const struct machine *m)
@@ -173,13 +185,13 @@ static inline void fake_check_dirty(const struct machine *m)
 }
 #endif
 
-static unsigned fake_edges(struct machine *m, int gsi)
+static inline unsigned fake_edges(struct machine *m, int gsi)
 {
     return __atomic_load_n(&m->edges[gsi], __ATOMIC_SEQ_CST);
 }
 
 /* Saves the devices of one machine and loads them into another; -1 as load says. */
-static int fake_move(struct machine *from, struct machine *to, struct err *e)
+static inline int fake_move(struct machine *from, struct machine *to, struct err *e)
 {
     struct state_writer w;
     struct state_blob *b = NULL;
