@@ -83,6 +83,10 @@ static void set_inputs(struct outlook *o, const Migrd__PrecopyParams *par, bool 
     costs_of_probe(o);
     if (o->history != NULL && o->history->migrations > 0)
         costs_of_history(o, o->history);
+    if (o->measured_ns > 0) {
+        in->again_ns *= o->measured_ns / in->first_ns;
+        in->first_ns = o->measured_ns;
+    }
     in->zero_ns = ZERO_NS;
     in->round_us = ROUND_BASE_US + o->rtt_us + o->collect_us;
     in->cap = par->bandwidth;

@@ -18,6 +18,7 @@ struct outlook {
     uint64_t rtt_us, collect_us;
     unsigned source_cpu, target_cpu; /* percent of a CPU, while it was probed */
     const char *basis;
+    bool quick; /* without a look for knobs */
 
     struct forecast out;
     Migrd__Forecast message;
