@@ -223,6 +223,8 @@ void mig_fail(struct migration *g, enum err_code code, const char *fmt, ...)
     if (g->failure.code != ERR_NONE)
         return;
     g->failure.code = code;
+    if (g->failed_in[0] == '\0')
+        snprintf(g->failed_in, sizeof g->failed_in, "%s", state_name(g));
     va_start(ap, fmt);
     vsnprintf(g->failure.text, sizeof g->failure.text, fmt, ap);
     va_end(ap);
@@ -511,8 +513,7 @@ static void summary(const struct migration *g)
     struct err e = { 0 };
 
     if (migration_outcome(g, &e) < 0) {
-        log_warn("migration", "%s %s %s: failed (%s): %s", g->id, g->name, direction(g),
-            err_code_name(e.code), e.text);
+        mig_say_failure(g, &e);
         return;
     }
     if (g->kind == MIG_DRY) {
@@ -613,6 +614,8 @@ static void job_finished(struct job *j)
     if (j->result < 0)
         log_warn(
             "migration", "%s %s: %s failed: %s", g->id, g->name, mt_op_name(mj->op), j->err.text);
+    if (g->kind == MIG_OUT && (mj->op == MT_RESUME || mj->op == MT_RESUME_NEW))
+        g->not_resumed = j->result < 0;
     if (j->result < 0 && mj->op == MT_J_STARTED)
         mig_fail(g, j->err.code, "%s", j->err.text);
     g->journal_us = mj->journal_us;

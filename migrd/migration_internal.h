@@ -66,6 +66,8 @@ struct migration {
     int ran_result;
     struct err ran_err;
     struct err failure; /* why it failed; first reason stands */
+    char failed_in[24]; /* the state, or before a restart the journal's step, in which it came */
+    bool not_resumed;   /* MIG_OUT: the guest should run here and could not be made to */
     struct err op_error;
     char reason[200]; /* operator's */
     struct watch watch[MIGRATION_WATCHERS_MAX];
@@ -104,6 +106,10 @@ void mig_post_from(struct migration *g, int event, const char *asker);
 void mig_fail(struct migration *g, enum err_code code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void mig_tell_watchers(struct migration *g, bool last);
+/* One sentence of the log about what went wrong and what is done about it. */
+void mig_say_failure(const struct migration *g, const struct err *e);
+void mig_say_given_away(const struct migration *g);
+void mig_say_doubt(const struct migration *g, unsigned wait_s);
 /* The migration has ended: history, counters, summary, watchers. It is freed later, once no
  * worker and no job holds it. */
 void mig_close(struct migration *g);

@@ -179,8 +179,8 @@ static void take_up(struct migrd *m, const struct journal_record *r)
     }
     d->mig = g;
     g->state = cell.next;
-    if (g->kind == MIG_OUT)
-        mig_fail(g, ERR_PEER, "migrd was restarted in the middle of it");
+    snprintf(g->failed_in, sizeof g->failed_in, "%s", mt_step_name(r->step));
+    mig_fail(g, ERR_PEER, "migrd was restarted in the middle of it");
     if (cell.op == MT_J_RECLAIMED || r->step == STEP_RECLAIMED)
         g->reclaimed = true;
     if (g->kind == MIG_OUT)

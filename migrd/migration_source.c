@@ -213,6 +213,8 @@ static void given_away(struct mig_job *mj)
     struct migration *g = mj->g;
     struct domain *d = mig_domain(g);
 
+    if (g->failure.code != ERR_NONE)
+        mig_say_given_away(g);
     amend_report(g);
 
     if (d != NULL)
@@ -283,10 +285,7 @@ static void arm(struct migration *g)
     unsigned wait = backoff_s[g->tries < n ? g->tries : n - 1];
 
     g->tries++;
-    log_warn("migration",
-        "%s: %s does not answer: %s stays paused here, in doubt; next question in "
-        "%u s (migctl resolve decides without it)",
-        g->id, g->peer, g->name, wait);
+    mig_say_doubt(g, wait);
     uv_timer_start(&g->timer, timer_due, wait * 1000, 0);
 }
 

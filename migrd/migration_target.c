@@ -400,7 +400,8 @@ static void incoming_started(struct mig_job *mj)
         registry_incoming_started(mj->g->m, d, mj->g->def, mj->epoch, mj->domid);
 }
 
-/* A resume whose answer is lost may have worked: look. */
+/* A resume whose answer is lost may have worked: look. If the process is gone meanwhile, it counts
+ * as one that worked: what the guest did in its last moment must not be done again elsewhere. */
 static void run_work(struct job *j)
 {
     struct mig_job *mj = (struct mig_job *)j;
@@ -410,9 +411,14 @@ static void run_work(struct job *j)
     if (mj->leave_paused)
         return;
     j->result = mj->ops->resume(mj->hv, mj->uuid, mj->epoch, &j->err);
-    if (j->result < 0 && mj->ops->info(mj->hv, mj->uuid, &info, &e) == 0 &&
-        (info.state == HV_RUNNING || info.state == HV_BLOCKED))
+    if (j->result == 0 || j->err.code == ERR_NOT_FOUND) /* there was nobody to be told */
+        return;
+    if (mj->ops->info(mj->hv, mj->uuid, &info, &e) == 0) {
+        if (info.state == HV_RUNNING || info.state == HV_BLOCKED)
+            j->result = 0;
+    } else if (e.code == ERR_NOT_FOUND) {
         j->result = 0;
+    }
 }
 
 /* The record and the resume after it in one job: a paused guest waits for both. What the resume came
@@ -612,18 +618,10 @@ static void close_in(struct migration *g)
     }
 }
 
-static void hold(struct migration *g)
-{
-    log_warn("migration",
-        "%s: %s is complete here, but its source %s is gone: held paused until the "
-        "source says go or abort, or migctl resolve",
-        g->id, g->name, g->peer);
-}
-
 void tgt_run(struct migration *g, enum mt_op op)
 {
     if (g->state == TGT_DOUBT && op == MT_NONE)
-        hold(g);
+        mig_say_doubt(g, 0);
     if (has_result(op) && op >= MT_START) {
         start_job(g, op);
         return;

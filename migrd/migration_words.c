@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * What the log says about a hand-over that did not go smoothly: one sentence each that names the
+ * domain, the other host, the step, the reason, and what happens next. tests/integration/t_matrix
+ * looks for them after each fault.
+ *
+ *   NAME to PEER, step STEP: failed (CODE): REASON; NEXT        (out)
+ *   NAME from PEER, step STEP: failed (CODE): REASON; NEXT      (in)
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "migrd/migration_internal.h"
+
+static bool here(const struct migration *g, const struct domain *d)
+{
+    return d != NULL && d->live && d->info.epoch <= g->epoch + 1;
+}
+
+static void next_out(const struct migration *g, char *out, size_t len)
+{
+    const struct domain *d = mig_domain(g);
+    bool paused = (g->flags & JF_WAS_PAUSED) != 0;
+
+    if (!here(g, d))
+        snprintf(out, len, "it does not run here any more");
+    else if (g->not_resumed)
+        snprintf(out, len, "it could not be resumed and stays paused here: xm unpause %s", g->name);
+    else if (g->reclaimed)
+        snprintf(out, len, "it was taken back and goes on here under epoch %llu",
+            (unsigned long long)g->epoch + 1);
+    else
+        snprintf(out, len, "it %s here as before%s, and can be migrated again",
+            paused ? "is paused" : "runs",
+            g->prepared ? ", the target is told to drop its copy" : "");
+}
+
+static void next_in(const struct migration *g, char *out, size_t len)
+{
+    if (g->state == TGT_REFUSED)
+        snprintf(out, len, "nothing was made here, it stays with its source");
+    else
+        snprintf(out, len, "the copy here is dropped and never runs");
+}
+
+void mig_say_failure(const struct migration *g, const struct err *e)
+{
+    char next[200];
+
+    if (g->kind != MIG_OUT && g->kind != MIG_IN) {
+        log_warn(
+            "migration", "%s %s: failed (%s): %s", g->id, g->name, err_code_name(e->code), e->text);
+        return;
+    }
+    if (g->kind == MIG_OUT)
+        next_out(g, next, sizeof next);
+    else
+        next_in(g, next, sizeof next);
+    log_warn("migration", "%s: %s %s %s, step %s: failed (%s): %s; %s", g->id, g->name,
+        g->kind == MIG_OUT ? "to" : "from", g->peer, g->failed_in[0] ? g->failed_in : "end",
+        err_code_name(e->code), e->text, next);
+}
+
+void mig_say_given_away(const struct migration *g)
+{
+    const char *who = g->owner[0] ? g->owner : g->peer;
+
+    if ((g->flags & JF_FORCED) != 0)
+        log_warn("migration",
+            "%s: %s to %s, step %s: in doubt (%s); %s: %s counts as its owner, the copy here is "
+            "destroyed",
+            g->id, g->name, g->peer, g->failed_in, g->failure.text, g->reason, who);
+    else
+        log_warn("migration",
+            "%s: %s to %s, step %s: no answer (%s); asked, %s says that it runs it, the copy here "
+            "is destroyed",
+            g->id, g->name, g->peer, g->failed_in, g->failure.text, who);
+}
+
+void mig_say_doubt(const struct migration *g, unsigned wait_s)
+{
+    const char *why = g->failure.text[0] ? g->failure.text : "its source is gone";
+
+    if (g->kind == MIG_OUT)
+        log_warn("migration",
+            "%s: %s to %s, step %s: in doubt (%s); it stays paused here, %s is asked again in %u "
+            "s, "
+            "or migctl resolve %s decides",
+            g->id, g->name, g->peer, g->failed_in[0] ? g->failed_in : "committed", why, g->peer,
+            wait_s, g->name);
+    else
+        log_warn("migration",
+            "%s: %s from %s, step %s: in doubt (%s); the complete copy is held paused here until "
+            "its source says go or abort, or migctl resolve %s decides",
+            g->id, g->name, g->peer, g->failed_in[0] ? g->failed_in : "ready", why, g->name);
+}
