@@ -75,10 +75,19 @@ class Process:
         self.base = f"{lab.dir}/{label}"
         began = time.monotonic()
         self.pid = lab.background(host, label, PROGRAM, *words, *self._sockets())
-        self.qmp = Qmp(self.base + ".qmp", 60)
-        self.qmp.run("query-status")
+        self.qmp = self._connect(f"{lab.dir}/host{host}-{label}.log")
         self.start_s = time.monotonic() - began
         self.console = Console(self.base + ".console", self._open_console)
+
+    def _connect(self, log):
+        """Its control socket, once it answers; if it does not, with QEMU's own words."""
+        try:
+            qmp = Qmp(self.base + ".qmp", 60)
+            qmp.run("query-status")
+            return qmp
+        except (OSError, ValueError, LabError) as why:
+            with open(log, encoding="utf-8", errors="replace") as f:
+                raise LabError(f"QEMU does not start: {why}: {f.read()[-300:].strip()}") from why
 
     def _sockets(self):
         return ["-chardev", f"socket,id=c,path={self.base}.serial,server=on,wait=off,"
@@ -113,7 +122,7 @@ class Qemu:
 
     name = "QEMU"
 
-    def __init__(self, lab, meter):
+    def __init__(self, lab, meter, _options):
         self.lab, self.meter = lab, meter
         self.labels = (f"qemu{n}" for n in itertools.count(1))
         self.source = None

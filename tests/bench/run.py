@@ -7,22 +7,22 @@ import time
 from cpu import Meter
 from lab import Lab, LabError, value_of
 from ours import Ours
+from perf_profile import profiled
 from qemu import Qemu
 
 ENGINES = {"qemu": Qemu, "ours": Ours}
-CONFIG = ["log-level = info"]
 MEMORY_FINE = "static=ok ws=ok fpu=ok regs=ok"
 WARM_UP_S = 0.5  # between a change of the guest's life and the clock's start
 
 
 @contextlib.contextmanager
-def engine_up(name, build, shape):
+def engine_up(name, shape, options):
     """The lab, with a guest of that shape under that engine."""
-    lab = Lab(build, *CONFIG)
+    lab = Lab(options.build)
     meter = None
     try:
         meter = Meter(name)
-        engine = ENGINES[name](lab, meter)
+        engine = ENGINES[name](lab, meter, options)
         engine.boot(shape)
         try:
             yield lab, engine
@@ -42,16 +42,17 @@ def _checked_console(engine):
             "memory": "ok" if MEMORY_FINE in memory else memory}
 
 
-def measure(lab, engine, row, limit_s):
-    """One migration. {"converged": False} when it was not done in limit_s."""
+def measure(lab, engine, row, options):
+    """One migration. {"converged": False} when it was not done in the time for it."""
     target = engine.start_target(row)
     time.sleep(WARM_UP_S)
     engine.console.ask("reset-gap")
     wire, cpu = lab.wire_bytes(), engine.meter.seconds()
-    result = engine.move(row, target, limit_s)
+    with profiled(options.profile, f"{row.name()}-{engine.name}"):
+        result = engine.move(row, target, options.limit)
     if result is None:
         engine.drop(target)
-        return {"converged": False, "limit_s": limit_s}
+        return {"converged": False, "limit_s": options.limit}
     engine.hand_over(target)
     result["cpu_s"] = engine.meter.seconds() - cpu
     result["wire_bytes"] = lab.wire_bytes() - wire
@@ -61,10 +62,12 @@ def measure(lab, engine, row, limit_s):
 
 
 def _repeat(lab, engine, row, options, told):
-    """The repeats of a row, as far as they make sense; `told` gets each."""
-    for _ in range(options.repeats):
-        told(row, measure(lab, engine, row, options.limit))
-        if not told.last["converged"]:
+    """The repeats of a row, as far as they make sense."""
+    for left in reversed(range(options.repeats)):
+        result = measure(lab, engine, row, options)
+        told(row, result)
+        if not result["converged"]:
+            told.skip(left)
             return
 
 
@@ -73,9 +76,12 @@ def measure_rows(name, shape, rows, options, told):
     left = list(rows)
     while left:
         try:
-            with engine_up(name, options.build, shape) as (lab, engine):
+            with engine_up(name, shape, options) as (lab, engine):
                 while left:
-                    row = left.pop(0)
-                    _repeat(lab, engine, row, options, told)
+                    _repeat(lab, engine, left[0], options, told)
+                    left.pop(0)
         except (LabError, OSError, ValueError, KeyError) as why:
-            told(row if left or row else rows[0], {"converged": False, "error": str(why)})
+            if not left:
+                print(f"{name} did not end well: {why}")
+                return
+            told(left.pop(0), {"converged": False, "error": str(why)})

@@ -3,18 +3,23 @@
 
 import summary
 
-HEAD = ("guest", "writes", "way", "limit", "pages", "total s", "QEMU", "ratio", "pause ms", "QEMU",
+HEAD = ("guest", "writes", "way", "limit", "pages", "total s", "QEMU", "+start", "ratio", "pause ms", "QEMU",
         "ratio", "wire MB", "QEMU", "CPU s/GiB", "QEMU", "ratio", "rounds", "QEMU")
 
 
 def _number(side, key, scale, digits):
+    if side["absent"]:
+        return ""
     if not side["converged"]:
         return "error" if side.get("error") else "not done"
     return f"{side[key] * scale:.{digits}f}"
 
 
 def _ratio(ours, qemu, key):
+    """Of a QEMU that was stopped, less than its time so far."""
     value = summary.ratio(ours, qemu, key)
+    if key == "total_s" and ours["converged"] and not qemu["converged"] and qemu["limit_s"]:
+        return f"<{ours[key] / qemu['limit_s']:.2f}"
     return "-" if value is None else f"{value:.2f}"
 
 
@@ -30,7 +35,7 @@ def cells(row, ours, qemu):
     rounds = _pair(ours, qemu, "rounds", 1, 0)
     return [f"{row.shape.mib // 1024} GiB", workload, row.way(), f"{row.limit_ms} ms",
             "2 MiB" if row.shape.huge else "4 KiB",
-            *_pair(ours, qemu, "total_s"), _ratio(ours, qemu, "total_s"),
+            *_pair(ours, qemu, "total_s"), _number(qemu, "total_with_target_s", 1, 2), _ratio(ours, qemu, "total_s"),
             *_pair(ours, qemu, "pause_ms", digits=1), _ratio(ours, qemu, "pause_ms"),
             *_pair(ours, qemu, "wire_bytes", 1e-6, 0),
             *_pair(ours, qemu, "cpu_s", per_gib), _ratio(ours, qemu, "cpu_s"),
@@ -63,8 +68,14 @@ def limits_line(results):
 
 
 def target_lines(rows):
-    """How the targets are met."""
-    return [summary.target_line(t) for t in summary.targets(rows) if t["rows"]]
+    """How the targets are met: [(page size, lines)]."""
+    out = []
+    for pages, huge in (("2 MiB", True), ("4 KiB", False)):
+        judged = summary.targets([r for r in rows if r[0].shape.huge == huge])
+        lines = [summary.target_line(t) for t in judged if t["rows"]]
+        if lines:
+            out.append((pages, lines))
+    return out
 
 
 def forecast_lines(results):
