@@ -397,6 +397,15 @@ static int op_dirty_stop(struct server *s, struct call *c, struct err *e)
     return dirty_stop(s->m, e);
 }
 
+static int op_populated(struct server *s, struct call *c, struct err *e)
+{
+    (void)c;
+    if (!s->m->def->huge_pages)
+        return err_set(e, ERR_UNSUPPORTED, "domain %s: ask its memfd", s->m->def->name);
+    ram_populated(s->m, s->m->shared);
+    return 0;
+}
+
 static int op_state_save(struct server *s, struct call *c, struct err *e)
 {
     uint8_t *blob;
@@ -431,6 +440,8 @@ static int op_state_load(struct server *s, struct call *c, struct err *e)
     else
         r = machine_load(s->m, blob, len, e);
     free(blob);
+    if (r == 0 && c->q->filled && s->m->def->huge_pages)
+        r = ram_take_filled(s->m, s->m->shared, e);
     return r;
 }
 
@@ -466,6 +477,7 @@ static const struct op {
     [MIGRD__XVM__OP__OP_STATE_SAVE] = { op_state_save, NEED_MIGRATION },
     [MIGRD__XVM__OP__OP_STATE_LOAD] = { op_state_load, NEED_MIGRATION },
     [MIGRD__XVM__OP__OP_THROTTLE] = { op_throttle, NEED_MIGRATION },
+    [MIGRD__XVM__OP__OP_POPULATED] = { op_populated, NEED_MIGRATION },
 };
 
 static int dispatch(struct server *s, struct call *c, struct err *e)

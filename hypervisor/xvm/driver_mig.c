@@ -7,7 +7,9 @@
  *
  * On the target `touched` has a bit for each page that may hold something: what the memfd
  * had when it was opened, and what was mapped for writing since. A page without the bit
- * is a hole and reads as zeroes, so mig_zero leaves it alone.
+ * is a hole, or part of a huge page that the kernel zeroed, so mig_zero leaves it alone.
+ * With huge pages the domain is told at the end which pages were written here: it cannot
+ * see that, and a later migration away from there asks it what is populated.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -111,7 +113,11 @@ static int open_ram(struct hv_mig *m, struct err *e)
     if (rc < 0)
         return -1;
     m->ram = map_fd(m->ram_fd, m->ram_len, "memory", e);
-    return m->ram == NULL ? -1 : 0;
+    if (m->ram == NULL)
+        return -1;
+    if (!m->huge_pages)
+        madvise(m->ram, m->ram_len, MADV_HUGEPAGE); /* granted where shmem_enabled says so */
+    return 0;
 }
 
 static int open_bitmaps(struct hv_mig *m, struct err *e)
@@ -176,6 +182,16 @@ int driver_mig_layout(struct hv_mig *m, struct hv_layout *out, struct err *e)
     return 0;
 }
 
+static void take_shared(struct hv_mig *m, uint64_t *bitmap)
+{
+    size_t words = HV_BITMAP_WORDS(m->layout.max_gfn);
+
+    for (size_t i = 0; i < words; i++) {
+        bitmap[i] |= m->shared[i];
+        m->shared[i] = 0;
+    }
+}
+
 /* Bits [from, from + n), whole words where possible. */
 static void set_bits(uint64_t *bitmap, uint64_t from, uint64_t n)
 {
@@ -215,16 +231,34 @@ static int populated_region(struct hv_mig *m, unsigned i, uint64_t *bitmap, stru
     return 0;
 }
 
+/* hugetlbfs does not tell holes from data: a source's domain knows its own, a target's memory is
+ * known only before its first page. */
+static int populated_huge(struct hv_mig *m, uint64_t *bitmap, struct err *e)
+{
+    struct err why = { 0 };
+    struct stat st;
+
+    if (m->side == HV_TARGET && fstat(m->ram_fd, &st) == 0 && st.st_blocks == 0)
+        return 0;
+    if (m->side == HV_SOURCE && call(m, MIGRD__XVM__OP__OP_POPULATED, 0, 0, &why) == 0) {
+        take_shared(m, bitmap);
+        return 0;
+    }
+    if (why.code != ERR_NONE && why.code != ERR_UNSUPPORTED) /* it may be of an older release */
+        return err_set(e, why.code, "%s", why.text);
+    for (unsigned i = 0; i < m->layout.n; i++)
+        set_bits(bitmap, m->layout.region[i].gfn, m->layout.region[i].pages);
+    return 0;
+}
+
 int driver_mig_populated(struct hv_mig *m, uint64_t *bitmap, struct err *e)
 {
     memset(bitmap, 0, bitmap_bytes(m));
-    for (unsigned i = 0; i < m->layout.n; i++) {
-        /* hugetlbfs does not tell holes from data */
-        if (m->huge_pages)
-            set_bits(bitmap, m->layout.region[i].gfn, m->layout.region[i].pages);
-        else if (populated_region(m, i, bitmap, e) < 0)
+    if (m->huge_pages)
+        return populated_huge(m, bitmap, e);
+    for (unsigned i = 0; i < m->layout.n; i++)
+        if (populated_region(m, i, bitmap, e) < 0)
             return -1;
-    }
     return 0;
 }
 
@@ -297,16 +331,6 @@ int driver_dirty_start(struct hv_mig *m, struct err *e)
     return call(m, MIGRD__XVM__OP__OP_DIRTY_START, 0, 0, e);
 }
 
-static void take_shared(struct hv_mig *m, uint64_t *bitmap)
-{
-    size_t words = HV_BITMAP_WORDS(m->layout.max_gfn);
-
-    for (size_t i = 0; i < words; i++) {
-        bitmap[i] |= m->shared[i];
-        m->shared[i] = 0;
-    }
-}
-
 int driver_dirty_collect(struct hv_mig *m, uint64_t *bitmap, struct err *e)
 {
     if (call(m, MIGRD__XVM__OP__OP_DIRTY_COLLECT, 0, 0, e) < 0)
@@ -371,6 +395,18 @@ int driver_state_save(struct hv_mig *m, uint8_t **blob, size_t *len, struct err 
     return rc;
 }
 
+static int call_load(struct hv_mig *m, size_t len, int fd, struct err *e)
+{
+    Migrd__Xvm__Request q = MIGRD__XVM__REQUEST__INIT;
+
+    q.op = MIGRD__XVM__OP__OP_STATE_LOAD;
+    q.value = len;
+    q.filled = m->huge_pages;
+    if (m->huge_pages)
+        memcpy(m->shared, (const void *)m->touched, bitmap_bytes(m));
+    return xvm_call(&m->c, &q, fd, NULL, NULL, HV_CALL_TIMEOUT_MS, e);
+}
+
 int driver_state_load(struct hv_mig *m, const uint8_t *blob, size_t len, struct err *e)
 {
     int fd, rc;
@@ -382,7 +418,7 @@ int driver_state_load(struct hv_mig *m, const uint8_t *blob, size_t len, struct 
         return err_sys(e, "memfd_create");
     rc = io_write_full(fd, blob, len, IO_FOREVER, e);
     if (rc == 0)
-        rc = call_fd(m, MIGRD__XVM__OP__OP_STATE_LOAD, 0, len, fd, NULL, NULL, e);
+        rc = call_load(m, len, fd, e);
     close(fd);
     return rc;
 }

@@ -4,11 +4,21 @@
  * rest is at 4 GiB, so that devices and the APICs have the gap. The memfd is sealed
  * against a change of size: who maps it cannot be made to fault by truncation. What the
  * guest never touched is a hole, which is what a migration skips.
+ *
+ * hugetlbfs does not tell holes from data. There a page is taken for populated if it is
+ * in our page tables (the guest, KVM and the devices all write through our mapping) or if
+ * a migration's client said that it wrote it. The file's own count of pages is the check:
+ * where it disagrees, all pages are taken for populated.
+ *
+ * Without hugetlbfs transparent huge pages are asked for: the kernel grants them where
+ * transparent_hugepage/shmem_enabled is advise, within_size or always.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -20,6 +30,9 @@
 #define RAM_MIN (UINT64_C(4) << 20)
 #define RAM_MAX (UINT64_C(4) << 40)
 #define HUGE_PAGE (UINT64_C(2) << 20)
+#define HUGE_FRAMES (HUGE_PAGE / HV_PAGE_SIZE)
+#define LOOK_AT 16u /* huge pages of one mincore */
+#define TRIES 3     /* the guest may populate more while we count */
 
 static int check_size(const struct machine *m, struct err *e)
 {
@@ -78,6 +91,8 @@ int ram_create(struct machine *m, struct err *e)
         return no_memory(m, e);
     }
     madvise(m->ram, m->ram_len, MADV_DONTDUMP);
+    if (!m->def->huge_pages)
+        madvise(m->ram, m->ram_len, MADV_HUGEPAGE);
     return 0;
 }
 
@@ -87,6 +102,8 @@ void ram_free(struct machine *m)
         munmap(m->ram, m->ram_len);
     m->ram = NULL;
     io_close(&m->ram_fd);
+    free(m->filled);
+    m->filled = NULL;
 }
 
 uint64_t ram_populated_kib(const struct machine *m)
@@ -94,6 +111,79 @@ uint64_t ram_populated_kib(const struct machine *m)
     struct stat st;
 
     return fstat(m->ram_fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks / 2;
+}
+
+/* --- what is populated, with huge pages --- */
+
+static bool was_filled(const struct machine *m, uint64_t page)
+{
+    return m->filled != NULL && (m->filled[page >> 6] >> (page & 63) & 1) != 0;
+}
+
+static uint64_t *words_of(uint64_t *bitmap, const struct ram_region *r, uint64_t at)
+{
+    return bitmap + ((r->gpa + at) >> HV_PAGE_SHIFT >> 6);
+}
+
+/* Returns how many huge pages of the region are populated, as far as we know. */
+static uint64_t mark_region(const struct machine *m, const struct ram_region *r, uint64_t *bitmap)
+{
+    unsigned char there[LOOK_AT * HUGE_FRAMES];
+    uint64_t n = 0;
+
+    for (uint64_t at = 0; at < r->len; at += HUGE_PAGE) {
+        uint64_t i = at / HUGE_PAGE % LOOK_AT;
+        uint64_t len =
+            r->len - at < sizeof there * HV_PAGE_SIZE ? r->len - at : sizeof there * HV_PAGE_SIZE;
+
+        if (i == 0 && mincore(m->ram + r->offset + at, len, there) < 0)
+            memset(there, 0, sizeof there); /* the file's count will tell */
+        if ((there[i * HUGE_FRAMES] & 1) == 0 && !was_filled(m, (r->offset + at) / HUGE_PAGE))
+            continue;
+        memset(words_of(bitmap, r, at), 0xff, HUGE_FRAMES / 8);
+        n++;
+    }
+    return n;
+}
+
+void ram_populated(const struct machine *m, uint64_t *bitmap)
+{
+    const size_t bytes = HV_BITMAP_WORDS(m->max_gfn) * sizeof *bitmap;
+
+    for (unsigned t = 0; t < TRIES; t++) {
+        uint64_t kib = ram_populated_kib(m), n = 0;
+
+        memset(bitmap, 0, bytes);
+        for (unsigned i = 0; i < m->n_regions; i++)
+            n += mark_region(m, &m->region[i], bitmap);
+        if (n * (HUGE_PAGE >> 10) == kib && ram_populated_kib(m) == kib)
+            return;
+    }
+    for (unsigned i = 0; i < m->n_regions; i++)
+        memset(words_of(bitmap, &m->region[i], 0), 0xff,
+            (size_t)(m->region[i].len / HV_PAGE_SIZE / 8));
+}
+
+int ram_take_filled(struct machine *m, const uint64_t *bitmap, struct err *e)
+{
+    const size_t words = (size_t)(m->ram_len / HUGE_PAGE / 64 + 1);
+
+    if (m->filled == NULL && (m->filled = calloc(words, sizeof *m->filled)) == NULL)
+        return err_set(e, ERR_MEMORY, "domain %s: out of memory for a bitmap", m->def->name);
+    for (unsigned i = 0; i < m->n_regions; i++) {
+        const struct ram_region *r = &m->region[i];
+        const uint64_t *w = bitmap + (r->gpa >> HV_PAGE_SHIFT >> 6);
+
+        for (uint64_t at = 0; at < r->len; at += HUGE_PAGE) {
+            uint64_t any = 0, page = (r->offset + at) / HUGE_PAGE;
+
+            for (unsigned k = 0; k < HUGE_FRAMES / 64; k++)
+                any |= *w++;
+            if (any != 0)
+                m->filled[page >> 6] |= UINT64_C(1) << (page & 63);
+        }
+    }
+    return 0;
 }
 
 static const struct ram_region *find(const struct machine *m, uint64_t gpa, uint64_t len)

@@ -15,6 +15,7 @@ static const char *const allowed[] = {
     "mremap",
     "mprotect",
     "madvise",
+    "mincore",
     "clone",
     "clone3",
     "futex",
