@@ -136,12 +136,15 @@ SCHEMA = {
     "Query": {1: ("migration", "s"), 2: ("domain_uuid", "s"), 3: ("epoch", "u"), 4: ("go", "b"),
               5: ("abort", "b")},
     "QueryReply": {1: ("outcome", "u"), 2: ("epoch", "u"), 3: ("text", "s"), 4: ("host", "s")},
+    "Probe": {1: ("number", "u"), 2: ("last", "b"), 3: ("filler", "y")},
+    "ProbeAck": {1: ("number", "u"), 2: ("bytes", "u"), 3: ("cpu_us", "u")},
     "Ping": {1: ("stamp_ns", "u")},
     "Pong": {1: ("stamp_ns", "u")},
 }
 BODIES = {1: "Offer", 2: "Accept", 3: "Refuse", 4: "RoundEnd", 5: "RoundAck", 6: "FinalState",
           7: "MemoryDigests", 8: "Ready", 9: "Go", 10: "Running", 11: "Query", 12: "QueryReply",
-          13: "Ping", 14: "Pong"}
+          13: "Ping", 14: "Pong", 15: "DryRun", 16: "Probe", 17: "ProbeAck"}
+SCHEMA["DryRun"] = SCHEMA["Offer"]
 EMPTY = {"u": 0, "b": False, "F": 0, "s": "", "y": b"", "w": ()}
 
 
@@ -344,6 +347,10 @@ ORDER = {
     ("start", "S", "Offer"): "offered",
     ("start", "S", "Query"): "asked",
     ("asked", "T", "QueryReply"): "end",
+    ("start", "S", "DryRun"): "weighed",
+    ("weighed", "T", "Accept"): "probed",
+    ("probed", "S", "Probe"): "probe ends",
+    ("probe ends", "T", "ProbeAck"): "probed",
     ("offered", "T", "Accept"): "rounds",
     ("rounds", "S", "RoundEnd"): "round ends",
     ("round ends", "T", "RoundAck"): "rounds",
@@ -362,6 +369,7 @@ class Session:
         self.queue = {"S": source, "T": target}
         self.state = "start"
         self.refused = None
+        self.probes = self.probed = 0
         self.offer = self.accept = self.final = self.ready = None
         self.round_ends, self.round_acks, self.digests = [], [], []
         self.counts = {}
@@ -405,6 +413,8 @@ class Session:
         key = (self.state, side, kind)
         need(key in ORDER, f"{kind} of {side} in state {self.state}")
         self.state = ORDER[key]
+        if kind == "Probe" and not m["last"]:
+            self.state = "probed"
         getattr(self, "on_" + kind)(m)
 
     def on_Offer(self, m):
@@ -414,7 +424,23 @@ class Session:
         need(1 <= m["channels"] <= 16, f"offer of {m['channels']} channels")
         self.offer = m
 
+    def on_DryRun(self, m):
+        need(m["protocol"] == 1, f"dry run of protocol {m['protocol']}")
+        need(m["migration"] == "", "a dry run names a migration")
+
+    def on_Probe(self, m):
+        need(m["number"] == self.probes + 1, f"probe {m['number']} out of turn")
+        self.probes += 1
+        self.probed += len(m["filler"])
+        need(self.probed <= 128 << 20, "too many bytes in probes")
+
+    def on_ProbeAck(self, m):
+        need(m["number"] == self.probes, "ProbeAck of another probe")
+
     def on_Accept(self, m):
+        if self.offer is None:  # of a dry run
+            need(m["session"] == "", "a dry run gets a session")
+            return
         need(re.fullmatch(r"[0-9a-f]{32}", m["session"]), "session is not 32 hex digits")
         need(1 <= m["channels"] <= self.offer["channels"], "accepts more channels than offered")
         self.accept = m
