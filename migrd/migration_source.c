@@ -7,11 +7,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "migrd/define/define.h"
 #include "migrd/migration_internal.h"
+
+#define RESUME_TRIES 4
+#define RESUME_WAIT_MS 250
 
 /* 1, 2, 5, 10, then every 30 s. */
 static const unsigned backoff_s[] = { 1, 2, 5, 10, 30 };
@@ -135,15 +140,43 @@ static void spawn(struct migration *g)
 /* --- hypervisor jobs ----------------------------------------------------------------------------
  */
 
+static int resume_once(struct mig_job *mj, struct err *e)
+{
+    struct hv_info info;
+
+    if (FAULT("migrd-resume"))
+        return err_set(e, ERR_INTERNAL, "fault point migrd-resume");
+    if (mj->ops->info(mj->hv, mj->uuid, &info, e) < 0)
+        return -1;
+    if (mj->leave_paused || info.state != HV_PAUSED)
+        return 0;
+    return mj->ops->resume(mj->hv, mj->uuid, mj->epoch, e);
+}
+
+/* The guest stands still for nothing: some tries. */
 static void resume_work(struct job *j)
 {
     struct mig_job *mj = (struct mig_job *)j;
-    struct hv_info info;
 
-    j->result = mj->ops->info(mj->hv, mj->uuid, &info, &j->err);
-    if (j->result < 0 || mj->leave_paused || info.state != HV_PAUSED)
+    for (unsigned i = 0; i < RESUME_TRIES; i++) {
+        j->result = resume_once(mj, &j->err);
+        if (j->result == 0 || j->err.code == ERR_NOT_FOUND || j->err.code == ERR_EPOCH)
+            return;
+        usleep(RESUME_WAIT_MS * 1000);
+    }
+}
+
+/* What could not be made to run stays paused, and everybody hears of it. */
+static void resumed(struct mig_job *mj)
+{
+    struct domain *d = mig_domain(mj->g);
+
+    if (mj->job.result == 0 || d == NULL || mj->job.err.code == ERR_NOT_FOUND)
         return;
-    j->result = mj->ops->resume(mj->hv, mj->uuid, mj->epoch, &j->err);
+    log_error("migration", "%s: could not be resumed after a failed migration: %s; xm unpause %s",
+        mj->g->name, mj->job.err.text, mj->g->name);
+    d->info.state = HV_PAUSED;
+    registry_publish(mj->g->m, d, "domain-left-paused", mj->job.err.text);
 }
 
 static void destroy_work(struct job *j)
@@ -266,8 +299,11 @@ static void hv_job(struct migration *g, enum mt_op op)
         mj->quiet = true;
         mj->then = held;
         mig_job_run(mj, hold_work);
+    } else if (op == MT_DESTROY) {
+        mig_job_run(mj, destroy_work);
     } else {
-        mig_job_run(mj, op == MT_DESTROY ? destroy_work : resume_work);
+        mj->then = resumed;
+        mig_job_run(mj, resume_work);
     }
 }
 

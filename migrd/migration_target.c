@@ -408,8 +408,12 @@ static void run_work(struct job *j)
     struct hv_info info;
     struct err e;
 
-    if (mj->leave_paused)
+    if (mj->leave_paused) { /* it is a paused guest of this host now, and may move on as such */
+        if (mj->ops->pause(mj->hv, mj->uuid, mj->epoch, &e) < 0)
+            log_warn(
+                "migration", "%s: must be unpaused before it can move on: %s", mj->uuid, e.text);
         return;
+    }
     j->result = mj->ops->resume(mj->hv, mj->uuid, mj->epoch, &j->err);
     if (j->result == 0 || j->err.code == ERR_NOT_FOUND) /* there was nobody to be told */
         return;
@@ -421,8 +425,8 @@ static void run_work(struct job *j)
     }
 }
 
-/* The record and the resume after it in one job: a paused guest waits for both. What the resume came
- * to is told when the table asks for it. */
+/* The record and the resume after it in one job: a paused guest waits for both. What the resume
+ * came to is told when the table asks for it. */
 static void journal_and_run_work(struct job *j)
 {
     struct mig_job *mj = (struct mig_job *)j;

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
@@ -180,16 +181,31 @@ static void log_failure(const struct source *s, const char *what, const struct e
         "precopy", "%s: after a failed migration: %s: %s", s->start->domain->name, what, e->text);
 }
 
+/* Nothing is more urgent than this, and what fails once may work a moment later. After the last try
+ * migrd goes on trying, over a connection of its own. */
+static bool resume_guest(struct source *s)
+{
+    static const unsigned wait_ms[] = { 20, 100, 300 };
+    struct err e = { 0 };
+
+    for (size_t i = 0;; i++) {
+        if (!FAULT("source-resume") && s->at.ops->mig_resume(s->at.mig, s->start->epoch, &e) == 0)
+            return true;
+        log_failure(s, "resume", &e);
+        if (i == sizeof wait_ms / sizeof wait_ms[0])
+            return false;
+        usleep(wait_ms[i] * 1000);
+    }
+}
+
 /* True if the guest runs here again, or never stopped. */
 static bool undo(struct source *s)
 {
     struct err e = { 0 };
     bool runs = !s->was_paused;
 
-    if (s->paused && s->at.ops->mig_resume(s->at.mig, s->start->epoch, &e) < 0) {
-        log_failure(s, "resume", &e);
+    if (s->paused && !resume_guest(s))
         runs = false;
-    }
     if (s->throttle > 0 && s->at.ops->throttle(s->at.mig, 0, &e) < 0)
         log_failure(s, "throttle", &e);
     if (s->log_on && s->at.ops->dirty_give_back(s->at.mig, s->harvest, &e) < 0)

@@ -62,8 +62,9 @@ static void pause_row(struct table *t, const Migrd__PauseStep *s, uint64_t pause
         snprintf(name, sizeof name, "  %.30s: %.30s", s->where, s->name);
     else
         snprintf(name, sizeof name, "%.40s", s->name);
-    if (pause_us > 0 && s->within[0] == '\0')
-        snprintf(share, sizeof share, "%.0f%%", (double)s->us * 100 / (double)pause_us);
+    if (pause_us > 0)
+        snprintf(share, sizeof share, s->within[0] == '\0' ? "%.0f%%" : "(%.0f%%)",
+            (double)s->us * 100 / (double)pause_us);
     table_row(t, name, us, share);
 }
 

@@ -42,6 +42,8 @@
 #include "hypervisor/xvm/sandbox.h"
 
 #define BUILD_TIMEOUT_MS 30000
+#define DRAIN_MS 8000     /* a pause waits so long for requests in flight: < HV_CALL_TIMEOUT_MS */
+#define MIG_DRAIN_MS 1000 /* the same for a migration's: ten times the default pause budget */
 
 typedef Migrd__Xvm__Request Request;
 typedef Migrd__Xvm__Reply Reply;
@@ -258,9 +260,10 @@ static int op_subscribe(struct server *s, struct call *c, struct err *e)
 
 static int op_pause(struct server *s, struct call *c, struct err *e)
 {
+    unsigned drain_ms = c->q->op == MIGRD__XVM__OP__OP_MIG_PAUSE ? MIG_DRAIN_MS : DRAIN_MS;
     enum life before = s->m->life;
 
-    if (check_epoch(s, c->q->epoch, e) < 0 || machine_pause(s->m, e) < 0)
+    if (check_epoch(s, c->q->epoch, e) < 0 || machine_pause(s->m, drain_ms, e) < 0)
         return -1;
     if (before == LIFE_RUNNING)
         publish(s, HV_EV_PAUSED, (char *)"");

@@ -6,7 +6,7 @@
  *
  *              pause      resume     load       save    guest stops
  *   INCOMING   refused    refused    LOADED     refused    -
- *   LOADED     stays      RUNNING    refused    refused    -
+ *   LOADED     PAUSED     RUNNING    refused    refused    -
  *   BROKEN     refused    refused    refused    refused    -
  *   PAUSED     stays      RUNNING    refused    yes        STOPPED
  *   RUNNING    PAUSED     stays      refused    refused    STOPPED
@@ -15,7 +15,9 @@
  * A load that fails leaves BROKEN. Pausing parks the vCPUs first, then quiesces the
  * devices: a vCPU that still handles an I/O exit finds its device at work. Resuming goes
  * the other way round. A guest that stopped while it was being paused is STOPPED, and
- * the pause is refused with the reason.
+ * the pause is refused with the reason. Where a device has requests in flight for too
+ * long (a disk that hangs), the guest goes on, and the pause fails with the device's name.
+ * A guest that came by migration and is to stay paused becomes PAUSED by a pause.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -168,8 +170,9 @@ int machine_build(
     m->epoch = epoch;
     m->incoming = incoming;
     if (check_pinning(m, e) < 0 || ram_create(m, e) < 0 || alloc_bitmaps(m, e) < 0 ||
-        kvm_create_vm(m, e) < 0 || cpuid_offered(m->kvm_fd, &m->offered, e) < 0 || vcpus_create(m, e) < 0 || probe_vcpu_features(m, e) < 0 ||
-        platform_create(m, e) < 0 || devices_create(m, incoming, e) < 0)
+        kvm_create_vm(m, e) < 0 || cpuid_offered(m->kvm_fd, &m->offered, e) < 0 ||
+        vcpus_create(m, e) < 0 || probe_vcpu_features(m, e) < 0 || platform_create(m, e) < 0 ||
+        devices_create(m, incoming, e) < 0)
         return -1;
     if (!incoming && boot(m, e) < 0)
         return -1;
@@ -230,11 +233,39 @@ static int wrong_life(const struct machine *m, const char *action, struct err *e
         m->life == LIFE_STOPPED ? m->stop_detail : "");
 }
 
-int machine_pause(struct machine *m, struct err *e)
+/* What of a loaded state waits for the moment from which the guest is this host's. */
+static int finish_load(struct machine *m, struct err *e)
+{
+    for (unsigned i = 0; i < m->n_vcpus; i++)
+        if (vcpu_finish_load(&m->vcpu[i], e) < 0)
+            return err_prefix(e, "domain %s", m->def->name);
+    return 0;
+}
+
+static int drain_devices(struct machine *m, unsigned drain_ms, struct err *e)
+{
+    m->undrained = NULL;
+    m->drain_until_ns = clock_ns() + drain_ms * NS_PER_MS;
+    quiesce_devices(m);
+    m->drain_until_ns = 0;
+    if (m->undrained == NULL)
+        return 0;
+    start_devices(m);
+    vcpus_run(m);
+    return err_set(e, ERR_TIMEOUT,
+        "domain %s: cannot pause: %s has requests in flight for %u ms; does its disk hang?",
+        m->def->name, m->undrained, drain_ms);
+}
+
+int machine_pause(struct machine *m, unsigned drain_ms, struct err *e)
 {
     switch (m->life) {
-    case LIFE_LOADED:
     case LIFE_PAUSED:
+        return 0;
+    case LIFE_LOADED:
+        if (finish_load(m, e) < 0)
+            return -1;
+        m->life = LIFE_PAUSED;
         return 0;
     case LIFE_RUNNING:
         break;
@@ -245,7 +276,8 @@ int machine_pause(struct machine *m, struct err *e)
         return wrong_life(m, "pause", e);
     }
     vcpus_park(m);
-    quiesce_devices(m);
+    if (!stop_seen(m) && drain_devices(m, drain_ms, e) < 0)
+        return -1;
     if (stop_seen(m))
         return err_set(e, ERR_STATE, "domain %s: cannot pause: it has just ended itself: %s",
             m->def->name, m->stop_detail);
@@ -259,6 +291,9 @@ int machine_resume(struct machine *m, struct err *e)
     case LIFE_RUNNING:
         return 0;
     case LIFE_LOADED:
+        if (finish_load(m, e) < 0)
+            return -1;
+        break;
     case LIFE_PAUSED:
         break;
     case LIFE_INCOMING:
@@ -267,9 +302,6 @@ int machine_resume(struct machine *m, struct err *e)
     case LIFE_MAX:
         return wrong_life(m, "run", e);
     }
-    for (unsigned i = 0; m->life == LIFE_LOADED && i < m->n_vcpus; i++)
-        if (vcpu_finish_load(&m->vcpu[i], e) < 0)
-            return err_prefix(e, "domain %s", m->def->name);
     start_devices(m);
     m->life = LIFE_RUNNING;
     vcpus_run(m);
@@ -383,6 +415,16 @@ enum hv_state machine_state(const struct machine *m)
         break;
     }
     return HV_CRASHED;
+}
+
+uint64_t machine_drain_until(const struct machine *m)
+{
+    return m->drain_until_ns;
+}
+
+void machine_not_drained(struct machine *m, const char *device)
+{
+    m->undrained = device;
 }
 
 const Migrd__Domain *machine_def(const struct machine *m)

@@ -82,6 +82,11 @@ void machine_discard(struct machine *m, uint64_t gpa, uint64_t len);
 
 const Migrd__Domain *machine_def(const struct machine *m);
 
+/* quiesce waits for requests in flight until then (CLOCK_MONOTONIC; 0: for ever). A device that has
+ * some even then is left at work and says so: the guest goes on. */
+uint64_t machine_drain_until(const struct machine *m);
+void machine_not_drained(struct machine *m, const char *device);
+
 /* Folder of this domain below paths.xvm, for the console's link and the like. */
 const char *machine_run_dir(const struct machine *m);
 const char *machine_log_dir(const struct machine *m);

@@ -119,6 +119,8 @@ struct machine {
     bool incoming;     /* came here by migration; cleared by its first resume */
     bool reboot_asked; /* the power-off that follows is a reboot */
     int stop_event;    /* eventfd: machine_guest_stopped was called */
+    uint64_t drain_until_ns; /* a pause waits for requests in flight until then; 0: for ever */
+    const char *undrained;   /* the device that had some after that, or NULL */
     unsigned msr_refused;
 };
 
@@ -128,7 +130,8 @@ void machine_free(struct machine **m);
 /* Takes def over in any case. */
 int machine_build(
     struct machine *m, Migrd__Domain *def, int domid, uint64_t epoch, bool incoming, struct err *e);
-int machine_pause(struct machine *m, struct err *e);
+/* ERR_TIMEOUT, and the guest goes on, when a device has requests in flight for longer than that. */
+int machine_pause(struct machine *m, unsigned drain_ms, struct err *e);
 int machine_resume(struct machine *m, struct err *e);
 int machine_save(struct machine *m, uint8_t **blob, size_t *len, struct err *e);
 int machine_load(struct machine *m, const uint8_t *blob, size_t len, struct err *e);

@@ -28,12 +28,14 @@
 #define _GNU_SOURCE
 #include "hypervisor/xvm/virtio_internal.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #define STATE_VERSION 1
@@ -170,6 +172,30 @@ static void hold(struct virtio *v)
     v->ops->wake(v);
     while (v->busy > 0)
         pthread_cond_wait(&v->idle, &v->lock);
+}
+
+static void release(struct virtio *v);
+
+/* The same, but not for longer than a pause may take; false: not raised. */
+static bool hold_for_pause(struct virtio *v)
+{
+    uint64_t until = machine_drain_until(v->d.m);
+    struct timespec ts = { (time_t)(until / NS_PER_S), (long)(until % NS_PER_S) };
+    int r = 0;
+
+    if (until == 0) {
+        hold(v);
+        return true;
+    }
+    __atomic_store_n(&v->hold, v->hold + 1, __ATOMIC_RELEASE);
+    v->ops->wake(v);
+    while (v->busy > 0 && r != ETIMEDOUT)
+        r = pthread_cond_clockwait(&v->idle, &v->lock, CLOCK_MONOTONIC, &ts);
+    if (v->busy == 0)
+        return true;
+    release(v);
+    machine_not_drained(v->d.m, v->d.ops->name);
+    return false;
 }
 
 static void release(struct virtio *v)
@@ -477,10 +503,9 @@ static void device_quiesce(struct device *d)
     bool first;
 
     pthread_mutex_lock(&v->lock);
-    first = !v->quiesced;
+    first = !v->quiesced && hold_for_pause(v);
     if (first)
-        hold(v);
-    v->quiesced = true;
+        v->quiesced = true;
     pthread_mutex_unlock(&v->lock);
     if (first)
         v->ops->quiesced(v);

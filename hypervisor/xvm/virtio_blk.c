@@ -26,6 +26,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "hypervisor/xvm/virtio.h"
@@ -314,6 +315,8 @@ static int serve(struct blk *b, const struct virtio_chain *c)
     struct request req;
 
     virtio_chain_read(c, 0, &req, sizeof req);
+    if (FAULT("disk-request"))
+        return STATUS_IOERR;
     switch ((enum request_type)req.type) {
     case REQ_IN:
         return read_or_write(b, c, req.sector, false);

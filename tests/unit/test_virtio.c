@@ -28,6 +28,7 @@
 #define F_EVENT_IDX (UINT64_C(1) << 29)
 #define F_INDIRECT (UINT64_C(1) << 28)
 #define NEEDS_RESET 0x40u
+#define HANG_MS 3000
 
 struct guest {
     struct machine *m;
@@ -270,6 +271,36 @@ static void test_disk(void **state)
     assert_int_equal(in32(&g, 0x60), 1);
     out32(&g, 0x64, 1);
     assert_int_equal(in32(&g, 0x60), 0);
+    fake_free(&g.m);
+}
+
+/* The process's first request of a disk hangs for a while, see main. */
+static void test_disk_hangs(void **state)
+{
+    struct guest g = blk_guest(false);
+    uint64_t began;
+
+    (void)state;
+    drive(&g, F_VERSION_1);
+    memset(g.m->ram + DATA, 0, 16);
+    set_desc(&g, DESC, 0, DATA, 16, 1, 1);
+    set_desc(&g, DESC, 1, DATA + 0x1000, 513, 2, 0);
+    offer(&g, 0, 0);
+    g.d->ops->start(g.d);
+    out32(&g, 0x50, 0);
+    usleep(20000);
+    began = clock_ns();
+    g.m->drain_until_ns = began + 50 * NS_PER_MS;
+    quiet(&g);
+    assert_string_equal(g.m->undrained, g.d->ops->name);
+    assert_true(clock_ns() - began < HANG_MS * NS_PER_MS);
+    g.d->ops->start(g.d); /* as if nothing had been: the request is served */
+    g.m->undrained = NULL;
+    g.m->drain_until_ns = clock_ns() + 20000 * NS_PER_MS;
+    quiet(&g);
+    assert_null(g.m->undrained);
+    assert_int_equal(get16(&g, USED + 2), 1);
+    assert_int_equal(g.m->ram[DATA + 0x1000 + 512], 0);
     fake_free(&g.m);
 }
 
@@ -808,6 +839,7 @@ static void test_state_fuzz(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_disk_hangs),
         cmocka_unit_test(test_identity),
         cmocka_unit_test(test_status),
         cmocka_unit_test(test_disk),
@@ -828,5 +860,6 @@ int main(void)
         cmocka_unit_test(test_state_fuzz),
     };
 
+    setenv("MIGRD_FAULT", "disk-request=sleep:3000", 1); /* HANG_MS, once */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
