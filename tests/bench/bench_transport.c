@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * bench_transport [MIB]: what the transport itself can move, without a hypervisor. A
+ * bench_transport [MIB [ROW]]: what the transport itself can move, without a hypervisor. A
  * process sends frames of 4 MiB out of memory in huge pages over loopback, another one
  * reads them into such memory, on 1, 2 and 4 channels, plain and with TLS. One line each:
  * GB/s, the CPU time of both processes per byte, and how often they sleep. Above it what this
  * machine can do at best: a copy, a cipher, a bare TCP stream. MIB, 2048 by default, is for each
- * line.
+ * line; ROW, say TLS, leaves out all others.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -399,21 +399,25 @@ int main(int argc, char **argv)
     static const struct way ways[] = { { "bare TCP", true, false, 1 }, { "plain", false, false, 1 },
         { "plain", false, false, 2 }, { "plain", false, false, 4 }, { "TLS", false, true, 1 },
         { "TLS", false, true, 2 }, { "TLS", false, true, 4 } };
+    const char *only = argc == 3 ? argv[2] : "";
     struct tr_tls *tls;
 
-    if (argc > 2 || (argc == 2 && atoi(argv[1]) < 16))
-        die("usage", "bench_transport [MIB], 16 at least");
-    if (argc == 2)
+    if (argc > 3 || (argc > 1 && atoi(argv[1]) < 16))
+        die("usage", "bench_transport [MIB [ROW]], 16 at least");
+    if (argc > 1)
         total = (uint64_t)atoi(argv[1]) << 20;
     signal(SIGPIPE, SIG_IGN);
     tls = make_tls();
-    limit_copy();
-    limit_cipher("AES-128-GCM", 16384);
-    limit_cipher("ChaCha20-Poly1305", 16384);
+    if (*only == '\0') {
+        limit_copy();
+        limit_cipher("AES-128-GCM", 16384);
+        limit_cipher("ChaCha20-Poly1305", 16384);
+    }
     printf("\n%-9s %8s   %5s   %24s   %24s\n%35s %9s   %14s %9s\n", "", "channels", "GB/s",
         "CPU, ns per byte", "waits per MiB", "sending", "receiving", "sending", "receiving");
     for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++)
-        measure(&ways[i], tls);
+        if (strncmp(ways[i].name, only, strlen(only)) == 0)
+            measure(&ways[i], tls);
     tr_tls_free(&tls);
     return 0;
 }
