@@ -168,7 +168,7 @@ static const struct key keys[] = {
     { "migration-verify", TYPE_BOOL, AT(verify), ANY, "no", NULL,
         "Compare all of the memory before the guest runs there, not a sample." },
     { "migration-max-outgoing", TYPE_NUMBER, AT(max_outgoing), 1, 256, NULL, NULL, NULL, "2", NULL,
-        "Outgoing migrations at once; more wait in line." },
+        "Outgoing migrations at once; more are refused." },
 
     { "host-name", TYPE_TEXT, AT(host_name), 0, 0, NULL, valid_host, "a host name", "", "This host",
         "What this host calls itself; \"\" is the system's host name." },
