@@ -196,7 +196,7 @@ static int flush(struct tr_conn *c, struct err *e)
     while (done < s->out_len) {
         ssize_t n = send(c->fd, s->out + done, s->out_len - done, MSG_NOSIGNAL | MSG_DONTWAIT);
 
-        if (n > 0)
+        if (n >= 0)
             done += (size_t)n;
         else if (errno == EAGAIN) {
             if (conn_wait(c, POLLOUT, clock_ns() + c->dead_ns, e) < 0)
