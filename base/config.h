@@ -37,7 +37,7 @@ struct config {
     /* migration defaults; each may be given per migration */
     unsigned pause_budget_ms;                    /* migration-pause-budget = 100ms */
     uint64_t bandwidth;                          /* migration-bandwidth = 0 (no cap); 100M = MiB/s */
-    unsigned channels;                           /* migration-channels = 1 */
+    unsigned channels;                           /* migration-channels = 0 */
     unsigned time_limit_s;                       /* migration-time-limit = 0 (none) */
     unsigned throttle_max;                       /* migration-throttle-max = 80 percent */
     unsigned max_rounds;                         /* migration-max-rounds = 60 */

@@ -158,6 +158,11 @@ void mig_note_step(struct migration *g, enum mt_step step);
 /* --- sides ------------------------------------------------------------------------------------ */
 
 void src_run(struct migration *g, enum mt_op op);
+/* Data channels where nobody asked for a number: each keeps a CPU busy on both hosts, and the guests
+ * keep half of them. */
+#define AUTO_CHANNELS_TLS 4
+#define AUTO_CHANNELS_PLAIN 2
+unsigned mig_auto_channels(bool tls, unsigned cpus);
 void tgt_run(struct migration *g, enum mt_op op);
 void src_destroy_copy(struct migration *g);
 /* Answers those who asked, if the state allows an answer. */

@@ -467,6 +467,20 @@ static Migrd__Compression compression_of(const char *word)
                                        : MIGRD__COMPRESSION__COMPRESSION_AUTO;
 }
 
+unsigned mig_auto_channels(bool tls, unsigned cpus)
+{
+    unsigned most = tls ? AUTO_CHANNELS_TLS : AUTO_CHANNELS_PLAIN;
+
+    return cpus < 4 ? 1 : cpus / 2 < most ? cpus / 2 : most;
+}
+
+static unsigned cpus_here(void)
+{
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+    return n > 0 ? (unsigned)n : 1;
+}
+
 static void take_params(struct migration *g, const Migrd__Migrate *rq)
 {
     const struct config *c = &g->m->config;
@@ -491,6 +505,8 @@ static void take_params(struct migration *g, const Migrd__Migrate *rq)
     p->pause_budget_ms = p->pause_budget_ms ? p->pause_budget_ms : c->pause_budget_ms;
     p->bandwidth = p->bandwidth ? p->bandwidth : c->bandwidth;
     p->channels = p->channels ? p->channels : c->channels;
+    if (p->channels == 0)
+        p->channels = mig_auto_channels((g->flags & JF_TLS) != 0, cpus_here());
     p->time_limit_s = p->time_limit_s ? p->time_limit_s : c->time_limit_s;
     p->throttle_max = p->throttle_max ? p->throttle_max : c->throttle_max;
     p->dead_peer_ms = p->dead_peer_ms ? p->dead_peer_ms : c->dead_peer_ms;

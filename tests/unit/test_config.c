@@ -63,7 +63,7 @@ static void test_defaults(void **state)
     assert_int_equal(c.dead_peer_ms, 15000);
     assert_int_equal(c.pause_budget_ms, 100);
     assert_int_equal(c.bandwidth, 0);
-    assert_int_equal(c.channels, 1);
+    assert_int_equal(c.channels, 0);
     assert_int_equal(c.time_limit_s, 0);
     assert_int_equal(c.throttle_max, 80);
     assert_int_equal(c.max_rounds, 60);
@@ -212,7 +212,7 @@ static void test_file(void **state)
     assert_string_equal(c.relocation_address, "");
     assert_int_equal(c.pause_budget_ms, 250);
     assert_string_equal(c.log_level, "debug");
-    assert_int_equal(c.channels, 1);
+    assert_int_equal(c.channels, 0);
 
     /* A regular expression stays as it was written. */
     assert_int_equal(
