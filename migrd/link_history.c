@@ -3,7 +3,8 @@
  * What a migration teaches, from the rounds of its report (the last one is the pause's):
  *
  *   first_ns  round 0: its time without that for zero pages, by its pages
- *   again_ns  later rounds of at least PAGES_MIN pages
+ *   again_ns  later rounds of at least PAGES_MIN pages; round_ns, round_bytes: each by itself, for
+ *             what was sent twice may travel as deltas from then on
  *   pause_us  the pause without its pages
  *   other_us  the total without rounds and pause
  *
@@ -36,8 +37,9 @@
 struct cost {
     char key[KEY_LEN];
     uint32_t migrations;
-    double first_ns, again_ns, page_bytes, pause_us, other_us; /* 0: not known */
-    double used;                                               /* wall seconds */
+    double first_ns, again_ns, page_bytes, pause_us, other_us;      /* 0: not known */
+    double used;                                                    /* wall seconds */
+    double round_ns[FORECAST_ROUNDS], round_bytes[FORECAST_ROUNDS]; /* from 1; 0: not known */
 };
 
 struct dry_run {
@@ -83,6 +85,26 @@ static double *figure(struct cost *c, size_t i)
     return (double *)(void *)((char *)c + figures[i].at);
 }
 
+static json_t *list_of(const double v[FORECAST_ROUNDS])
+{
+    json_t *j = json_array();
+
+    for (unsigned i = 0; i < FORECAST_ROUNDS; i++)
+        json_array_append_new(j, json_real(v[i]));
+    return j;
+}
+
+/* What the list has; the rest is not known. */
+static bool read_list(const json_t *j, double v[FORECAST_ROUNDS])
+{
+    for (unsigned i = 0; i < FORECAST_ROUNDS; i++) {
+        v[i] = json_number_value(json_array_get(j, i));
+        if (!(v[i] >= 0 && v[i] <= MOST))
+            return false;
+    }
+    return true;
+}
+
 char *link_history_text(const struct link_history *h)
 {
     json_t *root = json_pack("{s:i, s:[]}", "version", 1, "links");
@@ -97,6 +119,8 @@ char *link_history_text(const struct link_history *h)
         json_object_set_new(o, "migrations", json_integer(c.migrations));
         for (size_t k = 0; k < FIGURES; k++)
             json_object_set_new(o, figures[k].name, json_real(*figure(&c, k)));
+        json_object_set_new(o, "round_ns", list_of(c.round_ns));
+        json_object_set_new(o, "round_bytes", list_of(c.round_bytes));
         json_array_append_new(links, o);
     }
     text = root != NULL ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
@@ -121,7 +145,8 @@ static bool read_cost(const json_t *o, struct cost *c)
             return false;
         *figure(c, i) = v;
     }
-    return true;
+    return read_list(json_object_get(o, "round_ns"), c->round_ns) &&
+           read_list(json_object_get(o, "round_bytes"), c->round_bytes);
 }
 
 int link_history_parse(struct link_history *h, const char *text, size_t len, struct err *e)
@@ -271,7 +296,7 @@ static struct cost *find_or_make(struct link_history *h, const char *key)
 bool link_history_get(struct link_history *h, const struct link_kind *l, Migrd__LinkHistory *out)
 {
     char key[KEY_LEN];
-    const struct cost *c;
+    struct cost *c;
 
     if (h == NULL)
         return false;
@@ -286,6 +311,9 @@ bool link_history_get(struct link_history *h, const struct link_kind *l, Migrd__
     out->page_bytes = c->page_bytes;
     out->pause_us = c->pause_us;
     out->other_us = c->other_us;
+    out->round_ns = c->round_ns; /* good until the next call */
+    out->round_bytes = c->round_bytes;
+    out->n_round_ns = out->n_round_bytes = FORECAST_ROUNDS;
     return true;
 }
 
@@ -301,7 +329,7 @@ static void mean(double *into, uint32_t n, double v)
 static void learn_pages(struct cost *c, const Migrd__Finished *f)
 {
     const Migrd__RoundReport *first = f->rounds[0];
-    double us = 0, pages = 0, bytes = 0, sent = 0;
+    double us = 0, pages = 0;
 
     if (first->pages >= PAGES_MIN)
         mean(&c->first_ns, c->migrations,
@@ -310,23 +338,35 @@ static void learn_pages(struct cost *c, const Migrd__Finished *f)
     for (size_t i = 0; i < f->n_rounds; i++) {
         const Migrd__RoundReport *r = f->rounds[i];
 
-        bytes += (double)r->bytes;
-        sent += (double)r->pages;
+        unsigned k = r->round < FORECAST_ROUNDS ? r->round : FORECAST_ROUNDS - 1;
+
         if (i == 0 || r->pages < PAGES_MIN || (double)r->duration_us <= ROUND_US)
             continue;
         us += (double)r->duration_us - ROUND_US;
         pages += (double)r->pages;
+        mean(&c->round_ns[k], c->migrations,
+            ((double)r->duration_us - ROUND_US) * 1000 / (double)r->pages);
+        mean(&c->round_bytes[k], c->migrations, (double)r->bytes / (double)r->pages);
     }
     if (pages > 0)
         mean(&c->again_ns, c->migrations, us * 1000 / pages);
-    if (sent >= PAGES_MIN)
-        mean(&c->page_bytes, c->migrations, bytes / sent);
+    if (first->pages >= PAGES_MIN)
+        mean(&c->page_bytes, c->migrations, (double)first->bytes / (double)first->pages);
+}
+
+/* Of a page in the round that was the last. */
+static double last_ns(const struct cost *c, uint32_t round)
+{
+    for (uint32_t i = round < FORECAST_ROUNDS ? round : FORECAST_ROUNDS - 1; i > 0; i--)
+        if (c->round_ns[i] > 0)
+            return c->round_ns[i];
+    return c->again_ns > 0 ? c->again_ns : c->first_ns;
 }
 
 static void learn_rest(struct cost *c, const Migrd__PrecopyParams *par, const Migrd__Finished *f)
 {
     const Migrd__RoundReport *last = f->rounds[f->n_rounds - 1];
-    double page_ns = c->again_ns > 0 ? c->again_ns : c->first_ns;
+    double page_ns = last_ns(c, last->round);
     double rounds = 0, pause = (double)f->pause_us, bare;
 
     if (par->bandwidth > 0 && last->pages > 0)

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "migrd/migrd.h"
+#include "precopy/forecast.h"
 #include "precopy/worker.pb-c.h"
 
 #define LINK_HISTORY_MAX 64      /* links; the one not used for longest goes */
@@ -33,7 +34,7 @@ struct link_kind {
 struct link_history *link_history_open(const char *path);
 void link_history_close(struct link_history **h);
 
-/* False: none yet. */
+/* False: none yet. The lists in it are good until the history changes. */
 bool link_history_get(struct link_history *h, const struct link_kind *l, Migrd__LinkHistory *out);
 /* A migration that ended well. `par` as it was run with. The file follows, by `loop`'s pool. */
 void link_history_learn(struct link_history *h, uv_loop_t *loop, const struct link_kind *l,

@@ -145,17 +145,27 @@ double forecast_written(const struct forecast_input *in, double us)
 
 /* --- one run --- */
 
-static double page_bytes(const struct forecast_input *in)
+/* The newest figure that is known for that round, of those from round 1 on. */
+static double of_round(const double by_round[FORECAST_ROUNDS], uint32_t round, double unknown)
 {
-    return in->page_bytes > 0 ? in->page_bytes : PAGE_WIRE_BYTES;
+    for (uint32_t i = round < FORECAST_ROUNDS ? round : FORECAST_ROUNDS - 1; i > 0; i--)
+        if (by_round[i] > 0)
+            return by_round[i];
+    return unknown;
+}
+
+static double page_bytes(const struct forecast_input *in, uint32_t round)
+{
+    return of_round(in->round_bytes, round, in->page_bytes > 0 ? in->page_bytes : PAGE_WIRE_BYTES);
 }
 
 /* Microseconds for a page with content. */
-static double page_us(const struct world *w, bool first)
+static double page_us(const struct world *w, uint32_t round)
 {
     const struct forecast_input *in = w->in;
-    double us = (first ? in->first_ns : in->again_ns) / 1000 * w->costs;
-    double capped = in->cap > 0 ? page_bytes(in) * 1e6 / (double)in->cap : 0;
+    double ns = of_round(in->round_ns, round, round == 0 ? in->first_ns : in->again_ns);
+    double us = ns / 1000 * w->costs;
+    double capped = in->cap > 0 ? page_bytes(in, round) * 1e6 / (double)in->cap : 0;
 
     return us > capped ? us : capped;
 }
@@ -164,7 +174,7 @@ struct state {
     double work, before_us; /* pages of this round; how long the window was that found them */
     double zero_share;
     double at_us;
-    bool first;
+    uint32_t round;
     unsigned throttle;
 };
 
@@ -178,7 +188,7 @@ static double again(const struct world *w, const struct state *s, double us)
 {
     double t = slowed(w, s, us), p = slowed(w, s, s->before_us), both;
 
-    if (s->first)
+    if (s->round == 0)
         return written(w, t);
     both = written(w, p) + written(w, t) - written(w, p + t);
     return both < 0 ? 0 : both > s->work ? s->work : both;
@@ -198,7 +208,7 @@ static double left_out(const struct world *w, const struct state *s, double us)
 
 static void play_round(const struct world *w, const struct state *s, struct policy_round *r)
 {
-    double cost = (1 - s->zero_share) * page_us(w, s->first) +
+    double cost = (1 - s->zero_share) * page_us(w, s->round) +
                   s->zero_share * w->in->zero_ns / 1000 * w->costs;
     double base = (double)w->in->round_us > ROUND_MIN_US ? (double)w->in->round_us : ROUND_MIN_US;
     double skipped = 0, us = base;
@@ -211,7 +221,7 @@ static void play_round(const struct world *w, const struct state *s, struct poli
     r->pages_skipped = (uint64_t)skipped;
     r->pages_zero = (uint64_t)((s->work - skipped) * s->zero_share);
     r->pages_sent = (uint64_t)((s->work - skipped) * (1 - s->zero_share));
-    r->bytes = (uint64_t)((double)r->pages_sent * page_bytes(w->in));
+    r->bytes = (uint64_t)((double)r->pages_sent * page_bytes(w->in, s->round));
     r->duration_us = (uint64_t)us;
     r->dirty_pages = (uint64_t)(written(w, slowed(w, s, us)) + 0.5);
     r->elapsed_us = (uint64_t)(s->at_us + us);
@@ -225,7 +235,7 @@ static double stop_us(const struct world *w, const struct state *s, double dirty
 {
     double more = written(w, slowed(w, s, window + GAP_US)) - written(w, slowed(w, s, window));
 
-    return (double)w->in->pause_us * w->pauses + (dirty + more) * page_us(w, false);
+    return (double)w->in->pause_us * w->pauses + (dirty + more) * page_us(w, s->round);
 }
 
 static void give_up(struct run *out, const struct policy_decision *d)
@@ -241,8 +251,8 @@ static void play_stopped(const struct world *w, struct run *out)
     double zero = (double)w->in->populated * w->in->zero_share;
 
     out->converged = true;
-    out->bytes = raw * page_bytes(w->in);
-    out->pause_us = (double)w->in->pause_us * w->pauses + raw * page_us(w, true) +
+    out->bytes = raw * page_bytes(w->in, 0);
+    out->pause_us = (double)w->in->pause_us * w->pauses + raw * page_us(w, 0) +
                     zero * w->in->zero_ns / 1000 * w->costs;
     out->total_us = (double)w->in->setup_us + out->pause_us;
 }
@@ -251,8 +261,7 @@ static void play(const struct world *w, struct run *out)
 {
     struct state s = { .work = (double)w->in->populated,
         .zero_share = w->in->zero_share,
-        .at_us = (double)w->in->setup_us,
-        .first = true };
+        .at_us = (double)w->in->setup_us };
     struct policy_decision d;
     struct policy_round r = { 0 };
     struct policy p;
@@ -272,6 +281,7 @@ static void play(const struct world *w, struct run *out)
         s = (struct state){ .work = (double)r.dirty_pages,
             .before_us = (double)r.duration_us,
             .at_us = s.at_us + (double)r.duration_us,
+            .round = out->rounds,
             .throttle = d.throttle };
     }
     out->throttle = s.throttle;
@@ -283,7 +293,7 @@ static void play(const struct world *w, struct run *out)
         return;
     }
     out->total_us += out->pause_us;
-    out->bytes += (double)r.dirty_pages * page_bytes(w->in);
+    out->bytes += (double)r.dirty_pages * page_bytes(w->in, s.round);
 }
 
 /* --- many runs --- */
@@ -415,6 +425,8 @@ static bool more_channels(
 
         t.first_ns = in->first_ns / gain;
         t.again_ns = in->again_ns / gain;
+        for (unsigned i = 0; i < FORECAST_ROUNDS; i++)
+            t.round_ns[i] = in->round_ns[i] / gain;
         if (!helps(&t, base, &f))
             continue;
         snprintf(out->knob, sizeof out->knob, "--channels %u", t.channels);
@@ -427,7 +439,7 @@ static bool higher_cap(
     const struct forecast_input *in, const struct forecast *base, struct forecast *out)
 {
     struct forecast_input t = *in;
-    double most = page_bytes(in) * 1e9 / in->again_ns;
+    double most = page_bytes(in, 0) * 1e9 / in->first_ns;
     struct forecast f;
 
     if (in->cap == 0)

@@ -16,6 +16,8 @@
 
 #define FORECAST_POINTS_MAX 24
 #define FORECAST_RUNS 21
+#define FORECAST_ROUNDS                                                                            \
+    6 /* rounds whose costs are told apart; the last stands for all later ones */
 
 /* The writable working set: different pages written within a time. */
 struct forecast_point {
@@ -32,6 +34,9 @@ struct forecast_input {
     double first_ns;    /* a page that the target has not yet: both hosts and the link */
     double again_ns;    /* a page that it has */
     double zero_ns;
+    /* Of a page in round i from 1, nanoseconds and bytes, where known (0: as the round before, else
+     * as above): a page that was sent before may travel as a delta. */
+    double round_ns[FORECAST_ROUNDS], round_bytes[FORECAST_ROUNDS];
     uint64_t round_us; /* of a round without pages: collect, trip to the target */
     uint64_t setup_us; /* before the first round and after the pause */
     uint64_t pause_us; /* of the pause without pages, as it really is */

@@ -69,6 +69,12 @@ static void costs_of_history(struct outlook *o, const Migrd__LinkHistory *h)
         o->in.first_ns = h->first_ns > least ? h->first_ns : least;
     if (h->again_ns > 0)
         o->in.again_ns = h->again_ns > least ? h->again_ns : least;
+    for (size_t i = 1; i < FORECAST_ROUNDS && i < h->n_round_ns && i < h->n_round_bytes; i++) {
+        double wire = o->probe > 0 ? h->round_bytes[i] * 1e9 / o->probe / o->in.channels : 0;
+
+        o->in.round_ns[i] = h->round_ns[i] > 0 && h->round_ns[i] < wire ? wire : h->round_ns[i];
+        o->in.round_bytes[i] = h->round_bytes[i];
+    }
     if (h->pause_us > 0)
         o->in.pause_us = (uint64_t)h->pause_us;
     if (h->other_us > 0)
@@ -84,6 +90,8 @@ static void set_inputs(struct outlook *o, const Migrd__PrecopyParams *par, bool 
     if (o->history != NULL && o->history->migrations > 0)
         costs_of_history(o, o->history);
     if (o->measured_ns > 0) {
+        for (unsigned i = 0; i < FORECAST_ROUNDS; i++)
+            in->round_ns[i] *= o->measured_ns / in->first_ns;
         in->again_ns *= o->measured_ns / in->first_ns;
         in->first_ns = o->measured_ns;
     }

@@ -79,6 +79,8 @@ static void test_learns(void **state)
     near(l.page_bytes, 4120);
     near(l.pause_us, 6000);
     near(l.other_us, 50000);
+    near(l.round_ns[1], 1000);
+    assert_true(l.round_ns[3] == 0);
     make(&r, 2);
     for (int i = 0; i < 20; i++)
         link_history_learn(h, NULL, &here, &par, &r.f, 2);
