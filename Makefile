@@ -92,7 +92,7 @@ DEPS := build-essential pkg-config clang \
         libzstd-dev libxxhash-dev libjansson-dev libinih-dev libmicrohttpd-dev libseccomp-dev \
         libcap-ng-dev uuid-dev libcmocka-dev \
         iproute2 util-linux procps kmod cpio busybox-static qemu-system-x86 linux-image-amd64 \
-        python3 python3-xxhash mandoc curl
+        python3 python3-xxhash python3-lz4 python3-zstandard mandoc curl
 
 deps:
 	@missing=; for p in $(DEPS); do \

@@ -26,8 +26,8 @@ struct choice {
     double link_ns, link_bytes;
     struct choice_class_state {
         struct choice_estimate of[FRAME_ENCODINGS];
-        unsigned batches; /* since the last trial */
-        unsigned every;   /* so many lie between two */
+        unsigned batches;  /* since the last trial */
+        unsigned every;    /* so many lie between two */
         unsigned raw_left; /* of a trial of raw */
         enum frame_encoding tried;
     } class[CHOICE_CLASSES];

@@ -60,11 +60,10 @@ static size_t pack_zstd(struct codec *c, const void *src, size_t len, void *dst,
     return ZSTD_isError(n) ? 0 : n;
 }
 
-size_t codec_pack(struct codec *c, enum frame_encoding how, const void *src, size_t len, void *dst,
-    size_t room)
+size_t codec_pack(
+    struct codec *c, enum frame_encoding how, const void *src, size_t len, void *dst, size_t room)
 {
-    return how == FRAME_LZ4 ? pack_lz4(c, src, len, dst, room)
-                            : pack_zstd(c, src, len, dst, room);
+    return how == FRAME_LZ4 ? pack_lz4(c, src, len, dst, room) : pack_zstd(c, src, len, dst, room);
 }
 
 static int unpack_zstd(

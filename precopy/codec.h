@@ -19,8 +19,8 @@ struct codec *codec_new(void); /* NULL: no memory */
 void codec_free(struct codec **c);
 
 /* Returns the length in dst[room], or 0 when it does not fit. FRAME_LZ4 or FRAME_ZSTD. */
-size_t codec_pack(struct codec *c, enum frame_encoding how, const void *src, size_t len, void *dst,
-    size_t room);
+size_t codec_pack(
+    struct codec *c, enum frame_encoding how, const void *src, size_t len, void *dst, size_t room);
 /* Exactly `len` bytes must come of it. */
 int codec_unpack(struct codec *c, enum frame_encoding how, const void *src, size_t src_len,
     void *dst, size_t len, struct err *e);

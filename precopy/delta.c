@@ -54,7 +54,8 @@ static unsigned next_word(const uint64_t mask[SCAN_MASK], unsigned from, bool se
     return SCAN_WORDS;
 }
 
-size_t delta_encode(uint8_t *out, const uint8_t *page, const uint64_t mask[SCAN_MASK], uint64_t base)
+size_t delta_encode(
+    uint8_t *out, const uint8_t *page, const uint64_t mask[SCAN_MASK], uint64_t base)
 {
     size_t at = DELTA_HEAD;
     unsigned first = 0;
@@ -141,8 +142,8 @@ struct delta_cache {
 /* Zero pages until they are written. */
 static void *lazily(size_t bytes)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(
+        NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     return p == MAP_FAILED ? NULL : p;
 }

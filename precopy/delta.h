@@ -14,14 +14,15 @@
 #include "base/err.h"
 #include "precopy/scan.h"
 
-#define DELTA_HEAD 10u           /* bytes before the body: digest of the base, length */
+#define DELTA_HEAD 10u                  /* bytes before the body: digest of the base, length */
 #define DELTA_WORTH (SCAN_PAGE / 4 * 3) /* a longer one is not made */
 
 /*
  * The words of `page` that `mask` names, to out[DELTA_WORTH]; `base` is the digest of the page
  * before the change. Returns the length, or 0 when it would be more than DELTA_WORTH.
  */
-size_t delta_encode(uint8_t *out, const uint8_t *page, const uint64_t mask[SCAN_MASK], uint64_t base);
+size_t delta_encode(
+    uint8_t *out, const uint8_t *page, const uint64_t mask[SCAN_MASK], uint64_t base);
 
 /* Applies the delta at the head of in[len], foreign bytes, to `page`; returns its length, or -1:
  * ERR_PROTOCOL, or ERR_INTEGRITY when the page is not the one it was made from. `page` may have

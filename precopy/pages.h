@@ -88,7 +88,7 @@ struct pages_writer {
     uint8_t *out, *gather; /* encoded runs of the frame; pages to compress */
     size_t out_len;
     struct pages_group group;
-    enum frame_encoding now;         /* of data pages; RAW: not compressed */
+    enum frame_encoding now; /* of data pages; RAW: not compressed */
     struct choice_plan plan;
     unsigned trial_left;
     struct choice_estimate spent[FRAME_ENCODINGS]; /* by the batch */

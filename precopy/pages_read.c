@@ -139,8 +139,8 @@ static int decode(struct pages_reader *r, struct err *e)
         if (is_encoded(run)) {
             if ((run->encoding == FRAME_DELTA ? decode_delta(run, in, page, e)
                                               : decode_packed(r, run, in, page, e)) < 0)
-                return err_prefix(e, "channel %u frame %llu", r->channel,
-                    (unsigned long long)r->frame.head.seq);
+                return err_prefix(
+                    e, "channel %u frame %llu", r->channel, (unsigned long long)r->frame.head.seq);
             in += run->length;
         }
         page += run->pages;

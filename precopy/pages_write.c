@@ -30,7 +30,7 @@
 #include "transport/digest.h"
 
 #define GROUP_BYTES (FRAME_PACKED_PAGES * HV_PAGE_SIZE)
-#define PACKED_WORTH(pages) ((size_t)(pages) * HV_PAGE_SIZE / 16 * 15) /* longer ones go raw */
+#define PACKED_WORTH(pages) ((size_t)(pages)*HV_PAGE_SIZE / 16 * 15) /* longer ones go raw */
 
 _Static_assert(HV_BATCH_PAGES <= FRAME_PAGES_MAX && HV_BATCH_PAGES <= FRAME_RUNS_MAX,
     "a batch fits into one frame, whatever its runs");
@@ -142,10 +142,9 @@ static void add_run(struct pages_writer *w, uint64_t gfn, uint32_t pages,
         w->frame.run[h->runs - 1].pages += pages;
         w->frame.run[h->runs - 1].length += (uint32_t)length;
     } else {
-        w->frame.run[h->runs++] = (struct frame_run){ .gfn = gfn,
-            .pages = pages,
-            .encoding = (uint16_t)encoding,
-            .length = (uint32_t)length };
+        w->frame.run[h->runs++] = (struct frame_run){
+            .gfn = gfn, .pages = pages, .encoding = (uint16_t)encoding, .length = (uint32_t)length
+        };
     }
     h->payload += (uint32_t)length;
 }
@@ -176,8 +175,8 @@ static size_t pack_group(struct pages_writer *w, const struct pages_group *g)
 
     for (unsigned i = 0; i < g->n; i++)
         memcpy(w->gather + i * HV_PAGE_SIZE, g->page[i], HV_PAGE_SIZE);
-    len = codec_pack(w->codec, w->now, w->gather, g->n * HV_PAGE_SIZE, w->out + w->out_len,
-        PACKED_WORTH(g->n));
+    len = codec_pack(
+        w->codec, w->now, w->gather, g->n * HV_PAGE_SIZE, w->out + w->out_len, PACKED_WORTH(g->n));
     spent->pages += g->n;
     spent->ns += (double)(clock_ns() - began);
     spent->bytes += (double)(len > 0 ? len : g->n * HV_PAGE_SIZE);
@@ -230,8 +229,7 @@ static void begin_batch(struct pages_writer *w, const struct pages_round *r)
         return;
     w->plan = choice_next(&w->choice, class_of(r));
     w->now = w->plan.trial;
-    w->trial_left =
-        w->plan.trial != w->plan.encoding ? CHOICE_TRIAL_PAGES / FRAME_PACKED_PAGES : 0;
+    w->trial_left = w->plan.trial != w->plan.encoding ? CHOICE_TRIAL_PAGES / FRAME_PACKED_PAGES : 0;
     memset(w->spent, 0, sizeof w->spent);
 }
 
@@ -241,8 +239,7 @@ static void end_batch(struct pages_writer *w, const struct pages_round *r)
     for (unsigned i = FRAME_LZ4; w->encodes && i <= FRAME_ZSTD; i++)
         if (w->spent[i].pages > 0)
             choice_encoded(&w->choice, class_of(r), (enum frame_encoding)i,
-                (uint64_t)w->spent[i].pages, (uint64_t)w->spent[i].ns,
-                (uint64_t)w->spent[i].bytes);
+                (uint64_t)w->spent[i].pages, (uint64_t)w->spent[i].ns, (uint64_t)w->spent[i].bytes);
 }
 
 /* --- pages --- */
@@ -273,7 +270,8 @@ static void add_known(struct pages_writer *w, uint64_t gfn, const uint8_t *page,
         add_data(w, gfn, copy);
 }
 
-static void add_page(struct pages_writer *w, uint64_t gfn, uint8_t *page, const struct pages_round *r)
+static void add_page(
+    struct pages_writer *w, uint64_t gfn, uint8_t *page, const struct pages_round *r)
 {
     uint8_t *copy = NULL;
 

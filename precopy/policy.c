@@ -21,6 +21,12 @@
  * by their time), and one that became faster within some FADE_BYTES. Rounds too small to tell are
  * left out; of rounds longer than a second only the last second counts.
  *
+ * The last round is like the ones before it: its pages were sent before, and travel as deltas or
+ * compressed as theirs did. So once a round of re-sent pages was long enough to tell, the pause is
+ * predicted from the time such a page takes, be it the link's or the processor's; before that from
+ * whole pages and bandwidth. Rounds whose pages were mostly left at home by encoding say nothing
+ * about bandwidth.
+ *
  * Between the decision and the pause migrd writes its journal: what the guest dirties in
  * GAP_US is part of the prediction.
  */
@@ -33,8 +39,11 @@
 #define PAGE_BYTES 4096.0
 #define PAGE_WIRE_BYTES 4120.0 /* with its run entry, where pages lie apart */
 #define FADE_BYTES (32.0 * 1024 * 1024)
+#define FADE_PAGES 8192.0
 #define SMALL_ROUND_BYTES (1u << 20)
 #define SMALL_ROUND_US 10000
+#define SMALL_ROUND_PAGES 1024
+#define FULL_PAGE_BYTES 2048 /* on the wire: more than that, and the link was at work */
 #define FADE_US 1000000.0
 #define GUESS_BYTES_PER_US 100.0 /* before anything was measured: 100 MB/s */
 #define MARGIN 1.15              /* of the part of the prediction that was measured */
@@ -129,27 +138,6 @@ void policy_begin(const struct policy *p, struct policy_decision *out)
     }
 }
 
-static void learn(struct policy *p, const struct policy_round *r)
-{
-    bool tail = r->tail_us > 0 && r->tail_us < r->duration_us;
-    double bytes = (double)(tail ? r->tail_bytes : r->bytes);
-    uint64_t us = tail ? r->tail_us : r->duration_us;
-    double fade = FADE_BYTES / (FADE_BYTES + (double)r->bytes);
-    double fade_us = FADE_US / (FADE_US + (double)r->duration_us);
-    uint64_t content = r->pages_sent + r->pages_zero;
-
-    if (fade_us < fade)
-        fade = fade_us;
-    if (tail) /* the round is long ago by its beginning: forget what was before it */
-        fade = 0;
-    if (r->bytes >= SMALL_ROUND_BYTES || us >= SMALL_ROUND_US) {
-        p->bw_bytes = p->bw_bytes * fade + bytes;
-        p->bw_us = p->bw_us * fade + (double)us;
-    }
-    if (p->rounds > 0 && content >= 64)
-        p->raw_share = (p->raw_share + (double)r->pages_sent / (double)content) / 2;
-}
-
 /* Bytes per microsecond. */
 static double bandwidth(const struct policy *p)
 {
@@ -158,11 +146,77 @@ static double bandwidth(const struct policy *p)
     return p->bw_bytes / p->bw_us;
 }
 
+/* Microseconds that a re-sent page takes which is not zero. */
+static double page_us(const struct policy *p)
+{
+    return p->page_n >= 1 ? p->page_us / p->page_n : PAGE_WIRE_BYTES / bandwidth(p);
+}
+
+/* A round, or of a long one its last second. */
+struct stretch {
+    double bytes, us, pages;
+};
+
+static struct stretch stretch_of(const struct policy_round *r)
+{
+    struct stretch s = { (double)r->bytes, (double)r->duration_us, (double)r->pages_sent };
+
+    if (r->tail_us == 0 || r->tail_us >= r->duration_us)
+        return s;
+    s.us = (double)r->tail_us;
+    s.bytes = (double)r->tail_bytes;
+    s.pages *= r->bytes > 0 ? s.bytes / (double)r->bytes : 0;
+    return s;
+}
+
+/* How much of what is known still counts. Of a long round the beginning is long ago, and what was
+ * before it even longer. */
+static double fading(const struct policy_round *r, double amount, double half)
+{
+    double fade = half / (half + amount), fade_us = FADE_US / (FADE_US + (double)r->duration_us);
+
+    if (r->tail_us > 0 && r->tail_us < r->duration_us)
+        return 0;
+    return fade < fade_us ? fade : fade_us;
+}
+
+static void learn_pages(struct policy *p, const struct policy_round *r)
+{
+    uint64_t content = r->pages_sent + r->pages_zero;
+    struct stretch s = stretch_of(r);
+    double fade = fading(r, s.pages, FADE_PAGES);
+
+    if (content >= 64)
+        p->raw_share = (p->raw_share + (double)r->pages_sent / (double)content) / 2;
+    if (s.pages < 1)
+        return;
+    /* Of small rounds the fixed part is the larger: they only show that pages are cheaper. */
+    if (s.pages < SMALL_ROUND_PAGES && s.us < SMALL_ROUND_US && s.us / s.pages > page_us(p))
+        return;
+    p->page_n = p->page_n * fade + s.pages;
+    p->page_us = p->page_us * fade + s.us;
+}
+
+static void learn(struct policy *p, const struct policy_round *r)
+{
+    struct stretch s = stretch_of(r);
+    double fade = fading(r, (double)r->bytes, FADE_BYTES);
+
+    if (p->rounds > 0)
+        learn_pages(p, r);
+    if (r->bytes < r->pages_sent * FULL_PAGE_BYTES)
+        return;
+    if (r->bytes >= SMALL_ROUND_BYTES || s.us >= SMALL_ROUND_US) {
+        p->bw_bytes = p->bw_bytes * fade + s.bytes;
+        p->bw_us = p->bw_us * fade + s.us;
+    }
+}
+
 static double time_to_send(const struct policy *p, double pages)
 {
     double share = p->raw_share < SHARE_MIN ? SHARE_MIN : p->raw_share;
 
-    return pages * share * PAGE_WIRE_BYTES / bandwidth(p);
+    return pages * share * page_us(p);
 }
 
 static bool fits(const struct policy *p, double pages, double budgets)
@@ -231,7 +285,8 @@ static void give_up(const struct policy *p, struct policy_decision *d, const cha
 static unsigned next_throttle(const struct policy *p, const struct policy_decision *d)
 {
     double rate = (double)d->dirty_rate / (1.0 - p->throttle / 100.0);
-    double want = 100.0 * (1.0 - RATIO_WANTED * (double)d->bandwidth / (rate > 1 ? rate : 1));
+    double sent = PAGE_BYTES * 1e6 / time_to_send(p, 1);
+    double want = 100.0 * (1.0 - RATIO_WANTED * sent / (rate > 1 ? rate : 1));
     unsigned low = p->throttle == 0 ? THROTTLE_FIRST : p->throttle + THROTTLE_STEP_MIN;
     unsigned high = p->throttle + THROTTLE_STEP_MAX;
     unsigned t = want > high ? high : want < low ? low : (unsigned)want;

@@ -64,6 +64,7 @@ struct policy_decision {
 struct policy {
     struct policy_params par;
     double bw_bytes, bw_us; /* fading sums: their quotient is the bandwidth */
+    double page_us, page_n; /* the same of re-sent pages: what one takes, encoded as they are */
     double raw_share;       /* of dirty pages, those that are not zero */
     uint64_t most_pages;    /* most pages any collect found dirty */
     uint64_t best_pages;    /* least dirty pages since progress was last seen */

@@ -17,8 +17,8 @@
 
 struct receiver;
 
-/* As sender_new; `encodings` is the bit mask of those that were agreed on. `layout` must live as long. A failing channel also aborts `msg`, the coordinator's
- * connection, so that it wakes up. */
+/* As sender_new; `encodings` is the bit mask of those that were agreed on. `layout` must live as
+ * long. A failing channel also aborts `msg`, the coordinator's connection, so that it wakes up. */
 struct receiver *receiver_new(const struct hv_ops *ops, struct hv_mig *mig,
     const struct hv_layout *layout, struct tr_conn *const *conn, unsigned channels,
     unsigned encodings, struct tr_conn *msg, struct err *e);

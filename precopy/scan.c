@@ -53,9 +53,8 @@ static void portable_replace(void *old, const void *page, uint64_t mask[SCAN_MAS
     *zero = any == 0;
 }
 
-const struct scan_ops scan_portable = {
-    "portable", portable_is_zero, portable_equal, portable_replace
-};
+const struct scan_ops scan_portable = { "portable", portable_is_zero, portable_equal,
+    portable_replace };
 
 #if defined(__x86_64__)
 
@@ -66,9 +65,10 @@ AVX2 static bool avx2_is_zero(const void *page)
     const __m256i *v = page;
 
     for (unsigned i = 0; i < SCAN_PAGE / 32; i += 4) {
-        __m256i or = _mm256_or_si256(
-            _mm256_or_si256(_mm256_loadu_si256(v + i), _mm256_loadu_si256(v + i + 1)),
-            _mm256_or_si256(_mm256_loadu_si256(v + i + 2), _mm256_loadu_si256(v + i + 3)));
+        __m256i or
+            = _mm256_or_si256(
+                _mm256_or_si256(_mm256_loadu_si256(v + i), _mm256_loadu_si256(v + i + 1)),
+                _mm256_or_si256(_mm256_loadu_si256(v + i + 2), _mm256_loadu_si256(v + i + 3)));
 
         if (!_mm256_testz_si256(or, or))
             return false;
@@ -86,9 +86,9 @@ AVX2 static bool avx2_equal(const void *a, const void *b)
     const __m256i *v = a, *w = b;
 
     for (unsigned i = 0; i < SCAN_PAGE / 32; i += 4) {
-        __m256i or = _mm256_or_si256(
-            _mm256_or_si256(differ(v + i, w + i), differ(v + i + 1, w + i + 1)),
-            _mm256_or_si256(differ(v + i + 2, w + i + 2), differ(v + i + 3, w + i + 3)));
+        __m256i or
+            = _mm256_or_si256(_mm256_or_si256(differ(v + i, w + i), differ(v + i + 1, w + i + 1)),
+                _mm256_or_si256(differ(v + i + 2, w + i + 2), differ(v + i + 3, w + i + 3)));
 
         if (!_mm256_testz_si256(or, or))
             return false;

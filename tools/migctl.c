@@ -20,6 +20,7 @@ static const char migrate_options[] =
     "  --channels N         data connections, 1 to 16\n"
     "  --time-limit TIME    give up and leave it here after: 60s\n"
     "  --throttle-max PCT   slow the guest by at most so much, 1 to 99 percent\n"
+    "  --compression HOW    auto, none, lz4 or zstd\n"
     "  --verify             compare all memory before the target may run it\n"
     "  --paused             leave it paused on the target\n"
     "  --not-live           pause it first, move it then\n"

@@ -15,6 +15,7 @@ enum {
     OPT_CHANNELS,
     OPT_TIME_LIMIT,
     OPT_THROTTLE_MAX,
+    OPT_COMPRESSION,
     OPT_VERIFY,
     OPT_PAUSED,
     OPT_NOT_LIVE,
@@ -32,7 +33,19 @@ struct migrate_words {
     bool dry_run;
 };
 
-/* Options with a number: 0, or -1 with the reason. */
+static int parse_compression(const char *word, Migrd__Compression *out, struct err *e)
+{
+    static const char *const words[] = { "auto", "none", "lz4", "zstd" };
+
+    for (unsigned i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strcmp(word, words[i]) == 0) {
+            *out = (Migrd__Compression)(MIGRD__COMPRESSION__COMPRESSION_AUTO + i);
+            return 0;
+        }
+    return err_set(e, ERR_INVALID, "compression '%s': give auto, none, lz4 or zstd", word);
+}
+
+/* Options with a value: 0, or -1 with the reason. */
 static int number_option(struct migrate_words *w, int o, struct err *e)
 {
     uint32_t ms;
@@ -48,6 +61,8 @@ static int number_option(struct migrate_words *w, int o, struct err *e)
         return parse_number(optarg, "channels", 1, 16, &w->p.channels, e);
     case OPT_THROTTLE_MAX:
         return parse_number(optarg, "throttle-max", 1, 99, &w->p.throttle_max, e);
+    case OPT_COMPRESSION:
+        return parse_compression(optarg, &w->p.compression, e);
     case OPT_TIME_LIMIT:
         if (parse_duration(optarg, "time-limit", 1000, &ms, e) < 0)
             return -1;
@@ -101,6 +116,7 @@ static int read_migrate(struct tool *t, int argc, char **argv, struct migrate_wo
         { "channels", required_argument, NULL, OPT_CHANNELS },
         { "time-limit", required_argument, NULL, OPT_TIME_LIMIT },
         { "throttle-max", required_argument, NULL, OPT_THROTTLE_MAX },
+        { "compression", required_argument, NULL, OPT_COMPRESSION },
         { "verify", no_argument, NULL, OPT_VERIFY },
         { "paused", no_argument, NULL, OPT_PAUSED },
         { "not-live", no_argument, NULL, OPT_NOT_LIVE },

@@ -88,6 +88,28 @@ static void print_pause(const Migrd__Finished *f)
     table_print(&t, "    ", stdout);
 }
 
+/* "Encoding  raw 512 MiB, delta 12 MiB (31x)": bytes as they travelled, and what they stand for. */
+static void print_encodings(const Migrd__Finished *f)
+{
+    const char *gap = "";
+
+    for (size_t i = 0; i < f->n_encodings; i++) {
+        const Migrd__EncodingCount *c = f->encodings[i];
+        char bytes[FORMAT_LEN];
+
+        if (c->bytes == 0) /* zero pages: the line above has them */
+            continue;
+        if (gap[0] == '\0')
+            printf("  %-10s ", "Encoding");
+        printf("%s%s %s", gap, c->encoding, format_bytes(bytes, c->bytes));
+        if (c->bytes < c->pages * PAGE)
+            printf(" (%.1fx)", (double)(c->pages * PAGE) / (double)c->bytes);
+        gap = ", ";
+    }
+    if (gap[0] != '\0')
+        putchar('\n');
+}
+
 static void print_totals(const Migrd__Finished *f)
 {
     char a[FORMAT_LEN], b[FORMAT_LEN];
@@ -99,6 +121,7 @@ static void print_totals(const Migrd__Finished *f)
     printf("  %-10s %llu pages sent (%s), %llu zero pages\n", "Memory",
         (unsigned long long)f->pages_sent, format_bytes(a, f->pages_sent * PAGE),
         (unsigned long long)f->pages_zero);
+    print_encodings(f);
     if (f->ok)
         printf("  %-10s %llu pages compared before the hand-over\n", "Verified",
             (unsigned long long)f->verified_pages);

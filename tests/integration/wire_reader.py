@@ -8,7 +8,7 @@
 Checks every rule that can be seen from outside: lines, lengths, order of messages,
 frames, sequence, channel of each page, rounds, digests of frames, stream and memory.
 Prints a summary. Exit status: 0 all is well, 1 a rule is broken, 2 it cannot be read
-here (no python3-xxhash, no such file).
+here (a Python module is missing, no such file).
 """
 
 import argparse
@@ -19,9 +19,12 @@ import struct
 import sys
 
 try:
+    import lz4.block
     import xxhash
+    import zstandard
 except ImportError:
-    print("wire_reader: needs Debian's python3-xxhash", file=sys.stderr)
+    print("wire_reader: needs Debian's python3-xxhash, python3-lz4 and python3-zstandard",
+          file=sys.stderr)
     sys.exit(2)
 
 PAGE = 4096
@@ -120,8 +123,9 @@ SCHEMA = {
               4: ("domain", "Domain"), 5: ("epoch", "u"), 6: ("regions", ["Region"]),
               7: ("cpu", "CpuReport"), 8: ("hypervisor_release", "s"), 9: ("channels", "u"),
               10: ("verify", "b"), 11: ("live", "b"), 12: ("stay_paused", "b"),
-              13: ("change_home", "b"), 14: ("populated_pages", "u")},
-    "Accept": {1: ("session", "s"), 2: ("channels", "u"), 3: ("target_host", "s")},
+              13: ("change_home", "b"), 14: ("populated_pages", "u"), 15: ("encodings", "u")},
+    "Accept": {1: ("session", "s"), 2: ("channels", "u"), 3: ("target_host", "s"),
+               4: ("encodings", "u")},
     "Refuse": {1: ("code", "s"), 2: ("text", "s")},
     "RoundEnd": {1: ("round", "u"), 2: ("frames", "u"), 3: ("wire_bytes", "u")},
     "RoundAck": {1: ("round", "u"), 2: ("frames", "u")},
@@ -240,18 +244,51 @@ class Memory:
 
 
 PAGES, ROUND_END, END = 1, 2, 3
-RAW, ZERO = 0, 1
+RAW, ZERO, LZ4, ZSTD, DELTA = 0, 1, 2, 3, 4
+PLAIN = 1 << RAW | 1 << ZERO
+
+
+def unpack(encoding, data, size, where):
+    """The pages of a compressed run."""
+    try:
+        if encoding == LZ4:
+            out = lz4.block.decompress(data, uncompressed_size=size)
+        else:
+            head = zstandard.get_frame_parameters(data)
+            need(head.content_size == size and head.dict_id == 0, f"{where}: head of a zstd frame")
+            frame = zstandard.ZstdDecompressor().decompressobj()
+            out = frame.decompress(data)
+            need(frame.unused_data == b"", f"{where}: bytes after a zstd frame")
+    except (lz4.block.LZ4BlockError, zstandard.ZstdError) as why:
+        raise Broken(f"{where}: {why}") from None
+    need(len(out) == size, f"{where}: {len(out)} bytes come of a run of {size}")
+    return out
+
+
+def patch(page, segments, where):
+    """A page with the words of a delta's segments in it."""
+    page, at, word = bytearray(page), 0, 0
+    while at < len(segments):
+        need(at + 2 <= len(segments), f"{where}: a delta ends inside of a segment")
+        head = segments[at] | segments[at + 1] << 8
+        first, count = head & 511, (head >> 9) + 1
+        need(first >= word and first + count <= PAGE // 8, f"{where}: segments of a delta")
+        need(at + 2 + count * 8 <= len(segments), f"{where}: a delta ends inside of a segment")
+        page[first * 8:(first + count) * 8] = segments[at + 2:at + 2 + count * 8]
+        at, word = at + 2 + count * 8, first + count
+    return bytes(page)
 
 
 class Channel:
     """One stream of frames: checks them, applies them to memory, folds their digests."""
 
-    def __init__(self, b, number, channels, memory):
+    def __init__(self, b, number, channels, memory, encodings=PLAIN):
         self.b, self.number, self.channels, self.memory = b, number, channels, memory
+        self.encodings = encodings | PLAIN
         self.seq = self.fold = self.round = 0
         self.marks = []  # frames and bytes up to the end of each round
         self.rounds_live = {}
-        self.raw = self.zero = 0
+        self.raw = self.zero = self.encoded = 0
         self.bytes = 0
         self.round_over = self.over = False
 
@@ -300,25 +337,51 @@ class Channel:
             self.round += 1
 
     def apply(self, entries, data, where):
-        at = next_gfn = raw = 0
+        at = next_gfn = content = 0
         for gfn, pages, encoding, r1, length, r2 in struct.iter_unpack("<QIHHII", entries):
             need(pages > 0 and r1 == 0 and r2 == 0, f"{where}: empty run or reserved field")
             need(gfn >= next_gfn, f"{where}: runs overlap or do not ascend at {gfn:#x}")
             need(self.memory.has(gfn, pages), f"{where}: {gfn:#x}+{pages} is in no region")
             self.own(gfn, pages, where)
             next_gfn = gfn + pages
-            if encoding == RAW:
-                raw += pages
-                need(length == pages * PAGE and raw <= 1024, f"{where}: raw run of {length}")
-                self.memory.set(gfn, data[at:at + length])
-                self.raw += pages
-            else:
-                need(encoding == ZERO, f"{where}: encoding {encoding}")
-                need(length == 0 and pages <= 1 << 28, f"{where}: zero run with {length} bytes")
-                self.memory.zero(gfn, pages)
-                self.zero += pages
+            need(self.encodings >> encoding & 1, f"{where}: encoding {encoding}")
+            content += pages if encoding != ZERO else 0
+            need(content <= 1024, f"{where}: {content} pages with content")
+            self.run(gfn, pages, encoding, data[at:at + length], where)
             at += length
         need(at == len(data), f"{where}: runs have {at} bytes, payload {len(data)}")
+
+    def run(self, gfn, pages, encoding, data, where):
+        length, size = len(data), pages * PAGE
+        if encoding == RAW:
+            need(length == size, f"{where}: raw run of {length}")
+            self.memory.set(gfn, data)
+            self.raw += pages
+        elif encoding == ZERO:
+            need(length == 0 and pages <= 1 << 28, f"{where}: zero run with {length} bytes")
+            self.memory.zero(gfn, pages)
+            self.zero += pages
+        else:
+            need(length < size, f"{where}: encoded run of {length}")
+            if encoding == DELTA:
+                self.deltas(gfn, pages, bytes(data), where)
+            else:
+                need(pages <= 16 and length > 0, f"{where}: compressed run of {pages} pages")
+                self.memory.set(gfn, unpack(encoding, bytes(data), size, where))
+            self.encoded += pages
+
+    def deltas(self, gfn, pages, data, where):
+        at = 0
+        for g in range(gfn, gfn + pages):
+            need(at + 10 <= len(data), f"{where}: a delta is cut off")
+            base, length = struct.unpack_from("<QH", data, at)
+            need(at + 10 + length <= len(data), f"{where}: a delta is cut off")
+            old = self.memory.page.get(g, bytes(PAGE))
+            need(xxhash.xxh3_64(bytes(old)).intdigest() == base,
+                 f"{where}: the delta of {g:#x} is of another page")
+            self.memory.set(g, patch(old, data[at + 10:at + 10 + length], where))
+            at += 10 + length
+        need(at == len(data), f"{where}: a delta run is longer than its pages")
 
     def own(self, gfn, pages, where):
         if self.channels == 1:
@@ -443,6 +506,7 @@ class Session:
             return
         need(re.fullmatch(r"[0-9a-f]{32}", m["session"]), "session is not 32 hex digits")
         need(1 <= m["channels"] <= self.offer["channels"], "accepts more channels than offered")
+        need(m["encodings"] & ~self.offer["encodings"] == 0, "accepts more encodings than offered")
         self.accept = m
 
     def on_RoundEnd(self, m):
@@ -571,7 +635,7 @@ def read_channels(session, conns):
     need(session.final is None or len(numbers) == count, f"channels {numbers} of {count}")
     out = []
     for c in sorted(mine, key=lambda c: c.number):
-        channel = Channel(c.c2s, c.number, count, memory)
+        channel = Channel(c.c2s, c.number, count, memory, session.accept["encodings"])
         out.append(channel)
         try:
             channel.read_all()
@@ -604,7 +668,8 @@ def describe(s, channels, verified):
     if channels:
         out.append(f"  {len(channels)} channels, {max(c.round for c in channels)} rounds, "
                    f"{sum(c.seq for c in channels)} frames, "
-                   f"{sum(c.bytes for c in channels)} bytes, {sum(c.raw for c in channels)} raw "
+                   f"{sum(c.bytes for c in channels)} bytes, {sum(c.raw for c in channels)} raw, "
+                   f"{sum(c.encoded for c in channels)} encoded "
                    f"and {sum(c.zero for c in channels)} zero pages, {verified} pages verified")
     return out
 

@@ -5,6 +5,9 @@
  * that in time t it dirties ws * (1 - exp(-rate * t / ws)) different pages; the rate may
  * swing between two levels or burst, the link may change its speed, jitter, have a cap.
  *
+ * In a third of them re-sent pages travel as deltas: so many bytes each, and so much of the
+ * processor's time, whichever is slower; pages of the first round cross the link as they are.
+ *
  * An oracle computes from the same numbers, without running rounds, whether the budget
  * can be met: with the strongest throttle allowed, does the cycle "send what is dirty,
  * meanwhile so much is dirtied" settle inside the budget, in the lower phase (must, if
@@ -46,6 +49,7 @@ struct world {
     enum swing swing;
     double bw[2], change_s; /* bytes per second, before and after */
     double jitter;
+    double delta_bytes, delta_s; /* of a re-sent page; 0: not encoded */
     double fixed_s, budget_s;
     unsigned throttle_max;
     uint64_t seed, rng;
@@ -110,6 +114,10 @@ static struct world make_world(uint64_t seed)
     w.fixed_s = scale(r, 0.002, 0.03);
     w.budget_s = scale(r, 0.02, 1.0);
     w.throttle_max = uniform(r) < 0.3 ? 0 : (unsigned)between(r, 30, 99);
+    if (uniform(r) < 0.33) {
+        w.delta_bytes = scale(r, 20, 3000);
+        w.delta_s = scale(r, 0.3e-6, 3e-6);
+    }
     return w;
 }
 
@@ -160,13 +168,39 @@ static double send_time(struct world *w, double t, double bytes)
     return w->change_s - t + (bytes - (w->change_s - t) * first) / second;
 }
 
+static double page_bytes(const struct world *w, bool again)
+{
+    return again && w->delta_bytes > 0 ? w->delta_bytes : PAGE;
+}
+
+static double send_pages(struct world *w, double t, double pages, bool again)
+{
+    double link = send_time(w, t, pages * page_bytes(w, again));
+
+    return again ? fmax(link, pages * w->delta_s) : link;
+}
+
+/* The link as if re-sent pages were whole ones. */
+static double effective(const struct world *w, double bw)
+{
+    return PAGE / fmax(page_bytes(w, true) / bw, w->delta_s);
+}
+
 /* What the link took in the last TAIL_S before t. */
-static double tail_bytes(struct world *w, double t)
+static double link_tail(struct world *w, double t)
 {
     double noise = 1.0 + w->jitter * (2 * uniform(&w->rng) - 1);
     double after = fmin(fmax(t - w->change_s, 0), TAIL_S);
 
     return noise * (after * w->bw[1] + (TAIL_S - after) * w->bw[0]);
+}
+
+/* Less where the processor is what limits. */
+static double tail_bytes(struct world *w, double t, bool again)
+{
+    double link = link_tail(w, t);
+
+    return again && w->delta_s > 0 ? fmin(link, w->delta_bytes * TAIL_S / w->delta_s) : link;
 }
 
 /* --- the oracle --- */
@@ -198,7 +232,8 @@ static double drain_time(const struct world *w, double rate, double bw)
 static enum verdict oracle(const struct world *w)
 {
     double left = 1.0 - w->throttle_max / 100.0;
-    double slow = fmin(w->bw[0], w->bw[1]), fast = fmax(w->bw[0], w->bw[1]);
+    double slow = effective(w, fmin(w->bw[0], w->bw[1]));
+    double fast = effective(w, fmax(w->bw[0], w->bw[1]));
     double room = w->budget_s - w->fixed_s;
     double valley_s = w->period_s * (1 - w->duty);
 
@@ -232,10 +267,10 @@ static void stop_guest(
     struct world *w, struct outcome *o, double t, double pages, unsigned throttle)
 {
     double gap = dirtied(w, t, 0.002, throttle); /* until it really stops */
-    double send = send_time(w, t, (pages + gap) * PAGE);
+    double send = send_pages(w, t, pages + gap, true);
 
     o->pause_s = w->fixed_s + send;
-    o->burst_s = gap * PAGE / fmin(w->bw[0], w->bw[1]);
+    o->burst_s = gap * PAGE / effective(w, fmin(w->bw[0], w->bw[1]));
     o->link_changed_late = w->bw[0] != w->bw[1] && fabs(t - w->change_s) < LINK_KNOWN_S;
 }
 
@@ -255,12 +290,12 @@ static struct outcome run(struct world *w)
     policy_begin(&p, &d);
     while ((d.action == POLICY_CONTINUE || d.action == POLICY_THROTTLE) && o.rounds < ROUNDS_MAX &&
            t < time_allowed(w)) {
-        double dt = send_time(w, t, pages * PAGE) + 0.0003;
+        double dt = send_pages(w, t, pages, o.rounds > 0) + 0.0003;
         double dirty = dirtied(w, t, dt, throttle);
         double skipped = o.rounds > 0 ? pages * dirty / w->ws / 2 : 0;
         struct policy_round r = { .pages_sent = (uint64_t)(pages - skipped),
             .pages_skipped = (uint64_t)skipped,
-            .bytes = (uint64_t)((pages - skipped) * PAGE) };
+            .bytes = (uint64_t)((pages - skipped) * page_bytes(w, o.rounds > 0)) };
 
         dt *= pages > 0 ? (pages - skipped) / pages : 1;
         dt += 0.0001;
@@ -269,7 +304,7 @@ static struct outcome run(struct world *w)
         r.dirty_pages = (uint64_t)dirty;
         if (dt > TAIL_S) {
             r.tail_us = (uint64_t)(TAIL_S * 1e6);
-            r.tail_bytes = (uint64_t)tail_bytes(w, t);
+            r.tail_bytes = (uint64_t)tail_bytes(w, t, o.rounds > 0);
         }
         r.elapsed_us = (uint64_t)(t * 1e6);
         policy_round(&p, &r, &d);
@@ -306,10 +341,11 @@ static void complain(const struct world *w, const struct outcome *o, const char 
 
 static bool needs_no_throttle(const struct world *w)
 {
+    double slow = effective(w, fmin(w->bw[0], w->bw[1]));
+
     return w->budget_s - w->fixed_s > 0.004 &&
-           settles_at(w, w->high * SETTLED, fmin(w->bw[0], w->bw[1])) * SETTLED <
-               w->budget_s - w->fixed_s &&
-           w->high * PAGE * 2 < fmin(w->bw[0], w->bw[1]);
+           settles_at(w, w->high * SETTLED, slow) * SETTLED < w->budget_s - w->fixed_s &&
+           w->high * PAGE * 2 < slow;
 }
 
 static void check(const struct world *w, const struct outcome *o, enum verdict v)

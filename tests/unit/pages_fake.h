@@ -59,9 +59,9 @@ static inline int pf_zero(struct hv_mig *m, uint64_t gfn, uint64_t n, struct err
     return 0;
 }
 
-static const struct hv_ops pf_ops = { .mig_map = pf_map,
-    .mig_unmap = pf_unmap,
-    .mig_zero = pf_zero };
+static const struct hv_ops pf_ops = {
+    .mig_map = pf_map, .mig_unmap = pf_unmap, .mig_zero = pf_zero
+};
 
 static inline int pf_writev(void *ctx, const struct iovec *iov, int n, struct err *e)
 {
@@ -111,7 +111,8 @@ static inline struct pages_writer *pf_writer(struct hv_mig *m, struct pf_pipe *p
     return w;
 }
 
-static inline struct pages_reader *pf_reader(struct hv_mig *m, struct pf_pipe *p, unsigned encodings)
+static inline struct pages_reader *pf_reader(
+    struct hv_mig *m, struct pf_pipe *p, unsigned encodings)
 {
     struct pages_reader *r = calloc(1, sizeof *r);
 

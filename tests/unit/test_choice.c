@@ -11,7 +11,7 @@
 #define BATCH 1024u
 
 struct world {
-    double link_ns; /* per byte */
+    double link_ns;                                     /* per byte */
     double ns[FRAME_ENCODINGS], bytes[FRAME_ENCODINGS]; /* per page */
 };
 
@@ -26,15 +26,15 @@ static void encode(struct choice *c, enum choice_class k, const struct world *w,
     enum frame_encoding e, unsigned pages, struct tally *t, double *bytes)
 {
     if (e != FRAME_RAW)
-        choice_encoded(c, k, e, pages, (uint64_t)(w->ns[e] * pages),
-            (uint64_t)(w->bytes[e] * pages));
+        choice_encoded(
+            c, k, e, pages, (uint64_t)(w->ns[e] * pages), (uint64_t)(w->bytes[e] * pages));
     t->pages[e] += pages;
     *bytes += w->bytes[e] * pages;
 }
 
 /* While pages are compressed the link drains: writing takes less time than the link. */
-static void send(struct choice *c, enum choice_class k, const struct world *w, unsigned batches,
-    struct tally *t)
+static void send(
+    struct choice *c, enum choice_class k, const struct world *w, unsigned batches, struct tally *t)
 {
     for (unsigned i = 0; i < batches; i++) {
         struct choice_plan plan = choice_next(c, k);
@@ -110,7 +110,8 @@ static void it_follows_the_link(void **state)
     (void)state;
     choice_init(&c, ALL);
     after(&c, CHOICE_FIRST, soft, 0.25, 300);
-    after(&c, CHOICE_FIRST, soft, 20, 300); /* it became slow: noticed by the next trial at latest */
+    after(
+        &c, CHOICE_FIRST, soft, 20, 300); /* it became slow: noticed by the next trial at latest */
     t = after(&c, CHOICE_FIRST, soft, 20, 300);
     assert_true(t.pages[FRAME_ZSTD] + t.pages[FRAME_LZ4] > 270 * BATCH);
     after(&c, CHOICE_FIRST, soft, 0.25, 1500); /* and fast again */

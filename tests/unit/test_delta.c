@@ -137,8 +137,7 @@ static void long_and_short_deltas(void **state)
     for (unsigned i = 60; i < 360; i++)
         long_run[i / 64] |= UINT64_C(1) << (i % 64);
     memset(b + 60 * 8, 0, 300 * 8);
-    assert_int_equal(
-        delta_encode(out, a, long_run, delta_digest(b)), DELTA_HEAD + 3 * 2 + 300 * 8);
+    assert_int_equal(delta_encode(out, a, long_run, delta_digest(b)), DELTA_HEAD + 3 * 2 + 300 * 8);
     assert_true(delta_apply(b, out, sizeof out, &e) > 0);
     assert_memory_equal(a, b, PAGE);
 }
@@ -184,14 +183,14 @@ static void malformed_deltas_are_refused(void **state)
     fill(a);
     assert_int_equal(apply(good, sizeof good, sizeof good, &code), DELTA_HEAD + 10);
     assert_memory_equal(b + 4088, good + 2, 8);
-    BAD_BODY(1, 0);                                  /* half a head */
-    BAD_BODY(2, 0, 0);                               /* no words */
-    BAD_BODY(9, 0, 0, 1, 2, 3, 4, 5, 6, 7);          /* seven bytes of eight */
+    BAD_BODY(1, 0);                         /* half a head */
+    BAD_BODY(2, 0, 0);                      /* no words */
+    BAD_BODY(9, 0, 0, 1, 2, 3, 4, 5, 6, 7); /* seven bytes of eight */
     BAD_BODY(11, 0xff, 0x01, 1, 2, 3, 4, 5, 6, 7, 8, 0);
     BAD_BODY(18, 0xff, 0x03, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8); /* two from 511 */
     BAD_BODY(20, 5, 0, 1, 2, 3, 4, 5, 6, 7, 8, 5, 0, 1, 2, 3, 4, 5, 6, 7, 8); /* word 5 twice */
     BAD_BODY(20, 5, 0, 1, 2, 3, 4, 5, 6, 7, 8, 4, 0, 1, 2, 3, 4, 5, 6, 7, 8); /* backwards */
-    BAD_BODY(11, 5, 0, 1, 2, 3, 4, 5, 6, 7, 8);      /* says more than there is */
+    BAD_BODY(11, 5, 0, 1, 2, 3, 4, 5, 6, 7, 8); /* says more than there is */
     BAD_BODY(65535, 5, 0, 1, 2, 3, 4, 5, 6, 7, 8);
     for (size_t n = 0; n < DELTA_HEAD; n++)
         assert_int_equal(delta_apply(b, good, n, &e), -1);

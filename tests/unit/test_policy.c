@@ -169,6 +169,27 @@ static void test_new_budget_counts(void **state)
     assert_int_equal(d.action, POLICY_STOP);
 }
 
+/* Re-sent pages cost a hundred bytes, and a microsecond of the processor: neither their bytes over
+ * the link's bandwidth nor whole pages tell how long the last round takes. */
+static void test_deltas_count_by_the_page(void **state)
+{
+    struct policy p = start((struct policy_params){ .budget_us = 100000 });
+    struct policy_round r = { .pages_sent = 65536, .bytes = 6553600, .duration_us = 65536 };
+    struct policy_decision d;
+    uint64_t now = 0;
+
+    (void)state;
+    d = feed(&p, &now, 1000, 400); /* 400 ms at 1000 MiB/s */
+    assert_int_equal(d.action, POLICY_CONTINUE);
+    assert_in_range(d.predicted_us, 400000, 420000);
+    r.dirty_pages = 65536;
+    r.elapsed_us = now + r.duration_us;
+    policy_round(&p, &r, &d);
+    assert_in_range(d.bandwidth, 999 * MIB, 1001 * MIB); /* the link did not become slower */
+    assert_in_range(d.predicted_us, 70000, 80000);
+    assert_int_equal(d.action, POLICY_STOP);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -180,6 +201,7 @@ int main(void)
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_budget_below_the_fixed_cost),
         cmocka_unit_test(test_new_budget_counts),
+        cmocka_unit_test(test_deltas_count_by_the_page),
     };
 
     return cmocka_run_group_tests_name("policy", tests, NULL, NULL);
