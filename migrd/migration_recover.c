@@ -191,6 +191,43 @@ static void take_up(struct migrd *m, const struct journal_record *r)
         mig_close(g);
 }
 
+/* A later life of the domain is known here: this migration's last record could not be written
+ * when it ended (a full disk), and its earlier ones must not disturb what came after. Of two of
+ * the same epoch the first one failed, for else there would be no second one. */
+static bool superseded(const struct migrd *m, size_t i)
+{
+    const struct migrations *ms = m->migrations;
+    const struct journal_record *r = &ms->open[i];
+    const struct ownership *o = registry_ownership(m->registry, r->uuid);
+
+    for (size_t k = 0; k < ms->n_open; k++)
+        if (k != i && strcmp(ms->open[k].uuid, r->uuid) == 0 &&
+            (ms->open[k].epoch > r->epoch || (ms->open[k].epoch == r->epoch && k > i)))
+            return true;
+    return r->kind == JK_OUT && o != NULL && o->epoch >= r->epoch &&
+           (r->step == STEP_STARTED || r->step == STEP_PREPARED || r->step == STEP_COMMITTED);
+}
+
+static void close_superseded(struct migrd *m, const struct journal_record *r)
+{
+    struct journal_record end = *r;
+    struct err e;
+
+    if (r->step == STEP_DISCARDED)
+        return;
+    end.step = STEP_CLOSED;
+    if (r->kind == JK_IN && r->step != STEP_RUNNING)
+        end.step = STEP_DISCARDED;
+    if (r->kind == JK_IN)
+        remember(m, r,
+            end.step == STEP_CLOSED ? MIGRD__OUTCOME__OUTCOME_RUNNING
+                                    : MIGRD__OUTCOME__OUTCOME_DISCARDED);
+    log_info("migration", "%s %s: journal says %s, but it has moved on since: %s", r->migration,
+        r->name, mt_step_name(r->step), mt_step_name(end.step));
+    if (journal_append(m->journal, &end, false, &e) < 0)
+        log_warn("migration", "%s: %s", r->migration, e.text);
+}
+
 /* A copy that never ran and that no journal line gives to this host: the rest of a restore or
  * an offer that was under way when migrd died. */
 static void destroy_strays(struct migrd *m)
@@ -218,8 +255,12 @@ int migrations_open(struct migrd *m, struct err *e)
     (void)e;
     snprintf(path, sizeof path, "%s/link-history.json", m->paths.state);
     ms->history = link_history_open(path);
-    for (size_t i = 0; i < ms->n_open; i++)
-        take_up(m, &ms->open[i]);
+    for (size_t i = 0; i < ms->n_open; i++) {
+        if (superseded(m, i))
+            close_superseded(m, &ms->open[i]);
+        else
+            take_up(m, &ms->open[i]);
+    }
     destroy_strays(m);
     free(ms->open);
     ms->open = NULL;
