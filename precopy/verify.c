@@ -90,13 +90,21 @@ static uint64_t others(const struct verify_population *p, size_t word)
     return (p->populated[word] | p->ever_dirty[word]) & ~suspects(p, word);
 }
 
+/* Most words are empty or full, and not every build has an instruction for the others. */
+static unsigned bits_of(uint64_t word)
+{
+    if (word == 0)
+        return 0;
+    return word == ~UINT64_C(0) ? 64 : (unsigned)__builtin_popcountll(word);
+}
+
 static uint64_t count_class(
     const struct verify_population *p, uint64_t (*class)(const struct verify_population *, size_t))
 {
     uint64_t n = 0;
 
     for (size_t i = 0; i < p->words; i++)
-        n += (unsigned)__builtin_popcountll(class(p, i));
+        n += bits_of(class(p, i));
     return n;
 }
 
@@ -117,8 +125,8 @@ static uint64_t page_of_rank(const struct verify_population *p,
 {
     uint64_t bits = class(p, *word);
 
-    while (rank - *before >= (unsigned)__builtin_popcountll(bits)) {
-        *before += (unsigned)__builtin_popcountll(bits);
+    while (rank - *before >= bits_of(bits)) {
+        *before += bits_of(bits);
         bits = class(p, ++*word);
     }
     for (uint64_t skip = rank - *before; skip > 0; skip--)
