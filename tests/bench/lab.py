@@ -102,38 +102,43 @@ class Console:
         self.log = log
         self.opener = opener
 
-    def _text(self):
-        try:
-            with open(self.log, encoding="utf-8", errors="replace") as f:
-                return f.read()
-        except FileNotFoundError:
-            return ""
+    def _size(self):
+        return os.path.getsize(self.log) if os.path.exists(self.log) else 0
 
-    def _lines(self, begin):
-        return [line for line in self._text().split("\n")[:-1] if line.startswith(begin)]
+    def _since(self, mark):
+        """What has been written since the log had `mark` bytes."""
+        if self._size() < mark:  # it was rotated
+            return _read(self.log + ".1", mark) + _read(self.log, 0)
+        return _read(self.log, mark)
 
-    def wait_line(self, begin, known=0, limit_s=60):
-        """The newest line that begins so, when there are more than `known` of them; None if none comes."""
+    def wait_line(self, begin, mark=0, limit_s=60):
+        """The first whole line behind `mark` that begins so; None if none comes."""
         until = time.monotonic() + limit_s
         while time.monotonic() < until:
-            lines = self._lines(begin)
-            if len(lines) > known:
-                return lines[-1]
+            for line in self._since(mark).split("\n")[:-1]:
+                if line.startswith(begin):
+                    return line
             time.sleep(POLL_S)
         return None
 
     def ask(self, command, limit_s=60):
-        """A command to the guest and its answer. What is not answered in 5 s is asked again."""
-        begin = GUEST_LINES.get(command, command)
-        known = len(self._lines(begin))
-        until = time.monotonic() + limit_s
-        while time.monotonic() < until:
-            with self.opener() as send:
-                send((command + "\n").encode())
-                line = self.wait_line(begin, known, 5)
-            if line:
-                return line
-        raise LabError(f"the guest does not answer '{command}'; console: {self._text()[-300:]}")
+        """A command to the guest and its answer."""
+        mark = self._size()
+        with self.opener() as send:
+            send((command + "\n").encode())
+            line = self.wait_line(GUEST_LINES.get(command, command), mark, limit_s)
+        if line is None:
+            raise LabError(f"the guest does not answer '{command}' in {limit_s} s; its console: "
+                           f"{self._since(mark)[-300:]}")
+        return line
+
+
+def _read(path, offset):
+    if not os.path.exists(path):
+        return ""
+    with open(path, "rb") as f:
+        f.seek(offset)
+        return f.read().decode(errors="replace")
 
 
 def value_of(line, key):
