@@ -189,7 +189,9 @@ static bool resume_guest(struct source *s)
     struct err e = { 0 };
 
     for (size_t i = 0;; i++) {
-        if (!FAULT("source-resume") && s->at.ops->mig_resume(s->at.mig, s->start->epoch, &e) == 0)
+        if (FAULT("source-resume"))
+            err_set(&e, ERR_INTERNAL, "fault point source-resume");
+        else if (s->at.ops->mig_resume(s->at.mig, s->start->epoch, &e) == 0)
             return true;
         log_failure(s, "resume", &e);
         if (i == sizeof wait_ms / sizeof wait_ms[0])

@@ -64,6 +64,10 @@ static const struct fault_case cases[] = {
 
     { "error: source-connected", STAYS, "internal", { 0 }, "source-connected=error", NULL, 0 },
     { "error: source-round-0-end", STAYS, "internal", { 0 }, "source-round-0-end=error", NULL, 0 },
+    { "error: source-last-round", STAYS, "internal", { 0 }, "source-last-round=error", NULL, 0 },
+    { "error: target-loaded", STAYS, "internal", { 0 }, NULL, "target-loaded=error", 0 },
+    { "error: source-after-pause, and the resume fails once", STAYS, "internal", { 0 }, "source-after-pause=error,source-resume=error", NULL, 0 },
+    { "error: source-last-round, and the resume fails three times", STAYS, "internal", { 0 }, "source-last-round=error,source-resume=error,source-resume=error,source-resume=error", NULL, 0 },
     { "error: source-before-pause", STAYS, "internal", { 0 }, "source-before-pause=error", NULL, 0 },
     { "error: source-after-pause", STAYS, "internal", { 0 }, "source-after-pause=error", NULL, 0 },
     { "error: source-before-commit", STAYS, "internal", { 0 }, "source-before-commit=error", NULL, 0 },
