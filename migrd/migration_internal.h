@@ -110,6 +110,7 @@ void mig_tell_watchers(struct migration *g, bool last);
 void mig_say_failure(const struct migration *g, const struct err *e);
 void mig_say_given_away(const struct migration *g);
 void mig_say_doubt(const struct migration *g, unsigned wait_s);
+void mig_say_restart(const struct journal_record *r, enum mt_copy copy, enum mt_op op);
 /* The migration has ended: history, counters, summary, watchers. It is freed later, once no
  * worker and no job holds it. */
 void mig_close(struct migration *g);

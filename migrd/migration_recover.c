@@ -160,17 +160,10 @@ static void take_up(struct migrd *m, const struct journal_record *r)
     struct migration *g;
     struct err e;
 
-    log_msg(cell.op == MT_CLOSE ? LOG_LV_DEBUG : LOG_LV_INFO, "migration",
-        "%s %s: journal says %s, the copy here %s: %s", r->migration, r->name,
-        mt_step_name(r->step),
-        copy == COPY_ABSENT ? "is gone"
-        : copy == COPY_RUNS ? "runs"
-                            : "is held",
-        mt_op_name((enum mt_op)cell.op));
-    if (cell.op == MT_BUG)
+    if (cell.op == MT_BUG ||
+        (cell.op == MT_CLOSE && r->kind == JK_IN && r->step == STEP_DISCARDED))
         return;
-    if (cell.op == MT_CLOSE && r->kind == JK_IN && r->step == STEP_DISCARDED)
-        return;
+    mig_say_restart(r, copy, (enum mt_op)cell.op);
     if (d == NULL)
         d = registry_add(m, r->uuid, r->name, &e);
     if (d == NULL || d->mig != NULL || (g = rebuild(m, r, d)) == NULL) {

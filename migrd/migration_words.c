@@ -6,6 +6,8 @@
  *
  *   NAME to PEER, step STEP: failed (CODE): REASON; NEXT        (out)
  *   NAME from PEER, step STEP: failed (CODE): REASON; NEXT      (in)
+ *   NAME to PEER, step STEP: in doubt (REASON); NEXT
+ *   NAME to PEER, step STEP: migrd was restarted (STATE OF THE COPY); NEXT
  */
 #include <stdio.h>
 #include <string.h>
@@ -94,4 +96,31 @@ void mig_say_doubt(const struct migration *g, unsigned wait_s)
             "%s: %s from %s, step %s: in doubt (%s); the complete copy is held paused here until "
             "its source says go or abort, or migctl resolve %s decides",
             g->id, g->name, g->peer, g->failed_in[0] ? g->failed_in : "ready", why, g->name);
+}
+
+static const char *restart_next(enum mt_op op)
+{
+    static const char *const words[MT_OP_MAX] = {
+        [MT_NONE] = "it is held until its source or migctl resolve decides",
+        [MT_QUERY] = "it stays paused and the target is asked",
+        [MT_CLOSE] = "nothing is left to do",
+        [MT_J_ABORTED] = "the migration is over",
+        [MT_J_RUNNING] = "this host is its owner",
+        [MT_J_DISCARDED] = "the copy is dropped",
+        [MT_RESUME] = "it is resumed",
+        [MT_RESUME_NEW] = "it is resumed",
+        [MT_DESTROY] = "the copy is destroyed",
+    };
+
+    return words[op] != NULL ? words[op] : mt_op_name(op);
+}
+
+void mig_say_restart(const struct journal_record *r, enum mt_copy copy, enum mt_op op)
+{
+    static const char *const copies[COPY_MAX] = { "no copy is here", "the copy here stands still",
+        "the copy here runs" };
+
+    log_warn("migration", "%s: %s %s %s, step %s: migrd was restarted (%s); %s", r->migration,
+        r->name, r->kind == JK_OUT ? "to" : "from", r->peer, mt_step_name(r->step), copies[copy],
+        restart_next(op));
 }
