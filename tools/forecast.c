@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: ISC */
 /* A forecast, and how good it was. */
-#define _GNU_SOURCE
 #include <stdio.h>
 #include <string.h>
 
