@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: ISC */
 /* Pages through the whole codec: every encoding there and back, and what must not get through. */
+#define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #include "pages_fake.h"
 
@@ -324,6 +327,74 @@ static void malformed_packed_runs_are_refused(void **state)
     codec_free(&c);
 }
 
+/* --- the second reader, in Python --- */
+
+static void write_file(const char *path, const void *data, size_t len)
+{
+    FILE *f = fopen(path, "wb");
+
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, len, f), len);
+    fclose(f);
+}
+
+/* All the frames of three rounds, and the memory that they must make. */
+static int read_elsewhere(const struct two *t, const struct pf_pipe *stream)
+{
+    char dir[] = "/tmp/codec-XXXXXX", path[64], run[640];
+    int r;
+
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/stream", dir);
+    write_file(path, stream->data, stream->len);
+    snprintf(path, sizeof path, "%s/memory", dir);
+    write_file(path, t->from.mem, (size_t)PF_PAGES * HV_PAGE_SIZE);
+    snprintf(run, sizeof run,
+        "/usr/bin/python3 -c 'import sys; sys.path.insert(0, \"tests/integration\")\n"
+        "import wire_reader as w\n"
+        "m = w.Memory([{\"gfn\": 0, \"pages\": %u}, {\"gfn\": %u, \"pages\": %u}])\n"
+        "w.Channel(w.Bytes(open(\"%s/stream\", \"rb\").read(), \"stream\"), 1, 1, m, "
+        "31).read_all()\n"
+        "p = b\"\".join(bytes(m.page.get(g, bytes(4096))) for g in range(%u))\n"
+        "sys.exit(0 if p == open(\"%s/memory\", \"rb\").read() else 1)'",
+        PF_REGION, PF_REGION, PF_PAGES - PF_REGION, dir, PF_PAGES, dir);
+    r = system(run);
+    snprintf(run, sizeof run, "rm -rf %s", dir);
+    assert_int_equal(system(run), 0);
+    return r;
+}
+
+static void the_other_reader_decodes_it(void **state)
+{
+    static const struct pages_encode how[] = { { ONLY(LZ4), 64 << 20 }, { ONLY(ZSTD), 64 << 20 } };
+
+    (void)state;
+    if (system("/usr/bin/python3 -c 'import lz4.block, xxhash, zstandard' 2>/dev/null") != 0 ||
+        access("tests/integration/wire_reader.py", R_OK) != 0)
+        skip();
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t dirty[HV_BITMAP_WORDS(PF_PAGES - 1)];
+        struct pf_pipe stream = { 0 };
+        struct err e;
+        struct two t;
+
+        begin(&t, how[i], false);
+        for (int k = 0; k < 4; k++) {
+            struct iovec v;
+
+            send(&t, k == 0 ? t.all : dirty, k < 3);
+            v = (struct iovec){ t.pipe.data, t.pipe.len };
+            pf_writev(&stream, &v, 1, &e);
+            if (k < 3)
+                change(&t, dirty);
+        }
+        assert_true(t.w->count.pages[FRAME_DELTA] > 0);
+        assert_int_equal(read_elsewhere(&t, &stream), 0);
+        free(stream.data);
+        end(&t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -334,6 +405,7 @@ int main(void)
         cmocka_unit_test(what_was_not_agreed_on_is_refused),
         cmocka_unit_test(damaged_frames_do_no_harm),
         cmocka_unit_test(malformed_packed_runs_are_refused),
+        cmocka_unit_test(the_other_reader_decodes_it),
     };
 
     return cmocka_run_group_tests_name("codec", tests, NULL, NULL);
