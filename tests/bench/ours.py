@@ -22,6 +22,7 @@ class Ours:
         self.lab, self.meter = lab, meter
         self.host = 1
         self.tls = None
+        self.limit_s = options.limit
         self.can_forecast = options.forecast and "--dry-run" in self._help()
         for pid in lab.daemons:
             meter.add(pid)
@@ -50,9 +51,11 @@ class Ours:
             yield pty.write
 
     def _migrate_words(self, row):
+        """For the move and its dry run: only one with the same options is scored."""
         target = f"host{3 - self.host}.lab"
         return ["migrate", NAME, target, "--json", "--channels", str(row.channels), "--budget",
-                f"{row.limit_ms}ms", "--tls", "yes" if row.tls else "no"]
+                f"{row.limit_ms}ms", "--tls", "yes" if row.tls else "no", "--time-limit",
+                f"{self.limit_s}s"]
 
     def _listen(self, tls):
         """Both migrds expect TLS, or plain TCP: the listening side's configuration decides."""
@@ -73,8 +76,7 @@ class Ours:
 
     def move(self, row, _target, limit_s):
         """The migration itself, and what its report says, or None if it is not done in limit_s."""
-        words = self.lab.tool(self.host, "migctl", *self._migrate_words(row), "--time-limit",
-                              f"{limit_s}s")
+        words = self.lab.tool(self.host, "migctl", *self._migrate_words(row))
         began = time.monotonic()
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         total = time.monotonic() - began
