@@ -159,7 +159,8 @@ struct hv_ops {
     int (*resume)(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
     /* Asks the guest; returns once asked. `reboot` false: power off. */
     int (*shutdown)(struct hv *hv, const char *uuid, bool reboot, struct err *e);
-    /* Ends it now. Returns when its memory, disks and taps are released. ERR_NOT_FOUND if gone. */
+    /* Ends it now. Returns when its memory, disks and taps are released; the memory of a domain
+     * whose state was saved may follow within seconds. ERR_NOT_FOUND if gone. */
     int (*destroy)(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
     int (*set_memory)(struct hv *hv, const char *uuid, uint64_t memory_kib, struct err *e);
 

@@ -60,6 +60,7 @@ struct server {
     struct client *mig; /* whose migration it is, or NULL */
     enum hv_side side;
     bool ending;
+    bool handed_over; /* its state was saved, and it has not run since */
 };
 
 /* What a handler works on: the request in, the reply and at most one descriptor out. */
@@ -276,6 +277,7 @@ static int op_resume(struct server *s, struct call *c, struct err *e)
 
     if (check_epoch(s, c->q->epoch, e) < 0 || machine_resume(s->m, e) < 0)
         return -1;
+    s->handed_over = false;
     if (before != LIFE_RUNNING)
         publish(s, HV_EV_RESUMED, (char *)"");
     return 0;
@@ -287,6 +289,9 @@ static int op_destroy(struct server *s, struct call *c, struct err *e)
         return -1;
     if (s->m != NULL)
         log_info("xvm", "%s: destroyed", s->m->def->name);
+    /* Nobody waits for the memory of what was moved or saved, but somebody waits for our answer. */
+    if (s->m != NULL && s->handed_over && !s->m->def->huge_pages)
+        ram_leave(s->m);
     machine_free(&s->m);
     rundir_remove(s->cfg->run_dir);
     s->ending = true;
@@ -421,6 +426,7 @@ static int op_state_save(struct server *s, struct call *c, struct err *e)
     if (fd < 0 || io_write_full(fd, blob, len, IO_FOREVER, e) < 0)
         r = err_sys(e, "domain %s: handing out its state", s->m->def->name);
     free(blob);
+    s->handed_over = s->side == HV_SOURCE;
     c->r->value = len;
     c->fd_out = fd;
     c->close_out = true;
@@ -621,10 +627,10 @@ int control_serve(const struct control_config *cfg, struct err *e)
     while (serve_once(s))
         ;
     machine_free(&s->m);
+    rundir_remove(cfg->run_dir); /* before the connections end: then another may take its place */
     for (unsigned i = 0; i < XVM_MAX_CLIENTS; i++)
         if (s->client[i].conn != NULL)
             close_client(s, &s->client[i]);
-    rundir_remove(cfg->run_dir);
     free(s);
     return 0;
 }

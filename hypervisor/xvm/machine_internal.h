@@ -145,6 +145,8 @@ const char *life_name(enum life l);
 int ram_create(struct machine *m, struct err *e);
 void ram_free(struct machine *m);
 uint64_t ram_populated_kib(const struct machine *m);
+/* Leaves the memory to the end of the process: giving back small pages takes 0.2 s per GiB. */
+void ram_leave(struct machine *m);
 /* Huge pages: sets the bits of all frames that may hold something, and no others. */
 void ram_populated(const struct machine *m, uint64_t *bitmap);
 /* Huge pages: these frames were written through another process's mapping. */

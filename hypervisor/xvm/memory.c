@@ -106,6 +106,12 @@ void ram_free(struct machine *m)
     m->filled = NULL;
 }
 
+void ram_leave(struct machine *m)
+{
+    m->ram = NULL;
+    m->ram_fd = -1;
+}
+
 uint64_t ram_populated_kib(const struct machine *m)
 {
     struct stat st;
