@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: ISC */
 /*
+ * The cache of deltas costs memory that must be had and written before it gains anything: on a link
+ * that takes a page as fast as the processor compares it, it never would. A page enters
+ * only where the rounds to come, taken to be as many as were, are worth it; so a
+ * migration that does not end makes its own case.
+ *
  * cost(encoding) = encode time + bytes * link time per byte, per page of a class.
  *
  * The link's time per byte is what writev took, with TLS, cap and back-pressure in it.
@@ -27,11 +32,16 @@
 #define EVERY_MAX 1024u
 #define RAW_BATCHES 4u
 #define CLEARLY 1.5
+#define ADMIT_GUESS_NS 2000.0
+#define HIT_GUESS_NS 1000.0
+#define FADE_CACHE 256.0
 #define GAIN 0.95 /* a change must be worth it */
 
 void choice_init(struct choice *c, unsigned among)
 {
     memset(c, 0, sizeof *c);
+    c->cache[CHOICE_ADMIT] = (struct choice_estimate){ 1, ADMIT_GUESS_NS, 0 };
+    c->cache[CHOICE_HIT] = (struct choice_estimate){ 1, HIT_GUESS_NS, 0 };
     c->among = among;
     for (unsigned k = 0; k < CHOICE_CLASSES; k++) {
         c->class[k].every = EVERY_FIRST;
@@ -158,8 +168,26 @@ void choice_sent(struct choice *c, uint64_t bytes, uint64_t ns, bool full)
 {
     double fade = FADE_LINK_BYTES / (FADE_LINK_BYTES + (double)bytes);
 
-    if (!full && (bytes < PART_BYTES || (double)ns * c->link_bytes <= c->link_ns * (double)bytes))
+    if (!full && allowed(c, FRAME_RAW) &&
+        (bytes < PART_BYTES || (double)ns * c->link_bytes <= c->link_ns * (double)bytes))
         return;
     c->link_ns = c->link_ns * fade + (double)ns;
     c->link_bytes = c->link_bytes * fade + (double)bytes;
+}
+
+void choice_cached(struct choice *c, enum choice_cache use, uint64_t ns)
+{
+    struct choice_estimate *s = &c->cache[use];
+    double fade = FADE_CACHE / (FADE_CACHE + 1);
+
+    s->pages = s->pages * fade + 1;
+    s->ns = s->ns * fade + (double)ns;
+}
+
+bool choice_cache_pays(const struct choice *c, uint32_t rounds)
+{
+    const struct choice_estimate *admit = &c->cache[CHOICE_ADMIT], *hit = &c->cache[CHOICE_HIT];
+    double link = c->link_bytes > 0 ? c->link_ns / c->link_bytes : 0;
+
+    return rounds * (PAGE_BYTES * link - hit->ns / hit->pages) > admit->ns / admit->pages;
 }

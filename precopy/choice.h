@@ -21,9 +21,13 @@ struct choice_estimate { /* fading sums */
     double pages, ns, bytes;
 };
 
+/* What the cache of deltas takes the processor. */
+enum choice_cache { CHOICE_ADMIT, CHOICE_HIT, CHOICE_CACHE_USES };
+
 struct choice {
     unsigned among; /* bit mask of 1u << enum frame_encoding: RAW, LZ4, ZSTD */
     double link_ns, link_bytes;
+    struct choice_estimate cache[CHOICE_CACHE_USES];
     struct choice_class_state {
         struct choice_estimate of[FRAME_ENCODINGS];
         unsigned batches;  /* since the last trial */
@@ -49,6 +53,11 @@ void choice_encoded(struct choice *c, enum choice_class k, enum frame_encoding e
 /* `bytes` left in `ns`. full: as many as the pages have, so the link was kept busy; otherwise it
  * counts only where it was slower than is known. */
 void choice_sent(struct choice *c, uint64_t bytes, uint64_t ns, bool full);
+
+/* A page entered the cache, or was encoded against it, in `ns`. Some of them are enough. */
+void choice_cached(struct choice *c, enum choice_cache use, uint64_t ns);
+/* Whether a page should enter the cache: rounds to come, as many as were, must earn it. */
+bool choice_cache_pays(const struct choice *c, uint32_t rounds);
 
 /* Nanoseconds that a page of the class costs in this encoding; negative while unknown. */
 double choice_cost(const struct choice *c, enum choice_class k, enum frame_encoding e);

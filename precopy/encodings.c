@@ -28,7 +28,8 @@ unsigned encodings_wanted(const Migrd__PrecopyParams *par)
 struct pages_encode encodings_plan(
     const Migrd__PrecopyParams *par, unsigned agreed, const struct hv_layout *layout)
 {
-    struct pages_encode how = { .compress = compress_wanted(par->compression) & agreed };
+    struct pages_encode how = { .compress = compress_wanted(par->compression) & agreed,
+        .measure = true };
     uint64_t pages = 0;
 
     for (unsigned i = 0; i < layout->n; i++)

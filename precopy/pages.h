@@ -57,6 +57,7 @@ _Static_assert(sizeof(struct pages_frame) ==
 struct pages_encode {
     unsigned compress;    /* bit mask to choose among: RAW, LZ4, ZSTD; one alone is always taken */
     uint64_t cache_bytes; /* for deltas; 0: none */
+    bool measure;         /* pages enter the cache only where that is measured to pay */
 };
 
 /* Pages with neighbouring frame numbers that may become one compressed run. */
@@ -81,7 +82,9 @@ struct pages_writer {
     struct iovec iov[PAGES_IOV_MAX];
     int n_iov;
 
-    bool encodes; /* pages_writer_encode was called; all below */
+    bool measure;
+    unsigned cached; /* uses of the cache, of which some are timed */
+    bool encodes;    /* pages_writer_encode was called; all below */
     struct choice choice;
     struct codec *codec;
     struct delta_cache *cache;

@@ -29,6 +29,7 @@
 #include "precopy/pages_internal.h"
 #include "transport/digest.h"
 
+#define TIMED 8u
 #define GROUP_BYTES (FRAME_PACKED_PAGES * HV_PAGE_SIZE)
 #define PACKED_WORTH(pages) ((size_t)(pages)*HV_PAGE_SIZE / 16 * 15) /* longer ones go raw */
 
@@ -40,6 +41,7 @@ int pages_writer_encode(struct pages_writer *w, const struct pages_encode *how, 
     const unsigned packed = 1u << FRAME_LZ4 | 1u << FRAME_ZSTD;
 
     w->now = FRAME_RAW;
+    w->measure = how->measure;
     if ((how->compress & packed) == 0 && how->cache_bytes == 0)
         return 0;
     choice_init(&w->choice, (how->compress & packed) != 0 ? how->compress : 1u << FRAME_RAW);
@@ -250,9 +252,29 @@ static void add_zero(struct pages_writer *w, uint64_t gfn)
     add_run(w, gfn, 1, FRAME_ZERO, 0);
 }
 
+/* One use of the cache in TIMED is timed; 0 otherwise. */
+static uint64_t cache_clock(struct pages_writer *w)
+{
+    return w->cached++ % TIMED == 0 ? clock_ns() : 0;
+}
+
+static uint8_t *enter_cache(
+    struct pages_writer *w, uint64_t gfn, const uint8_t *page, const struct pages_round *r)
+{
+    uint64_t began = cache_clock(w);
+    uint8_t *copy = delta_cache_admit(w->cache, gfn, r->number);
+
+    if (copy == NULL)
+        return NULL;
+    memcpy(copy, page, HV_PAGE_SIZE);
+    if (began != 0)
+        choice_cached(&w->choice, CHOICE_ADMIT, clock_ns() - began);
+    return copy;
+}
+
 static void add_known(struct pages_writer *w, uint64_t gfn, const uint8_t *page, uint8_t *copy)
 {
-    uint64_t base = delta_digest(copy), changed[SCAN_MASK];
+    uint64_t began = cache_clock(w), base = delta_digest(copy), changed[SCAN_MASK];
     size_t len;
     bool zero;
 
@@ -264,6 +286,8 @@ static void add_known(struct pages_writer *w, uint64_t gfn, const uint8_t *page,
     }
     flush_group(w);
     len = delta_encode(w->out + w->out_len, copy, changed, base);
+    if (began != 0)
+        choice_cached(&w->choice, CHOICE_HIT, clock_ns() - began);
     if (len > 0)
         add_encoded(w, gfn, 1, FRAME_DELTA, len);
     else
@@ -286,10 +310,9 @@ static void add_page(
         add_zero(w, gfn);
         return;
     }
-    if (w->cache != NULL && r->number > 0 && r->live)
-        copy = delta_cache_admit(w->cache, gfn, r->number);
-    if (copy != NULL)
-        memcpy(copy, page, HV_PAGE_SIZE);
+    if (w->cache != NULL && r->number > 0 && r->live &&
+        (!w->measure || choice_cache_pays(&w->choice, r->number)))
+        copy = enter_cache(w, gfn, page, r);
     add_data(w, gfn, copy != NULL ? copy : page);
 }
 

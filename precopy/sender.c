@@ -119,7 +119,7 @@ static void init_locks(struct sender *s)
 static int prepare(struct sender *s, unsigned i, const struct hv_ops *ops, struct hv_mig *mig,
     const struct pages_encode *how, struct err *e)
 {
-    struct pages_encode part = { how->compress, how->cache_bytes / s->channels };
+    struct pages_encode part = { how->compress, how->cache_bytes / s->channels, how->measure };
     struct channel *c = &s->ch[i];
 
     c->s = s;

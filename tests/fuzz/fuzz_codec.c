@@ -86,7 +86,8 @@ static size_t change(const uint8_t *data, size_t size, uint64_t *dirty)
 
 static void round_trip(const uint8_t *data, size_t size)
 {
-    struct pages_encode how = { 1u << (FRAME_LZ4 + (data[0] & 1u)), (data[0] & 2u) * 65536u };
+    struct pages_encode how = { 1u << (FRAME_LZ4 + (data[0] & 1u)), (data[0] & 2u) * 65536u,
+        false };
     struct pf_pipe pipe = { .data = NULL };
     struct pages_writer *w = pf_writer(&from, &pipe);
     struct pages_reader *r = pf_reader(&to, &pipe, FRAME_EVERY);

@@ -187,6 +187,26 @@ static void costs_are_as_measured(void **state)
     assert_true(choice_cost(&c, CHOICE_FIRST, FRAME_RAW) > 4096.0);
 }
 
+static void the_cache_has_to_pay(void **state)
+{
+    struct choice c;
+
+    (void)state;
+    choice_init(&c, ALL);
+    assert_false(choice_cache_pays(&c, 5));  /* nothing is known */
+    choice_sent(&c, 8 << 20, 2 << 20, true); /* 4 GB/s: a page takes 1 us */
+    assert_false(choice_cache_pays(&c, 10));
+    choice_sent(&c, 800 << 20, 800 << 20, true); /* 1 GB/s: 4 us */
+    assert_true(choice_cache_pays(&c, 1));
+    for (int i = 0; i < 1000; i++)
+        choice_cached(&c, CHOICE_ADMIT, 10000); /* memory is dear */
+    assert_false(choice_cache_pays(&c, 1));
+    assert_true(choice_cache_pays(&c, 4)); /* but it goes on and on */
+    for (int i = 0; i < 1000; i++)
+        choice_cached(&c, CHOICE_HIT, 5000);
+    assert_false(choice_cache_pays(&c, 1000));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -198,6 +218,7 @@ int main(void)
         cmocka_unit_test(it_follows_the_processor),
         cmocka_unit_test(classes_are_apart),
         cmocka_unit_test(one_alone_is_always_taken),
+        cmocka_unit_test(the_cache_has_to_pay),
     };
 
     return cmocka_run_group_tests_name("choice", tests, NULL, NULL);

@@ -172,14 +172,14 @@ static void every_encoding_comes_back(void **state)
 {
     (void)state;
     for (int apart = 0; apart < 2; apart++) {
-        rounds((struct pages_encode){ 0, 0 }, apart);
-        rounds((struct pages_encode){ ONLY(LZ4), 0 }, apart);
-        rounds((struct pages_encode){ ONLY(ZSTD), 0 }, apart);
-        rounds((struct pages_encode){ ONLY(RAW), 2 << 20 }, apart);
-        rounds((struct pages_encode){ ONLY(LZ4), 64 << 20 }, apart);
-        rounds((struct pages_encode){ ONLY(ZSTD), 1 << 20 }, apart);
-        rounds((struct pages_encode){ ONLY(RAW) | ONLY(LZ4) | ONLY(ZSTD), 0 }, apart);
-        rounds((struct pages_encode){ ONLY(RAW) | ONLY(LZ4) | ONLY(ZSTD), 4 << 20 }, apart);
+        rounds((struct pages_encode){ 0, 0, false }, apart);
+        rounds((struct pages_encode){ ONLY(LZ4), 0, false }, apart);
+        rounds((struct pages_encode){ ONLY(ZSTD), 0, false }, apart);
+        rounds((struct pages_encode){ ONLY(RAW), 2 << 20, false }, apart);
+        rounds((struct pages_encode){ ONLY(LZ4), 64 << 20, false }, apart);
+        rounds((struct pages_encode){ ONLY(ZSTD), 1 << 20, false }, apart);
+        rounds((struct pages_encode){ ONLY(RAW) | ONLY(LZ4) | ONLY(ZSTD), 0, false }, apart);
+        rounds((struct pages_encode){ ONLY(RAW) | ONLY(LZ4) | ONLY(ZSTD), 4 << 20, false }, apart);
     }
 }
 
@@ -190,10 +190,11 @@ static void deltas_of_one_channel_of_two(void **state)
     struct err e = { 0 };
 
     (void)state;
-    begin(&t, (struct pages_encode){ 0, 0 }, false);
+    begin(&t, (struct pages_encode){ 0, 0, false }, false);
     t.w->channel = t.r->channel = 2;
     t.w->channels = t.r->channels = 2;
-    assert_int_equal(pages_writer_encode(t.w, &(struct pages_encode){ ONLY(RAW), 8 << 20 }, &e), 0);
+    assert_int_equal(
+        pages_writer_encode(t.w, &(struct pages_encode){ ONLY(RAW), 8 << 20, false }, &e), 0);
     for (int i = 0; i < 3; i++) {
         send(&t, t.all, true);
         assert_int_equal(receive(&t, &e), 0);
@@ -211,7 +212,7 @@ static void unchanged_pages_cost_ten_bytes(void **state)
     uint64_t raw;
 
     (void)state;
-    begin(&t, (struct pages_encode){ ONLY(RAW), 64 << 20 }, false);
+    begin(&t, (struct pages_encode){ ONLY(RAW), 64 << 20, false }, false);
     there(&t, t.all, true);
     there(&t, t.all, true); /* fills the cache */
     raw = t.w->count.pages[FRAME_RAW];
@@ -228,7 +229,7 @@ static void a_lost_page_is_noticed(void **state)
     struct two t;
 
     (void)state;
-    begin(&t, (struct pages_encode){ ONLY(RAW), 64 << 20 }, false);
+    begin(&t, (struct pages_encode){ ONLY(RAW), 64 << 20, false }, false);
     there(&t, t.all, true);
     there(&t, t.all, true);
     pf_page(&t.to, 60)[77] ^= 1;
@@ -247,7 +248,7 @@ static void what_was_not_agreed_on_is_refused(void **state)
 
     (void)state;
     for (unsigned i = 0; i < 2; i++) {
-        begin(&t, (struct pages_encode){ mask[i], 0 }, false);
+        begin(&t, (struct pages_encode){ mask[i], 0, false }, false);
         t.r->encodings = FRAME_EVERY & ~mask[i];
         send(&t, t.all, true);
         assert_int_equal(receive(&t, &e), -1);
@@ -259,7 +260,8 @@ static void what_was_not_agreed_on_is_refused(void **state)
 /* Damaged in every byte of one frame: refused, or noticed, or harmless; never a crash. */
 static void damaged_frames_do_no_harm(void **state)
 {
-    static const struct pages_encode how[] = { { ONLY(LZ4), 64 << 20 }, { ONLY(ZSTD), 64 << 20 } };
+    static const struct pages_encode how[] = { { ONLY(LZ4), 64 << 20, false },
+        { ONLY(ZSTD), 64 << 20, false } };
     struct err e = { 0 };
     struct two t;
 
@@ -366,7 +368,8 @@ static int read_elsewhere(const struct two *t, const struct pf_pipe *stream)
 
 static void the_other_reader_decodes_it(void **state)
 {
-    static const struct pages_encode how[] = { { ONLY(LZ4), 64 << 20 }, { ONLY(ZSTD), 64 << 20 } };
+    static const struct pages_encode how[] = { { ONLY(LZ4), 64 << 20, false },
+        { ONLY(ZSTD), 64 << 20, false } };
 
     (void)state;
     if (system("/usr/bin/python3 -c 'import lz4.block, xxhash, zstandard' 2>/dev/null") != 0 ||
