@@ -121,11 +121,14 @@ static void test_sample_rate(void **state)
         RUNS, found, lost > 0 ? 100.0 * found / lost : 0);
     assert_true(lost > 0);
     if (lost > found) {
-        double missed = lost - found, k = (double)compared / missed;
+        double k = (double)compared / (lost - found),
+               expected = lost * k / (PAGES + FAKE_LOW_PAGES);
+        double less = expected - found;
 
         print_message(
-            "    compared %.0f pages of %u where it was missed\n", k, PAGES + FAKE_LOW_PAGES);
-        assert_true((double)found / lost >= 0.6 * k / (PAGES + FAKE_LOW_PAGES));
+            "    %.0f pages of %u were compared where it was missed: at least %.0f expected\n", k,
+            PAGES + FAKE_LOW_PAGES, expected);
+        assert_true(less < 0 || less * less <= 16 * expected); /* four standard deviations */
     }
 }
 
