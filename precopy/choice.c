@@ -34,14 +34,16 @@
 #define CLEARLY 1.5
 #define ADMIT_GUESS_NS 2000.0
 #define HIT_GUESS_NS 1000.0
-#define FADE_CACHE 256.0
+#define GUESS_PAGES 512.0 /* one of so many waits for a huge page: a first one tells nothing */
+#define FADE_CACHE 4096.0
 #define GAIN 0.95 /* a change must be worth it */
 
 void choice_init(struct choice *c, unsigned among)
 {
     memset(c, 0, sizeof *c);
-    c->cache[CHOICE_ADMIT] = (struct choice_estimate){ 1, ADMIT_GUESS_NS, 0 };
-    c->cache[CHOICE_HIT] = (struct choice_estimate){ 1, HIT_GUESS_NS, 0 };
+    c->cache[CHOICE_ADMIT] =
+        (struct choice_estimate){ GUESS_PAGES, GUESS_PAGES * ADMIT_GUESS_NS, 0 };
+    c->cache[CHOICE_HIT] = (struct choice_estimate){ GUESS_PAGES, GUESS_PAGES * HIT_GUESS_NS, 0 };
     c->among = among;
     for (unsigned k = 0; k < CHOICE_CLASSES; k++) {
         c->class[k].every = EVERY_FIRST;

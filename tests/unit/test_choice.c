@@ -202,7 +202,7 @@ static void the_cache_has_to_pay(void **state)
         choice_cached(&c, CHOICE_ADMIT, 10000); /* memory is dear */
     assert_false(choice_cache_pays(&c, 1));
     assert_true(choice_cache_pays(&c, 4)); /* but it goes on and on */
-    for (int i = 0; i < 1000; i++)
+    for (int i = 0; i < 20000; i++)
         choice_cached(&c, CHOICE_HIT, 5000);
     assert_false(choice_cache_pays(&c, 1000));
 }
