@@ -27,10 +27,10 @@ enum frame_type {
 };
 
 enum frame_encoding {
-    FRAME_RAW = 0,  /* length = pages * 4096 */
-    FRAME_ZERO = 1, /* length = 0 */
-    FRAME_LZ4 = 2,  /* one block, of up to FRAME_PACKED_PAGES */
-    FRAME_ZSTD = 3, /* one frame, of as many */
+    FRAME_RAW = 0,   /* length = pages * 4096 */
+    FRAME_ZERO = 1,  /* length = 0 */
+    FRAME_LZ4 = 2,   /* one block, of up to FRAME_PACKED_PAGES */
+    FRAME_ZSTD = 3,  /* one frame, of as many */
     FRAME_DELTA = 4, /* for each page what changed; precopy/delta.c */
     FRAME_ENCODINGS
 };
@@ -38,7 +38,7 @@ enum frame_encoding {
 /* Bit masks of 1u << encoding; what was not agreed on in Offer and Accept is refused. */
 #define FRAME_PLAIN (1u << FRAME_RAW | 1u << FRAME_ZERO) /* always allowed */
 #define FRAME_EVERY ((1u << FRAME_ENCODINGS) - 1)
-#define FRAME_PACKED_PAGES 16u    /* of one LZ4 or zstd run */
+#define FRAME_PACKED_PAGES 16u   /* of one LZ4 or zstd run */
 #define FRAME_DELTA_PAGE_MIN 10u /* bytes of a page's delta */
 
 /*
