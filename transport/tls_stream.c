@@ -60,7 +60,7 @@ struct tls_stream {
     unsigned head_len;
     uint32_t left;
     unsigned idle;
-    bool closed; /* close_notify came */
+    struct err failure; /* what ended reading, for good: nothing behind it is taken */
 
     atomic_bool update_wanted; /* the peer asked for a KeyUpdate */
     atomic_int alert;          /* still to be sent, or -1 */
@@ -269,10 +269,8 @@ static int got_alert(struct tr_conn *c, const uint8_t *p, size_t len, struct err
 {
     if (len != 2)
         return refuse(c, SSL_AD_DECODE_ERROR, "sent a malformed alert", e);
-    if (p[1] == SSL_AD_CLOSE_NOTIFY) {
-        c->stream->closed = true;
+    if (p[1] == SSL_AD_CLOSE_NOTIFY)
         return err_set(e, ERR_PEER, "%s closed the connection", c->who);
-    }
     if (p[1] == SSL_AD_USER_CANCELLED)
         return 0;
     return tls_alert_error(c, p[1], e);
@@ -457,26 +455,33 @@ static int fill(struct tr_conn *c, struct err *e)
         have > 0 ? " in the middle of a TLS record" : "");
 }
 
+static int failed(const struct tls_stream *s, struct err *e)
+{
+    if (e != NULL)
+        *e = s->failure;
+    return -1;
+}
+
 ssize_t stream_read(struct tr_conn *c, struct cursor *cur, size_t want, struct err *e)
 {
     struct tls_stream *s = c->stream;
     size_t got = 0;
 
-    if (s->closed)
-        return err_set(e, ERR_PEER, "%s closed the connection", c->who);
+    if (s->failure.code != ERR_NONE)
+        return failed(s, e);
     while (got < want) {
         ssize_t n = (ssize_t)take_plain(s, cur, want - got);
         int body = 0;
 
         if (n == 0) {
-            body = next_body(c, e);
+            body = next_body(c, &s->failure);
             if (body > 0)
-                n = open_record(c, (size_t)body, cur, want - got, e);
+                n = open_record(c, (size_t)body, cur, want - got, &s->failure);
             else if (body == 0 && got == 0)
-                body = fill(c, e);
+                body = fill(c, &s->failure);
         }
         if (n < 0 || body < 0)
-            return -1;
+            return failed(s, e);
         if (n == 0 && body == 0)
             break;
         got += (size_t)n;

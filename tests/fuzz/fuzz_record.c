@@ -98,6 +98,8 @@ static void read_all(struct tr_conn *c, const struct input *in)
             abort();
         if (a + b == 0)
             continue;
+        if (n < 0 && stream_read(c, &cur, 1, &e) >= 0)
+            abort();
         if (n <= 0)
             break;
         if ((size_t)n > in->sent_len - got || memcmp(buf, in->sent + got, (size_t)n) != 0)

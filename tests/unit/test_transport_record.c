@@ -425,16 +425,20 @@ static int alert_seen(struct peer *p)
     return bytes[1];
 }
 
-/* One read of 100 bytes fails with these words, and the peer gets that alert. */
+/* One read of 100 bytes fails with these words, and the peer gets that alert; a good record behind
+ * it is not taken. */
 static void must_fail(struct peer *p, const char *words, int alert)
 {
-    uint8_t buf[100];
+    uint8_t buf[100] = "", rec[RECORD_MAX];
     struct err e;
 
     assert_int_equal(tr_read(p->c, buf, sizeof buf, &e), -1);
     has(&e, ERR_PROTOCOL, words);
     has(&e, ERR_PROTOCOL, "127.0.0.1: ");
     assert_int_equal(alert_seen(p), alert);
+    say(p, rec, seal(p, RECORD_DATA, buf, sizeof buf, rec));
+    assert_int_equal(tr_read(p->c, buf, sizeof buf, &e), -1);
+    has(&e, ERR_PROTOCOL, words);
 }
 
 static void changed_bytes_are_found(void **state)
