@@ -74,15 +74,17 @@ static size_t vectors_len(const struct iovec *iov, int n)
 /* --- writing ------------------------------------------------------------------------------------
  */
 
-/* Asleep for the bandwidth cap; a broken or aborted connection ends it early. */
-static void shaped_sleep(struct tr_conn *c, uint64_t ns)
+/* Asleep for the bandwidth cap; an aborted connection ends it early, and one that is dead, which
+ * is told. */
+static bool shaped_sleep(struct tr_conn *c, uint64_t ns)
 {
     struct pollfd p = { .fd = c->fd, .events = 0 };
     struct timespec ts = { (time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S) };
     uint64_t start = clock_ns();
+    bool dead = ppoll(&p, 1, &ts, NULL) > 0;
 
-    ppoll(&p, 1, &ts, NULL);
     atomic_fetch_add(&c->shaped_ns, clock_ns() - start);
+    return dead;
 }
 
 size_t conn_shaped(struct tr_conn *c, size_t want)
@@ -93,9 +95,12 @@ size_t conn_shaped(struct tr_conn *c, size_t want)
     if (c->shaper == NULL)
         return want;
     while ((n = shaper_take(c->shaper, want, &wait)) == 0) {
-        shaped_sleep(c, wait);
+        bool dead = shaped_sleep(c, wait);
+
         if (atomic_load(&c->aborted))
             return 0;
+        if (dead) /* the write fails and says why; waiting would spin */
+            return want;
     }
     return n;
 }

@@ -470,6 +470,28 @@ static void the_cap_holds_over_two_channels(void **state)
     tr_shaper_free(&capped.shaper);
 }
 
+/* A writer that waits for the cap hears of a reset at once. */
+static void the_cap_does_not_hide_a_dead_peer(void **state)
+{
+    struct tr_options slow = { .shaper = tr_shaper_new(1000) };
+    static char big[64 << 20];
+    struct tr_conn *a, *b;
+    uint64_t start = clock_ns();
+    struct err e;
+
+    (void)state;
+    util_pair(&slow, &quick, &a, &b);
+    assert_int_equal(tr_write(a, big, 1000, &e), 0);
+    usleep(50000);
+    tr_abort(b); /* with unread bytes: a reset */
+    tr_close(&b);
+    assert_int_equal(tr_write(a, big, sizeof big, &e), -1);
+    has(&e, ERR_PEER, "connection lost");
+    assert_true(clock_ns() - start < 3 * NS_PER_S);
+    tr_close(&a);
+    tr_shaper_free(&slow.shaper);
+}
+
 static void a_new_rate_holds_at_once(void **state)
 {
     struct tr_shaper *s = tr_shaper_new(1000);
@@ -720,6 +742,7 @@ int main(void)
         cmocka_unit_test(abort_wakes_whoever_waits),
         cmocka_unit_test(what_was_written_arrives_though_closed_at_once),
         cmocka_unit_test(the_cap_holds_over_two_channels),
+        cmocka_unit_test(the_cap_does_not_hide_a_dead_peer),
         cmocka_unit_test(a_new_rate_holds_at_once),
         cmocka_unit_test(messages_go_both_ways),
         cmocka_unit_test(pings_keep_a_quiet_session_alive),
