@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * A channel must end its rounds in order, 0, 1, 2 and so on, and may send nothing after FRAME_END.
+ * A channel must end its rounds in order, 0, 1, 2 and so on; FRAME_END follows the end of the last.
  * Frames carry their round, so a page that comes after its round was ended is refused.
  */
 #define _GNU_SOURCE
@@ -22,6 +22,7 @@ struct channel {
     pthread_t thread;
     struct pages_reader r; /* the thread's own, counters apart */
     uint64_t ended;        /* under the lock: rounds that this channel has ended */
+    bool pages;            /* under the lock: some came since then */
     bool over;             /* under the lock: FRAME_END came */
 };
 
@@ -54,7 +55,10 @@ static int note_frame(struct channel *c, enum frame_type type, uint32_t round, s
     int r = 0;
 
     pthread_mutex_lock(&rx->lock);
-    if (type == FRAME_END) {
+    if (type == FRAME_END && (c->pages || round + UINT64_C(1) != c->ended)) {
+        r = err_set(
+            e, ERR_PROTOCOL, "the frames end inside of round %llu", (unsigned long long)c->ended);
+    } else if (type == FRAME_END) {
         c->over = true;
         r = 1;
     } else if (round != c->ended) {
@@ -63,6 +67,7 @@ static int note_frame(struct channel *c, enum frame_type type, uint32_t round, s
     } else if (type == FRAME_ROUND_END) {
         c->ended++;
     }
+    c->pages = type == FRAME_PAGES;
     if (type != FRAME_PAGES)
         pthread_cond_broadcast(&rx->cond);
     pthread_mutex_unlock(&rx->lock);
