@@ -24,20 +24,39 @@ static bool in_memory(uint64_t gfn, uint64_t pages)
     return false;
 }
 
+static bool length_fits(const struct frame_run *r)
+{
+    uint64_t whole = (uint64_t)r->pages * HV_PAGE_SIZE;
+
+    switch (r->encoding) {
+    case FRAME_RAW:
+        return r->length == whole;
+    case FRAME_ZERO:
+        return r->length == 0;
+    case FRAME_LZ4:
+    case FRAME_ZSTD:
+        return r->pages <= 16 && r->length > 0 && r->length < whole;
+    case FRAME_DELTA:
+        return r->length >= (uint64_t)r->pages * 10 && r->length < whole;
+    }
+    return false;
+}
+
 static void must_be_sound(const struct frame_header *h, const struct frame_run *run)
 {
-    uint64_t raw = 0, bytes = 0;
+    uint64_t pages = 0, bytes = 0;
 
     for (uint32_t i = 0; i < h->runs; i++) {
         if (!in_memory(run[i].gfn, run[i].pages) || run[i].pages == 0)
             abort();
         if (i > 0 && run[i].gfn < run[i - 1].gfn + run[i - 1].pages)
             abort();
-        if (run[i].encoding == FRAME_RAW)
-            raw += run[i].pages;
+        if (!length_fits(&run[i]))
+            abort();
+        pages += run[i].encoding != FRAME_ZERO ? run[i].pages : 0;
         bytes += run[i].length;
     }
-    if (raw > FRAME_PAGES_MAX || bytes != raw * HV_PAGE_SIZE || bytes != h->payload)
+    if (pages > FRAME_PAGES_MAX || bytes != h->payload)
         abort();
 }
 
