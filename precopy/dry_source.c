@@ -130,7 +130,7 @@ static int ask(struct dry *d, struct err *e)
     ctl_watch(d->ctl, d->msg);
     snprintf(d->cipher, sizeof d->cipher, "%s", tr_cipher(d->msg));
     if (send_offer(d, e) < 0 || enter_sandbox(d->opt, e) < 0 ||
-        expect(d->msg, MIGRD__SESSION__BODY_ACCEPT, ACCEPT_MS, &m, e) < 0)
+        expect_accept(d->msg, d->tls != NULL, &m, e) < 0)
         return -1;
     migrd__session__free_unpacked(m, NULL);
     return 0;

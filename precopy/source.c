@@ -25,7 +25,6 @@
 #include "precopy/pages.h"
 #include "precopy/source_internal.h"
 
-
 static int attach(struct source *s, struct err *e)
 {
     const Migrd__SourceStart *st = s->start;
@@ -104,9 +103,9 @@ static int say_accepted(struct source *s, const Migrd__Accept *a, struct err *e)
 static int connect_one(struct source *s, const char *preamble, struct tr_shaper *shaper,
     struct tr_conn **out, struct err *e)
 {
-    struct tr_options opt = { .tls = s->tls,
-        .dead_peer_ms = s->par->dead_peer_ms,
-        .shaper = shaper };
+    struct tr_options opt = {
+        .tls = s->tls, .dead_peer_ms = s->par->dead_peer_ms, .shaper = shaper
+    };
 
     if (ctl_ended(s->ctl, e) ||
         tr_connect(s->start->host, s->start->port, preamble, &opt, out, e) < 0)
@@ -146,7 +145,7 @@ static int negotiate(struct source *s, struct err *e)
     Migrd__Session *m;
     int r;
 
-    if (send_offer(s, e) < 0 || expect(s->msg, MIGRD__SESSION__BODY_ACCEPT, ACCEPT_MS, &m, e) < 0)
+    if (send_offer(s, e) < 0 || expect_accept(s->msg, s->tls != NULL, &m, e) < 0)
         return -1;
     r = say_accepted(s, m->accept, e);
     if (r == 0)

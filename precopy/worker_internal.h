@@ -54,6 +54,8 @@ int worker_tls(const Migrd__WorkerTls *files, struct tr_tls **out, struct err *e
 /* The next message, which must be `want`; a Refuse becomes the error it carries. */
 int expect(struct tr_conn *c, Migrd__Session__BodyCase want, unsigned timeout_ms,
     Migrd__Session **out, struct err *e);
+/* The answer to an offer; tls: whether we speak it. */
+int expect_accept(struct tr_conn *c, bool tls, Migrd__Session **out, struct err *e);
 int send_refuse(struct tr_conn *c, const struct err *why);
 
 /* The memory map of an offer against limits, and against the domain made for it. */

@@ -93,6 +93,17 @@ int expect(struct tr_conn *c, Migrd__Session__BodyCase want, unsigned timeout_ms
     return -1;
 }
 
+/* A host that wants TLS can't tell one who speaks plain TCP what is wrong: it closes. */
+int expect_accept(struct tr_conn *c, bool tls, Migrd__Session **out, struct err *e)
+{
+    if (expect(c, MIGRD__SESSION__BODY_ACCEPT, ACCEPT_MS, out, e) == 0)
+        return 0;
+    if (e->code == ERR_PEER && !tls)
+        return err_prefix(
+            e, "the offer went in plain TCP (does the target want TLS? then use --tls yes)");
+    return -1;
+}
+
 int send_refuse(struct tr_conn *c, const struct err *why)
 {
     Migrd__Session m = MIGRD__SESSION__INIT;
