@@ -11,7 +11,7 @@
  * Each figure is a mean that forgets: a new one counts for 1/n, at least NEWEST. Under a bandwidth
  * cap nothing is learned about pages, with verify nothing about the pause. The file:
  *
- *   { "version": 1, "links": [ { "link": "HOST|PORT|tls|CHANNELS|huge", "migrations": 3,
+ *   { "version": 1, "links": [ { "link": "HOST|PORT|tls|CHANNELS|huge|zstd", "migrations": 3,
  *     "first_ns": 812.4, "again_ns": ..., "page_bytes": ..., "pause_us": ..., "other_us": ...,
  *     "used": SECONDS } ] }
  */
@@ -59,10 +59,19 @@ struct link_history {
     bool closed;         /* the job frees it */
 };
 
+/* A compression that is prescribed has its own costs. */
+static const char *compression_of(const struct link_kind *l)
+{
+    return l->compression == MIGRD__COMPRESSION__COMPRESSION_NONE   ? "|none"
+           : l->compression == MIGRD__COMPRESSION__COMPRESSION_LZ4  ? "|lz4"
+           : l->compression == MIGRD__COMPRESSION__COMPRESSION_ZSTD ? "|zstd"
+                                                                    : "";
+}
+
 static void key_of(const struct link_kind *l, char out[KEY_LEN])
 {
-    snprintf(out, KEY_LEN, "%.255s|%u|%s|%u|%s", l->host, l->port, l->tls ? "tls" : "plain",
-        l->channels == 0 ? 1 : l->channels, l->huge_pages ? "huge" : "small");
+    snprintf(out, KEY_LEN, "%.255s|%u|%s|%u|%s%s", l->host, l->port, l->tls ? "tls" : "plain",
+        l->channels == 0 ? 1 : l->channels, l->huge_pages ? "huge" : "small", compression_of(l));
 }
 
 /* --- file --- */

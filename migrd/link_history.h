@@ -28,6 +28,7 @@ struct link_kind {
     const char *host; /* as it was asked for */
     unsigned port, channels;
     bool tls, huge_pages;
+    Migrd__Compression compression;
 };
 
 /* NULL only without memory. */

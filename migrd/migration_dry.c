@@ -25,6 +25,7 @@ static struct link_kind link_of(const struct migration *g, const Migrd__Domain *
         .port = g->port,
         .channels = g->params.channels,
         .tls = (g->flags & JF_TLS) != 0,
+        .compression = g->params.compression,
         .huge_pages = def != NULL && def->huge_pages };
 }
 

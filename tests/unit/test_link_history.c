@@ -14,6 +14,11 @@
 #include "migrd/link_history.h"
 
 static const struct link_kind here = { .host = "b.lab", .port = 8002, .channels = 1, .tls = true };
+static const struct link_kind packed = { .host = "b.lab",
+    .port = 8002,
+    .channels = 1,
+    .tls = true,
+    .compression = MIGRD__COMPRESSION__COMPRESSION_ZSTD };
 static const struct link_kind there = { .host = "c.lab", .port = 8002, .channels = 1 };
 
 struct report {
@@ -107,6 +112,7 @@ static void test_cap_and_failure(void **state)
     par.bandwidth = 1000;
     link_history_learn(h, NULL, &here, &par, &r.f, 1);
     assert_true(link_history_get(h, &here, &l));
+    assert_false(link_history_get(h, &packed, &l));
     assert_true(l.first_ns == 0); /* a capped link says nothing about pages */
     near(l.pause_us, 6000);
     link_history_close(&h);
@@ -175,6 +181,7 @@ static void test_dry_runs(void **state)
     link_history_dry_run(h, "u", &here, &par, &f, 100);
     assert_null(link_history_forecast(h, "v", &here, &par, 101));
     assert_null(link_history_forecast(h, "u", &here, &other, 101));
+    assert_null(link_history_forecast(h, "u", &packed, &par, 101));
     assert_null(link_history_forecast(h, "u", &here, &par, 101 + LINK_HISTORY_DRY_RUN_S));
     found = link_history_forecast(h, "u", &here, &par, 130);
     assert_non_null(found);
