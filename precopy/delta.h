@@ -3,7 +3,7 @@
  * delta: a page as what changed in it since the target got it, and the cache that knows
  * what the target got. Encoding and decoding are plain functions; a cache belongs to one
  * thread, that of the channel whose pages it holds, and to the caller of delta_cache_new.
- * docs/WIRE.md section 5.2 has the bytes.
+ * docs/WIRE.md section 5.1 has the bytes.
  */
 #ifndef DELTA_H
 #define DELTA_H

@@ -110,11 +110,12 @@ static double on_line(const struct forecast_point *a, const struct forecast_poin
 /* Pages beyond the last point, `us` after it: new ones become rarer as they did towards the end. */
 static double beyond(const struct world *w, double us)
 {
-    const struct forecast_point *c = &w->hull[w->n_hull - 1], *b = c - 1, *a = b - 1;
+    const struct forecast_point *c = &w->hull[w->n_hull - 1], *b = c - 1, *a;
     double last = on_line(b, c, (double)c->us + us) - (double)c->pages, before, x;
 
     if (w->n_hull < 3 || last <= 0)
         return last;
+    a = b - 1;
     before = on_line(a, b, (double)b->us + us) - (double)b->pages;
     x = 2 * (before - last) / (before + last) * us / ((double)(c->us - a->us) / 2);
     return x < 1e-6 ? last : last / x * (1 - 1 / (1 + x + x * x / 2)); /* about 1 - exp(-x) */

@@ -16,8 +16,7 @@
 
 #define FORECAST_POINTS_MAX 24
 #define FORECAST_RUNS 21
-#define FORECAST_ROUNDS                                                                            \
-    6 /* rounds whose costs are told apart; the last stands for all later ones */
+#define FORECAST_ROUNDS 6 /* whose costs are told apart; the last stands for all later ones */
 
 /* The writable working set: different pages written within a time. */
 struct forecast_point {

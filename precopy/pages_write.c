@@ -274,17 +274,19 @@ static uint8_t *enter_cache(
 
 static void add_known(struct pages_writer *w, uint64_t gfn, const uint8_t *page, uint8_t *copy)
 {
-    uint64_t began = cache_clock(w), base = delta_digest(copy), changed[SCAN_MASK];
+    uint64_t changed[SCAN_MASK], began, base;
     size_t len;
     bool zero;
 
+    flush_group(w); /* its time is not the cache's */
+    began = cache_clock(w);
+    base = delta_digest(copy);
     scan->replace(copy, page, changed, &zero);
     if (zero) {
         delta_cache_drop(w->cache, gfn);
         add_zero(w, gfn);
         return;
     }
-    flush_group(w);
     len = delta_encode(w->out + w->out_len, copy, changed, base);
     if (began != 0)
         choice_cached(&w->choice, CHOICE_HIT, clock_ns() - began);

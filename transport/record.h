@@ -19,8 +19,8 @@
 #define RECORD_PLAIN 16384u /* most content of one record */
 #define RECORD_HEADER 5u
 #define RECORD_TAG 16u
-#define RECORD_EXTRA (RECORD_HEADER + 1 + RECORD_TAG) /* what protection adds: header, type, tag   \
-                                                       */
+/* What protection adds: header, type, tag. */
+#define RECORD_EXTRA (RECORD_HEADER + 1 + RECORD_TAG)
 #define RECORD_MAX (RECORD_PLAIN + RECORD_EXTRA)
 #define RECORD_SECRET_MAX 48u
 
