@@ -26,6 +26,7 @@
  */
 #include "migrd/journal.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -324,8 +325,9 @@ static bool same_subject(const struct journal_record *a, const struct journal_re
 {
     if (a->kind == JK_OUT || a->kind == JK_IN)
         return a->kind == b->kind && strcmp(a->migration, b->migration) == 0;
+    /* The newest epoch owns a domain, in whatever order they were written. */
     if (a->kind == JK_DOMAIN)
-        return b->kind == JK_DOMAIN && strcmp(a->uuid, b->uuid) == 0;
+        return b->kind == JK_DOMAIN && a->epoch <= b->epoch && strcmp(a->uuid, b->uuid) == 0;
     /* A doubt ends with the domain's next owner. */
     if (a->kind == JK_DOUBT)
         return (b->kind == JK_DOMAIN || b->kind == JK_DOUBT) && strcmp(a->uuid, b->uuid) == 0;
@@ -527,7 +529,7 @@ static int load(struct journal *j, size_t *doubts, struct err *e)
     int r = 0;
 
     if (access(j->path, F_OK) < 0)
-        return rewrite(j, e);
+        return errno == ENOENT ? rewrite(j, e) : err_sys(e, "%s", j->path);
     text = io_read_file(j->path, JOURNAL_MAX_BYTES, &len, e);
     if (text == NULL)
         return -1;

@@ -68,6 +68,7 @@ struct migration {
     struct err failure; /* why it failed; first reason stands */
     char failed_in[24]; /* the state, or before a restart the journal's step, in which it came */
     bool not_resumed;   /* MIG_OUT: the guest should run here and could not be made to */
+    bool given_away;    /* MIG_OUT: the journal has DONE and the new owner */
     struct err op_error;
     char reason[200]; /* operator's */
     struct watch watch[MIGRATION_WATCHERS_MAX];

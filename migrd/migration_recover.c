@@ -124,6 +124,13 @@ static enum mt_copy copy_of(const struct domain *d, uint64_t epoch)
     return d->info.state == HV_RUNNING || d->info.state == HV_BLOCKED ? COPY_RUNS : COPY_HELD;
 }
 
+/* What was discarded never ran; anything else has nothing to do with it. */
+static bool was_discarded(const struct journal_record *r, const struct domain *d)
+{
+    return r->name[0] != '\0' && d != NULL && d->live && d->info.state == HV_INCOMING &&
+           d->info.epoch == r->epoch;
+}
+
 static struct migration *rebuild(struct migrd *m, const struct journal_record *r, struct domain *d)
 {
     struct migration *g = mig_new(m, r->kind == JK_OUT ? MIG_OUT : MIG_IN);
@@ -145,7 +152,17 @@ static struct migration *rebuild(struct migrd *m, const struct journal_record *r
     g->def = d->live_def != NULL ? define_copy(d->live_def) : NULL;
     g->start_wall_ns = r->wall_ns;
     g->prepared = r->kind == JK_OUT && r->step != STEP_STARTED;
+    g->given_away = r->kind == JK_OUT && r->step == STEP_DONE;
     return g;
+}
+
+/* Damaged lines may have been those of COMMITTED: what stands still is not made to run. */
+static bool may_have_committed(
+    const struct migrd *m, const struct journal_record *r, const struct domain *d)
+{
+    return r->kind == JK_OUT && (r->step == STEP_STARTED || r->step == STEP_PREPARED) &&
+           d != NULL && d->live && d->info.state == HV_PAUSED && d->info.epoch < r->epoch &&
+           registry_in_doubt(m->registry, r->uuid);
 }
 
 static void take_up(struct migrd *m, const struct journal_record *r)
@@ -161,8 +178,15 @@ static void take_up(struct migrd *m, const struct journal_record *r)
     struct err e;
 
     if (cell.op == MT_BUG ||
-        (cell.op == MT_CLOSE && r->kind == JK_IN && r->step == STEP_DISCARDED))
+        (r->kind == JK_IN && r->step == STEP_DISCARDED && !was_discarded(r, d)))
         return;
+    if (may_have_committed(m, r, d)) {
+        log_error("migration",
+            "%s: %s to %s, step %s: the journal is damaged and %s may have it: it stays paused; "
+            "look there, then: migctl resolve %s --run-here --force --reason ..., xm unpause %s",
+            r->migration, r->name, r->peer, mt_step_name(r->step), r->peer, r->name, r->name);
+        return;
+    }
     mig_say_restart(r, copy, (enum mt_op)cell.op);
     if (d == NULL)
         d = registry_add(m, r->uuid, r->name, &e);
@@ -184,6 +208,18 @@ static void take_up(struct migrd *m, const struct journal_record *r)
         mig_close(g);
 }
 
+/* Did the domain have a later life in `k`? Not in what was discarded: its epoch is a peer's word,
+ * and a question about a migration that never was makes such a record too. But an offer that
+ * was taken here, of the same epoch and later, shows that the one before it had ended. */
+static bool is_later(const struct journal_record *k, const struct journal_record *r, bool behind)
+{
+    if (strcmp(k->uuid, r->uuid) != 0)
+        return false;
+    if (k->kind == JK_IN && k->step == STEP_DISCARDED)
+        return r->kind == JK_IN && k->name[0] != '\0' && k->epoch == r->epoch && behind;
+    return k->epoch > r->epoch || (k->epoch == r->epoch && behind);
+}
+
 /* A later life of the domain is known here: this migration's last record could not be written
  * when it ended (a full disk), and its earlier ones must not disturb what came after. Of two of
  * the same epoch the first one failed, for else there would be no second one. */
@@ -194,11 +230,13 @@ static bool superseded(const struct migrd *m, size_t i)
     const struct ownership *o = registry_ownership(m->registry, r->uuid);
 
     for (size_t k = 0; k < ms->n_open; k++)
-        if (k != i && strcmp(ms->open[k].uuid, r->uuid) == 0 &&
-            (ms->open[k].epoch > r->epoch || (ms->open[k].epoch == r->epoch && k > i)))
+        if (k != i && is_later(&ms->open[k], r, k > i))
             return true;
-    return r->kind == JK_OUT && o != NULL && o->epoch >= r->epoch &&
-           (r->step == STEP_STARTED || r->step == STEP_PREPARED || r->step == STEP_COMMITTED);
+    if (o == NULL || o->epoch < r->epoch)
+        return false;
+    if (r->kind == JK_IN) /* RUNNING made that owner itself */
+        return r->step != STEP_RUNNING;
+    return r->step == STEP_STARTED || r->step == STEP_PREPARED || r->step == STEP_COMMITTED;
 }
 
 static void close_superseded(struct migrd *m, const struct journal_record *r)

@@ -246,6 +246,7 @@ static void given_away(struct mig_job *mj)
     struct migration *g = mj->g;
     struct domain *d = mig_domain(g);
 
+    g->given_away = mj->job.result == 0;
     if (g->failure.code != ERR_NONE)
         mig_say_given_away(g);
     amend_report(g);
@@ -256,6 +257,30 @@ static void given_away(struct mig_job *mj)
 
 /* --- journal
  * ---------------------------------------------------------------------------------------- */
+
+static void put_done(const struct migration *g, struct mig_job *mj)
+{
+    mig_record(g, STEP_DONE, &mj->rec[mj->n_rec++]);
+    mig_owner_record(g, g->owner[0] ? g->owner : g->peer, g->epoch, &mj->rec[mj->n_rec++]);
+}
+
+/* CLOSED says that nothing is left to be known: it must not hide that the new owner could not be
+ * written. That is tried once more; where it fails again a restart asks the target. */
+static void note_given_away(struct migration *g)
+{
+    struct mig_job *mj;
+
+    if (g->given_away) {
+        mig_note_step(g, STEP_CLOSED);
+        return;
+    }
+    mj = mig_job_new(g, MT_J_DONE);
+    if (mj == NULL)
+        return;
+    put_done(g, mj);
+    mj->quiet = true;
+    mig_job_run(mj, mig_journal_work);
+}
 
 static void journal(struct migration *g, enum mt_step step)
 {
@@ -272,10 +297,11 @@ static void journal(struct migration *g, enum mt_step step)
         mig_post(g, SRC_EV_OP_FAILED);
         return;
     }
-    mig_record(g, step, &mj->rec[mj->n_rec++]);
     if (step == STEP_DONE) {
-        mig_owner_record(g, g->owner[0] ? g->owner : g->peer, g->epoch, &mj->rec[mj->n_rec++]);
+        put_done(g, mj);
         mj->then = given_away;
+    } else {
+        mig_record(g, step, &mj->rec[mj->n_rec++]);
     }
     if (step == STEP_RECLAIMED) {
         mig_owner_record(g, ".", g->epoch + 1, &mj->rec[mj->n_rec++]);
@@ -332,7 +358,7 @@ static void close_out(struct migration *g)
     if (g->state == SRC_DONE && g->op_error.code == ERR_NONE) {
         if (d != NULL && d->live && d->info.epoch < g->epoch) /* not one that came back since */
             registry_gone(g->m, d);
-        mig_note_step(g, STEP_CLOSED);
+        note_given_away(g);
     } else if (g->state == SRC_DONE) {
         log_error("migration",
             "%s: our copy of %s could not be destroyed: %s; it stays paused and "

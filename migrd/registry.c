@@ -91,6 +91,21 @@ static void set_ownership(
     o->epoch = epoch;
 }
 
+/* A record that comes behind it ends its domain's doubt. */
+static void doubt_all(struct registry *r)
+{
+    r->doubt_all = true;
+    for (struct ownership *o = r->owners; o != NULL; o = o->next)
+        o->doubt = true;
+}
+
+bool registry_in_doubt(struct registry *r, const char *uuid)
+{
+    const struct ownership *o = registry_ownership(r, uuid);
+
+    return o != NULL ? o->doubt : r->doubt_all;
+}
+
 void registry_note_record(
     struct migrd *m, const char *uuid, const char *owner, uint64_t epoch, int domid, bool doubt)
 {
@@ -99,7 +114,7 @@ void registry_note_record(
     if (domid > r->last_domid)
         r->last_domid = domid;
     if (doubt && strcmp(uuid, "*") == 0)
-        r->doubt_all = true;
+        doubt_all(r);
     else if (uuid[0] != '\0')
         set_ownership(m, uuid, strcmp(owner, ".") == 0 ? m->host_name : owner, epoch, doubt);
 }
@@ -128,7 +143,7 @@ struct domain *registry_add(struct migrd *m, const char *uuid, const char *name,
     snprintf(d->name, sizeof d->name, "%s", name);
     snprintf(d->owner, sizeof d->owner, "%s", o != NULL ? o->owner : "");
     d->epoch = o != NULL ? o->epoch : 0;
-    d->doubt = o != NULL ? o->doubt : r->doubt_all;
+    d->doubt = registry_in_doubt(r, uuid);
     d->ended = HV_EV_MAX;
     while (*tail != NULL)
         tail = &(*tail)->next;

@@ -45,6 +45,8 @@ void registry_set_live(struct migrd *m, struct domain *d, bool live);
 /* What is known of it is newer than any poll under way. */
 void registry_touch(struct migrd *m, struct domain *d);
 struct ownership *registry_ownership(struct registry *r, const char *uuid);
+/* The journal was damaged where it may have spoken of it, and nothing came behind that. */
+bool registry_in_doubt(struct registry *r, const char *uuid);
 /* Runs the policy of d->ended unless somebody holds the domain. */
 void registry_policy(struct migrd *m, struct domain *d);
 void registry_expire_waiters(struct migrd *m, struct domain *d, uint64_t now);

@@ -200,6 +200,22 @@ static void newest_record_counts(void **state)
     assert_int_equal(replay().n, 4);
 }
 
+static void newest_epoch_owns(void **state)
+{
+    struct journal *j = open_it(NULL);
+    struct seen s;
+
+    (void)state;
+    append(j, domain_record(U1, ".", 5));
+    append(j, domain_record(U1, "host2", 7));
+    append(j, domain_record(U1, ".", 6)); /* written late */
+    journal_close(&j);
+    s = replay();
+    assert_int_equal(s.n, 2);
+    assert_int_equal(s.r[0].epoch, 7);
+    assert_int_equal(s.r[1].epoch, 6);
+}
+
 static void write_raw(const char *text, size_t len)
 {
     struct err e;
@@ -517,10 +533,11 @@ int main(int argc, char **argv)
 {
 #define EACH(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
     const struct CMUnitTest tests[] = { EACH(line_round_trip), EACH(longest_record_fits),
-        EACH(any_damage_is_seen), EACH(newest_record_counts), EACH(torn_end_is_cut),
-        EACH(damage_puts_its_domain_in_doubt), EACH(unreadable_damage_doubts_everybody),
-        EACH(full_disk_leaves_no_trace), EACH(batch_is_all_or_nothing), EACH(tail_is_for_people),
-        EACH(it_stays_small), EACH(damage_is_not_written_over), EACH(compaction_loses_nothing) };
+        EACH(any_damage_is_seen), EACH(newest_record_counts), EACH(newest_epoch_owns),
+        EACH(torn_end_is_cut), EACH(damage_puts_its_domain_in_doubt),
+        EACH(unreadable_damage_doubts_everybody), EACH(full_disk_leaves_no_trace),
+        EACH(batch_is_all_or_nothing), EACH(tail_is_for_people), EACH(it_stays_small),
+        EACH(damage_is_not_written_over), EACH(compaction_loses_nothing) };
 
     if (argc == 2)
         return write_past_compaction(argv[1]);
