@@ -112,7 +112,7 @@ SUB   = +@$(MAKE) --no-print-directory -j$(JOBS)
 
 # Programs with threads of their own, run under the thread sanitizer as well.
 TSAN_TESTS := $(addprefix $(B)/tests/,test_base test_serial test_virtio test_virtio_net test_transport \
-              test_transport_tls test_transport_record test_precopy)
+              test_transport_tls test_transport_record test_receiver test_precopy)
 
 check: deps
 	$(SUB) tests

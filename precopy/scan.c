@@ -6,7 +6,6 @@
  */
 #include "precopy/scan.h"
 
-#include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -18,17 +17,6 @@ static bool portable_is_zero(const void *page)
     for (unsigned i = 0; i < SCAN_WORDS; i += 8)
         if ((w[i] | w[i + 1] | w[i + 2] | w[i + 3] | w[i + 4] | w[i + 5] | w[i + 6] | w[i + 7]) !=
             0)
-            return false;
-    return true;
-}
-
-static bool portable_equal(const void *a, const void *b)
-{
-    const uint64_t *v = a, *w = b;
-
-    for (unsigned i = 0; i < SCAN_WORDS; i += 4)
-        if (((v[i] ^ w[i]) | (v[i + 1] ^ w[i + 1]) | (v[i + 2] ^ w[i + 2]) |
-                (v[i + 3] ^ w[i + 3])) != 0)
             return false;
     return true;
 }
@@ -53,8 +41,7 @@ static void portable_replace(void *old, const void *page, uint64_t mask[SCAN_MAS
     *zero = any == 0;
 }
 
-const struct scan_ops scan_portable = { "portable", portable_is_zero, portable_equal,
-    portable_replace };
+const struct scan_ops scan_portable = { "portable", portable_is_zero, portable_replace };
 
 #if defined(__x86_64__)
 
@@ -69,26 +56,6 @@ AVX2 static bool avx2_is_zero(const void *page)
             = _mm256_or_si256(
                 _mm256_or_si256(_mm256_loadu_si256(v + i), _mm256_loadu_si256(v + i + 1)),
                 _mm256_or_si256(_mm256_loadu_si256(v + i + 2), _mm256_loadu_si256(v + i + 3)));
-
-        if (!_mm256_testz_si256(or, or))
-            return false;
-    }
-    return true;
-}
-
-AVX2 static __m256i differ(const __m256i *a, const __m256i *b)
-{
-    return _mm256_xor_si256(_mm256_loadu_si256(a), _mm256_loadu_si256(b));
-}
-
-AVX2 static bool avx2_equal(const void *a, const void *b)
-{
-    const __m256i *v = a, *w = b;
-
-    for (unsigned i = 0; i < SCAN_PAGE / 32; i += 4) {
-        __m256i or
-            = _mm256_or_si256(_mm256_or_si256(differ(v + i, w + i), differ(v + i + 1, w + i + 1)),
-                _mm256_or_si256(differ(v + i + 2, w + i + 2), differ(v + i + 3, w + i + 3)));
 
         if (!_mm256_testz_si256(or, or))
             return false;
@@ -122,7 +89,7 @@ AVX2 static void avx2_replace(void *old, const void *page, uint64_t mask[SCAN_MA
     *zero = _mm256_testz_si256(any, any) != 0;
 }
 
-static const struct scan_ops ops_avx2 = { "avx2", avx2_is_zero, avx2_equal, avx2_replace };
+static const struct scan_ops ops_avx2 = { "avx2", avx2_is_zero, avx2_replace };
 
 const struct scan_ops *scan_avx2(void)
 {

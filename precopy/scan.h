@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * scan: what the engine asks of a page's bytes: is it zero, are two equal, which words
- * of it changed. With AVX2 where the CPU has it, else 64-bit words; chosen once, before
- * main. `page` may belong to a running guest and change meanwhile; a result is then that
- * of some mixture, and scan_replace still describes exactly what it stored.
+ * scan: what the engine asks of a page's bytes: is it zero, which words of it changed. With AVX2
+ * where the CPU has it, else 64-bit words; chosen once, before main. `page` may belong to a running
+ * guest and change meanwhile; a result is then that of some mixture, and scan_replace still
+ * describes exactly what it stored.
  */
 #ifndef SCAN_H
 #define SCAN_H
@@ -19,7 +19,6 @@
 struct scan_ops {
     const char *name;
     bool (*is_zero)(const void *page);
-    bool (*equal)(const void *a, const void *b);
     /* Stores `page` over `old`; bit i of `mask` is set where word i differed. *zero: what was
      * stored is all zeroes. Reads each word of `page` once. */
     void (*replace)(void *old, const void *page, uint64_t mask[SCAN_MASK], bool *zero);

@@ -41,13 +41,11 @@ static void check_scans(const struct scan_ops *ops)
         a[i] = 0x80;
         assert_false(ops->is_zero(a));
         memset(b, 0, PAGE);
-        assert_false(ops->equal(a, b));
         ops->replace(b, a, mask, &zero);
         assert_false(zero);
         assert_memory_equal(a, b, PAGE);
         for (unsigned w = 0; w < SCAN_WORDS; w++)
             assert_int_equal(mask[w / 64] >> (w % 64) & 1, w == i / 8);
-        assert_true(ops->equal(a, b));
         a[i] = 0;
     }
     ops->replace(b, a, mask, &zero);
