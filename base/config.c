@@ -11,18 +11,21 @@
  * double quote cannot be part of a text: that is what keeps quoting in the file free of
  * escapes, and so keeps regular expressions readable.
  */
+#define _GNU_SOURCE
 #include "base/config.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/config_internal.h"
+#include "base/cpulist.h"
 #include "base/nearest.h"
 
 enum type {
@@ -72,6 +75,13 @@ static bool valid_address(const char *s)
         if (!isalnum((unsigned char)*s) && strchr(".-_:%", *s) == NULL)
             return false;
     return true;
+}
+
+static bool valid_cpus(const char *s)
+{
+    cpu_set_t set;
+
+    return cpulist_parse(s, &set, NULL) >= 0;
 }
 
 static bool valid_group(const char *s)
@@ -153,6 +163,9 @@ static const struct key keys[] = {
         NULL, "Bytes per second on the wire, as 100M; 0 is no limit." },
     { "migration-channels", TYPE_NUMBER, AT(channels), 0, 16, NULL, NULL, NULL, "0", NULL,
         "Data connections of one migration; 0 is as many as this host's CPUs make useful." },
+    { "migration-cpus", TYPE_TEXT, AT(migration_cpus), 0, 0, NULL, valid_cpus,
+        "a list of CPUs as 0-3,^2", "", NULL,
+        "Host CPUs that migrations may use, as 0-3,^2; \"\" is all of them." },
     { "migration-time-limit", TYPE_S, AT(time_limit_s), 0, 604800, NULL, NULL, NULL, "0", NULL,
         "A migration that takes longer is given up, the guest goes on here; 0 is no limit." },
     { "migration-throttle-max", TYPE_PERCENT, AT(throttle_max), 0, 99, NULL, NULL, NULL, "80", NULL,

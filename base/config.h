@@ -38,6 +38,7 @@ struct config {
     unsigned pause_budget_ms;                    /* migration-pause-budget = 100ms */
     uint64_t bandwidth;                          /* migration-bandwidth = 0 (no cap); 100M = MiB/s */
     unsigned channels;                           /* migration-channels = 0 */
+    char migration_cpus[256];                    /* migration-cpus = "" (all) */
     unsigned time_limit_s;                       /* migration-time-limit = 0 (none) */
     unsigned throttle_max;                       /* migration-throttle-max = 80 percent */
     unsigned max_rounds;                         /* migration-max-rounds = 60 */

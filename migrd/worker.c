@@ -153,7 +153,8 @@ static void process_exited(uv_process_t *p, int64_t status, int signal)
 static int spawn(struct worker *w, int fd, struct err *e)
 {
     char program[PATHS_LEN];
-    char *argv[] = { program, NULL };
+    char option[] = "--cpus";
+    char *argv[] = { program, option, w->m->config.migration_cpus, NULL };
     uv_stdio_container_t io[WORKER_FD + 1] = { { .flags = UV_IGNORE }, { .flags = UV_IGNORE },
         { .flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO },
         { .flags = UV_INHERIT_FD, .data.fd = fd } };

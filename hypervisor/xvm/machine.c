@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/cpulist.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "hypervisor/xvm/kvm_internal.h"
@@ -157,7 +158,7 @@ static int check_pinning(const struct machine *m, struct err *e)
 {
     cpu_set_t set;
 
-    return pinning_parse(m->def->vcpu_pinning, &set, e) < 0
+    return cpulist_parse(m->def->vcpu_pinning, &set, e) < 0
                ? err_prefix(e, "domain %s", m->def->name)
                : 0;
 }

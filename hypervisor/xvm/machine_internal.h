@@ -217,7 +217,4 @@ int acpi_write(struct machine *m, struct err *e);
 int platform_create(struct machine *m, struct err *e);
 void platform_power_button(struct machine *m);
 
-/* pinning.c: the definition's CPU list as a set; an empty list is all (returns 0). */
-int pinning_parse(const char *list, void *cpu_set, struct err *e);
-
 #endif

@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/cpulist.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "hypervisor/xvm/machine_internal.h"
@@ -234,7 +235,7 @@ static void pin(const struct vcpu *v)
     cpu_set_t set;
     struct err e;
 
-    if (pinning_parse(v->m->def->vcpu_pinning, &set, &e) <= 0)
+    if (cpulist_parse(v->m->def->vcpu_pinning, &set, &e) <= 0)
         return;
     if (pthread_setaffinity_np(pthread_self(), sizeof set, &set) != 0)
         log_warn("xvm", "%s: vcpu %u cannot run on cpus %s: this host has none of them",

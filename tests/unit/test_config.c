@@ -283,13 +283,13 @@ static void test_round_trip(void **state)
         { "relocation-max-sessions", "9" }, { "relocation-max-waiting", "9" },
         { "relocation-preamble-timeout", "1500ms" }, { "relocation-dead-peer-timeout", "61s" },
         { "migration-pause-budget", "7m" }, { "migration-bandwidth", "3K" },
-        { "migration-channels", "4" }, { "migration-time-limit", "90s" },
-        { "migration-throttle-max", "0" }, { "migration-max-rounds", "7" },
-        { "migration-compression", "zstd" }, { "migration-delta-cache", "64M" },
-        { "migration-verify", "yes" }, { "migration-max-outgoing", "7" }, { "host-name", "h" },
-        { "hypervisor", "xen" }, { "memory-reserve", "0" }, { "memory-overcommit", "yes" },
-        { "control-group", "root" }, { "status-address", "[::]:1" }, { "log-file", "/l" },
-        { "log-level", "warn" } };
+        { "migration-channels", "4" }, { "migration-cpus", "0-1" },
+        { "migration-time-limit", "90s" }, { "migration-throttle-max", "0" },
+        { "migration-max-rounds", "7" }, { "migration-compression", "zstd" },
+        { "migration-delta-cache", "64M" }, { "migration-verify", "yes" },
+        { "migration-max-outgoing", "7" }, { "host-name", "h" }, { "hypervisor", "xen" },
+        { "memory-reserve", "0" }, { "memory-overcommit", "yes" }, { "control-group", "root" },
+        { "status-address", "[::]:1" }, { "log-file", "/l" }, { "log-level", "warn" } };
     struct config c, d, back;
     struct err e;
     size_t n = 0;

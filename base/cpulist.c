@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: ISC */
-/*
- * The list of host CPUs of a definition, in xm's form: "0-3,^2,7": numbers and ranges
- * add, ^ takes away, in the order they come.
- */
+/* Numbers and ranges add, ^ takes away, in the order they come. */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <stdlib.h>
 
-#include "hypervisor/xvm/machine_internal.h"
+#include "base/cpulist.h"
 
 /* "3" or "0-3" at *p; moves *p behind it. */
 static bool range(const char **p, unsigned long *from, unsigned long *to)
@@ -27,7 +24,7 @@ static bool range(const char **p, unsigned long *from, unsigned long *to)
     return *from <= *to && *to < CPU_SETSIZE;
 }
 
-int pinning_parse(const char *list, void *cpu_set, struct err *e)
+int cpulist_parse(const char *list, void *cpu_set, struct err *e)
 {
     cpu_set_t *set = cpu_set;
     const char *p = list;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* hypervisor/xvm/pinning.c: the list of CPUs of a definition. */
+/* Lists of host CPUs. */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <setjmp.h>
@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "hypervisor/xvm/machine_internal.h"
+#include "base/cpulist.h"
 
 static void lists(void **state)
 {
@@ -17,12 +17,12 @@ static void lists(void **state)
     struct err e;
 
     (void)state;
-    assert_int_equal(pinning_parse("", &set, &e), 0);
-    assert_int_equal(pinning_parse(NULL, &set, &e), 0);
-    assert_int_equal(pinning_parse("3", &set, &e), 1);
+    assert_int_equal(cpulist_parse("", &set, &e), 0);
+    assert_int_equal(cpulist_parse(NULL, &set, &e), 0);
+    assert_int_equal(cpulist_parse("3", &set, &e), 1);
     assert_int_equal(CPU_COUNT(&set), 1);
     assert_true(CPU_ISSET(3, &set));
-    assert_int_equal(pinning_parse("0-3,^2,7", &set, &e), 1);
+    assert_int_equal(cpulist_parse("0-3,^2,7", &set, &e), 1);
     assert_int_equal(CPU_COUNT(&set), 4);
     assert_false(CPU_ISSET(2, &set));
     assert_true(CPU_ISSET(7, &set));
@@ -37,7 +37,7 @@ static void refused(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        assert_int_equal(pinning_parse(bad[i], &set, &e), -1);
+        assert_int_equal(cpulist_parse(bad[i], &set, &e), -1);
         assert_int_equal(e.code, ERR_INVALID);
     }
 }
