@@ -121,7 +121,9 @@ int delta_apply(uint8_t *page, const uint8_t *in, size_t len, struct err *e)
     if (length > len - DELTA_HEAD)
         return err_set(e, ERR_PROTOCOL, "a delta is cut off");
     if (delta_digest(page) != base)
-        return err_set(e, ERR_INTEGRITY, "a delta was made from another page than is here");
+        return err_set(e, ERR_INTEGRITY,
+            "a delta was made from other contents than are here: memory was damaged on a host or "
+            "on the way; try again, with TLS if this was plain TCP");
     if (apply_body(page, in + DELTA_HEAD, length, e) < 0)
         return -1;
     return (int)(DELTA_HEAD + length);
