@@ -245,14 +245,18 @@ static int finish_load(struct machine *m, struct err *e)
 
 static int drain_devices(struct machine *m, unsigned drain_ms, struct err *e)
 {
-    m->undrained = NULL;
+    m->undrained = m->unflushed = NULL;
     m->drain_until_ns = clock_ns() + drain_ms * NS_PER_MS;
     quiesce_devices(m);
     m->drain_until_ns = 0;
-    if (m->undrained == NULL)
+    if (m->undrained == NULL && m->unflushed == NULL)
         return 0;
     start_devices(m);
     vcpus_run(m);
+    if (m->unflushed != NULL)
+        return err_set(e, ERR_SYSTEM,
+            "domain %s: cannot pause: %s cannot flush its disk; see the domain's log and the disk",
+            m->def->name, m->unflushed);
     return err_set(e, ERR_TIMEOUT,
         "domain %s: cannot pause: %s has requests in flight for %u ms; does its disk hang?",
         m->def->name, m->undrained, drain_ms);
@@ -426,6 +430,11 @@ uint64_t machine_drain_until(const struct machine *m)
 void machine_not_drained(struct machine *m, const char *device)
 {
     m->undrained = device;
+}
+
+void machine_not_flushed(struct machine *m, const char *device)
+{
+    m->unflushed = device;
 }
 
 const Migrd__Domain *machine_def(const struct machine *m)

@@ -86,6 +86,8 @@ const Migrd__Domain *machine_def(const struct machine *m);
  * some even then is left at work and says so: the guest goes on. */
 uint64_t machine_drain_until(const struct machine *m);
 void machine_not_drained(struct machine *m, const char *device);
+/* As that, of a device that could not make the guest's writes durable while it was quiesced. */
+void machine_not_flushed(struct machine *m, const char *device);
 
 /* Folder of this domain below paths.xvm, for the console's link and the like. */
 const char *machine_run_dir(const struct machine *m);

@@ -121,6 +121,7 @@ struct machine {
     int stop_event;    /* eventfd: machine_guest_stopped was called */
     uint64_t drain_until_ns; /* a pause waits for requests in flight until then; 0: for ever */
     const char *undrained;   /* the device that had some after that, or NULL */
+    const char *unflushed;   /* the device whose writes are not durable, or NULL */
     unsigned msr_refused;
 };
 

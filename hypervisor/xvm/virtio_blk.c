@@ -12,7 +12,8 @@
  *
  * Hand-over. Quiesce waits for requests in flight and then for fdatasync, so that what
  * was written is on the shared storage before another host reads it; dirty pages are
- * pushed out along the way to keep that short. The first start after a migration drops
+ * pushed out along the way to keep that short. If it fails, so does the pause: the guest
+ * goes on here, and its next flush hears of it. The first start after a migration drops
  * what this host has cached of the disk before it was the writer.
  *
  * State after the transport's: u64 capacity in sectors.
@@ -20,6 +21,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,6 +99,7 @@ struct blk {
     char *path;
     char id[ID_LEN];
     bool read_only, incoming;
+    atomic_bool lost_writes;  /* a flush before a pause failed */
     struct blk_config config; /* read only after creation */
     pthread_mutex_t lock;     /* protects what follows */
     int fd;                   /* -1 not open yet; atomic for readers */
@@ -240,7 +243,7 @@ static int flush(struct blk *b)
 {
     int fd = disk_fd(b);
 
-    if (fd < 0)
+    if (fd < 0 || atomic_exchange(&b->lost_writes, false))
         return STATUS_IOERR;
     if (!b->read_only && fdatasync(fd) < 0)
         return io_error(b, "flush", 0);
@@ -370,12 +373,16 @@ static void blk_start(struct virtio *v)
     b->incoming = false;
 }
 
+/* The kernel tells a failed write once only: the guest must still hear of it. */
 static void blk_quiesced(struct virtio *v)
 {
     struct blk *b = blk_of(v);
 
-    if (b->fd >= 0 && !b->read_only && fdatasync(b->fd) < 0)
-        io_error(b, "flush before a pause", 0);
+    if (b->fd < 0 || b->read_only || (!FAULT("disk-flush") && fdatasync(b->fd) == 0))
+        return;
+    io_error(b, "flush before a pause", 0);
+    atomic_store(&b->lost_writes, true);
+    machine_not_flushed(v->d.m, v->d.ops->name);
 }
 
 static void blk_save(struct virtio *v, struct state_writer *w)

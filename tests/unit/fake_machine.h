@@ -39,7 +39,7 @@ struct machine {
     Migrd__Domain def;
     char dir[64];
     uint64_t drain_until_ns;
-    const char *undrained;
+    const char *undrained, *unflushed;
 };
 
 int machine_add_device(struct machine *m, struct device *d, struct err *e)
@@ -96,6 +96,11 @@ uint64_t machine_drain_until(const struct machine *m)
 void machine_not_drained(struct machine *m, const char *device)
 {
     m->undrained = device;
+}
+
+void machine_not_flushed(struct machine *m, const char *device)
+{
+    m->unflushed = device;
 }
 
 const Migrd__Domain *machine_def(const struct machine *m)

@@ -274,8 +274,9 @@ static void test_disk(void **state)
     fake_free(&g.m);
 }
 
-/* The process's first request of a disk hangs for a while, see main. */
-static void test_disk_hangs(void **state)
+/* The process's first request of a disk hangs for a while, its first flush before a pause fails:
+ * see main. */
+static void test_disk_trouble(void **state)
 {
     struct guest g = blk_guest(false);
     uint64_t began;
@@ -299,8 +300,12 @@ static void test_disk_hangs(void **state)
     g.m->drain_until_ns = clock_ns() + 20000 * NS_PER_MS;
     quiet(&g);
     assert_null(g.m->undrained);
+    assert_string_equal(g.m->unflushed, g.d->ops->name);
     assert_int_equal(get16(&g, USED + 2), 1);
     assert_int_equal(g.m->ram[DATA + 0x1000 + 512], 0);
+    drive(&g, F_VERSION_1);
+    assert_int_equal(request(&g, 4, 0, DATA, 0, false), 1); /* the guest hears of it, once */
+    assert_int_equal(request(&g, 4, 0, DATA, 0, false), 0);
     fake_free(&g.m);
 }
 
@@ -839,7 +844,7 @@ static void test_state_fuzz(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_disk_hangs),
+        cmocka_unit_test(test_disk_trouble),
         cmocka_unit_test(test_identity),
         cmocka_unit_test(test_status),
         cmocka_unit_test(test_disk),
@@ -860,6 +865,7 @@ int main(void)
         cmocka_unit_test(test_state_fuzz),
     };
 
-    setenv("MIGRD_FAULT", "disk-request=sleep:3000", 1); /* HANG_MS, once */
+    /* HANG_MS; each fires once */
+    setenv("MIGRD_FAULT", "disk-request=sleep:3000,disk-flush=error", 1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
