@@ -6,9 +6,9 @@
  *   ask        connect, DryRun -> Accept or Refuse: the target makes all its checks, builds
  *              nothing. The offer travels in a message of its own, not as a mark in an Offer: a
  *              host that does not know it refuses it.
- *   probe      trips without content, then filler for PROBE_MS or PROBE_BYTES, under the cap
- *              no more than it gives in a second; CPU time of both workers. Connection closed.
- *   sample     share of zero pages; dirty log on; which pages were written after 10 ms to 5 s; off
+ *   probe      share of zero pages; bursts of pages, dry_probe.c. Connection closed.
+ *   sample     dirty log on; which pages were written after 10 ms to 5 s; what deltas of them
+ *              would be, dry_delta.c; off
  *   forecast   outlook.c
  *
  * The guest runs all the time, and nothing of it is changed: the log's bits belong to nobody else.
@@ -22,20 +22,18 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "precopy/dry_delta.h"
+#include "precopy/dry_probe.h"
 #include "precopy/outlook.h"
 #include "precopy/pages.h"
 #include "precopy/worker_internal.h"
 
-#define TRIPS 5
-#define TRIP_MS 10000
-#define PROBE_MS 300
-#define PROBE_BYTES (64u << 20)
-#define PROBE_BYTES_MIN (1u << 20)
-#define FILLER_BYTES (256u << 10)
 #define SLICE_NS (4 * NS_PER_MS)
-#define ZERO_SAMPLE 2048
 
 static const unsigned sample_ms[] = { 10, 25, 50, 100, 200, 400, 700, 1000, 1600, 2500, 5000 };
+#define COPY_MS 1000
+#define COMPARE_MS 1600
+#define SAMPLES (sizeof sample_ms / sizeof sample_ms[0])
 
 struct dry {
     struct ctl *ctl;
@@ -49,9 +47,8 @@ struct dry {
     struct tr_tls *tls;
     struct tr_conn *msg;
     char cipher[128];
-    uint32_t number; /* of the newest probe */
-    uint8_t *filler;
     struct outlook look;
+    struct dry_delta delta;
 };
 
 static void note(struct dry *d, Migrd__Phase phase, const char *text)
@@ -138,91 +135,6 @@ static int ask(struct dry *d, struct err *e)
 
 /* --- the link --- */
 
-static int send_probe(struct dry *d, size_t bytes, bool last, struct err *e)
-{
-    Migrd__Session m = MIGRD__SESSION__INIT;
-    Migrd__Probe p = MIGRD__PROBE__INIT;
-
-    p.number = ++d->number;
-    p.last = last;
-    p.filler.data = d->filler;
-    p.filler.len = bytes;
-    m.body_case = MIGRD__SESSION__BODY_PROBE;
-    m.probe = &p;
-    return tr_send(d->msg, &m, e);
-}
-
-static int take_ack(struct dry *d, Migrd__ProbeAck *out, struct err *e)
-{
-    Migrd__Session *m;
-
-    if (expect(d->msg, MIGRD__SESSION__BODY_PROBE_ACK, TRIP_MS, &m, e) < 0)
-        return -1;
-    *out = *m->probe_ack;
-    migrd__session__free_unpacked(m, NULL);
-    if (out->number != d->number)
-        return err_set(e, ERR_PROTOCOL, "the target acknowledges a probe that was not sent");
-    return 0;
-}
-
-static int measure_trip(struct dry *d, struct err *e)
-{
-    uint64_t least = UINT64_MAX;
-    Migrd__ProbeAck ack;
-
-    for (int i = 0; i < TRIPS; i++) {
-        uint64_t began = clock_ns(), took;
-
-        if (send_probe(d, 0, true, e) < 0 || take_ack(d, &ack, e) < 0)
-            return -1;
-        took = clock_ns() - began;
-        if (took < least)
-            least = took;
-    }
-    d->look.rtt_us = least / NS_PER_US;
-    return 0;
-}
-
-static uint64_t probe_limit(const struct dry *d)
-{
-    uint64_t cap = d->par->bandwidth;
-
-    if (cap == 0 || cap > PROBE_BYTES)
-        return PROBE_BYTES;
-    return cap < PROBE_BYTES_MIN ? PROBE_BYTES_MIN : cap;
-}
-
-static unsigned percent(uint64_t part, uint64_t whole)
-{
-    return whole > 0 ? (unsigned)(part * 100 / whole) : 0;
-}
-
-static int measure_rate(struct dry *d, struct err *e)
-{
-    uint64_t began = clock_ns(), cpu = clock_cpu_ns(), limit = probe_limit(d), sent = 0, took;
-    Migrd__ProbeAck ack;
-    bool last = false;
-
-    while (!last) {
-        sent += FILLER_BYTES;
-        last = sent >= limit || clock_ns() - began >= PROBE_MS * NS_PER_MS;
-        if (send_probe(d, FILLER_BYTES, last, e) < 0)
-            return -1;
-    }
-    if (take_ack(d, &ack, e) < 0)
-        return -1;
-    took = clock_ns() - began;
-    if (ack.bytes != sent)
-        return err_set(e, ERR_PROTOCOL, "the target acknowledges %" PRIu64 " of %" PRIu64 " bytes",
-            ack.bytes, sent);
-    if (took > d->look.rtt_us * NS_PER_US * 2) /* the answer's way is not part of it */
-        took -= d->look.rtt_us * NS_PER_US;
-    d->look.probe = (double)sent * 1e9 / (double)took;
-    d->look.source_cpu = percent(clock_cpu_ns() - cpu, took);
-    d->look.target_cpu = percent(ack.cpu_us * NS_PER_US, took);
-    return 0;
-}
-
 static void hang_up(struct dry *d)
 {
     if (d->msg != NULL) {
@@ -230,64 +142,30 @@ static void hang_up(struct dry *d)
         tr_close(&d->msg);
     }
     tr_tls_free(&d->tls);
-    free(d->filler);
-    d->filler = NULL;
 }
 
 static int probe(struct dry *d, struct err *e)
 {
-    int r;
+    struct dry_pages *pages = malloc(sizeof *pages);
+    struct dry_probe *p = NULL;
+    int r = -1;
 
-    d->filler = malloc(FILLER_BYTES);
-    if (d->filler == NULL)
-        return err_set(e, ERR_MEMORY, "out of memory for the probe");
-    for (size_t i = 0; i < FILLER_BYTES; i++) /* nothing that a tunnel could compress */
-        d->filler[i] = (uint8_t)((i * UINT64_C(0x9e3779b97f4a7c15)) >> 56 ^ (i >> 8));
-    r = measure_trip(d, e) < 0 || measure_rate(d, e) < 0 ? -1 : 0;
+    if (pages == NULL)
+        err_set(e, ERR_MEMORY, "out of memory for the probe");
+    else if (dry_sample(&d->at, d->bitmap, pages, e) == 0)
+        p = dry_probe_new(d->msg, &d->at, d->bitmap, pages, d->par, e);
+    if (p != NULL && dry_probe_send(p, e) == 0) {
+        d->look.in.zero_share = dry_zero_share(pages);
+        dry_probe_result(p, &d->look.probe);
+        r = 0;
+    }
+    dry_probe_free(&p);
+    free(pages);
     hang_up(d);
     return r;
 }
 
 /* --- the guest --- */
-
-static int count_zero(struct dry *d, const uint64_t *gfn, size_t n, unsigned *zero, struct err *e)
-{
-    struct hv_mapping map;
-
-    if (n == 0)
-        return 0;
-    if (d->at.ops->mig_map(d->at.mig, gfn, n, false, &map, e) < 0)
-        return -1;
-    for (size_t i = 0; i < n; i++)
-        *zero += map.page[i][0] == 0 && memcmp(map.page[i], map.page[i] + 1, HV_PAGE_SIZE - 1) == 0;
-    d->at.ops->mig_unmap(d->at.mig, &map);
-    return 0;
-}
-
-/* Of every so many-th populated page. */
-static int sample_zero(struct dry *d, struct err *e)
-{
-    uint64_t every = d->look.in.populated / ZERO_SAMPLE + 1, seen = 0;
-    unsigned zero = 0, total = 0;
-    uint64_t gfn[HV_BATCH_PAGES];
-    size_t n = 0;
-
-    for (uint64_t g = 0; g <= d->at.layout.max_gfn; g++) {
-        if (!bitmap_test(d->bitmap, g) || seen++ % every != 0)
-            continue;
-        total++;
-        gfn[n++] = g;
-        if (n < HV_BATCH_PAGES)
-            continue;
-        if (count_zero(d, gfn, n, &zero, e) < 0)
-            return -1;
-        n = 0;
-    }
-    if (count_zero(d, gfn, n, &zero, e) < 0)
-        return -1;
-    d->look.in.zero_share = total > 0 ? (double)zero / total : 0;
-    return 0;
-}
 
 static int wait_until(struct dry *d, uint64_t when, struct err *e)
 {
@@ -309,7 +187,7 @@ static int sample_writes(struct dry *d, struct err *e)
     uint64_t began = clock_ns(), cost = 0;
 
     memset(d->bitmap, 0, d->at.words * sizeof *d->bitmap);
-    for (size_t i = 0; i < sizeof sample_ms / sizeof sample_ms[0]; i++) {
+    for (size_t i = 0; i < SAMPLES; i++) {
         uint64_t before, after;
 
         if (wait_until(d, began + sample_ms[i] * NS_PER_MS, e) < 0)
@@ -321,8 +199,14 @@ static int sample_writes(struct dry *d, struct err *e)
         cost += after - before;
         outlook_point(&d->look, ((before + after) / 2 - began) / NS_PER_US,
             bitmap_count(d->bitmap, d->at.words));
+        if ((sample_ms[i] == COPY_MS && dry_delta_begin(&d->delta, &d->at, d->bitmap, e) < 0) ||
+            (sample_ms[i] == COMPARE_MS && dry_delta_compare(&d->delta, &d->at, e) < 0))
+            return -1;
     }
-    d->look.collect_us = cost / NS_PER_US / (sizeof sample_ms / sizeof sample_ms[0]);
+    d->look.admit_ns = d->delta.admit_ns;
+    d->look.hit_ns = d->delta.hit_ns;
+    d->look.hit_bytes = d->delta.hit_bytes;
+    d->look.collect_us = cost / NS_PER_US / SAMPLES;
     return 0;
 }
 
@@ -331,8 +215,6 @@ static int sample_guest(struct dry *d, struct err *e)
     struct err stop = { 0 };
     int r;
 
-    if (sample_zero(d, e) < 0)
-        return -1;
     if (d->paused || !d->par->live)
         return 0;
     if (d->at.ops->dirty_start(d->at.mig, e) < 0)
@@ -402,6 +284,7 @@ int dry_source_run(
         r = fail(&d, &e);
     }
     hang_up(&d);
+    dry_delta_end(&d.delta);
     attach_close(&d.at);
     free(d.bitmap);
     return r;

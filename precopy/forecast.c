@@ -10,6 +10,9 @@
  *   a round lasts as long as its pages take, and that depends on what is left out: iterated
  *   the collect at its end finds W(its duration); the real policy decides
  *
+ * Pages that deltas pay for enter the cache when they are sent again; of a later round those are
+ * deltas that would be, if each page of the working set were in the cache with the same chance.
+ *
  * A throttled guest writes in time t what it would write in t x (1 - throttle). The curve is
  * taken as its upper concave hull: a working set cannot grow faster later, so a dent is noise.
  * Beyond its end it goes on with a slope that falls as it fell before.
@@ -171,7 +174,29 @@ static double page_us(const struct world *w, uint32_t round)
     return us > capped ? us : capped;
 }
 
+/* Deltas pay as they do in choice.c: what the rounds to come, as many as were, would gain. */
+static bool cache_pays(const struct world *w, uint32_t round)
+{
+    const struct forecast_input *in = w->in;
+
+    if (in->admit_ns <= 0 || in->hit_ns <= 0 || round == 0 || in->round_ns[1] > 0)
+        return false;
+    return round * (page_us(w, round) * 1000 - in->hit_ns) > in->admit_ns;
+}
+
+/* Microseconds for a page of which a share of `hits` are in the cache. */
+static double mixed_us(const struct world *w, uint32_t round, double hits)
+{
+    const struct forecast_input *in = w->in;
+    double whole = page_us(w, round);
+    double hit = in->hit_ns / 1000 * w->costs + whole * in->hit_bytes / page_bytes(in, round);
+    double miss = whole + (cache_pays(w, round) ? in->admit_ns / 1000 * w->costs : 0);
+
+    return hits * hit + (1 - hits) * miss;
+}
+
 struct state {
+    double cached;          /* pages */
     double work, before_us; /* pages of this round; how long the window was that found them */
     double zero_share;
     double at_us;
@@ -207,9 +232,18 @@ static double left_out(const struct world *w, const struct state *s, double us)
     return sum / STEPS;
 }
 
+/* Of a round's pages, those that are in the cache. */
+static double hits_of(const struct world *w, const struct state *s)
+{
+    double all = written(w, s->at_us * w->speed);
+
+    return s->cached <= 0 ? 0 : s->cached >= all ? 1 : s->cached / all;
+}
+
 static void play_round(const struct world *w, const struct state *s, struct policy_round *r)
 {
-    double cost = (1 - s->zero_share) * page_us(w, s->round) +
+    double hits = hits_of(w, s);
+    double cost = (1 - s->zero_share) * mixed_us(w, s->round, hits) +
                   s->zero_share * w->in->zero_ns / 1000 * w->costs;
     double base = (double)w->in->round_us > ROUND_MIN_US ? (double)w->in->round_us : ROUND_MIN_US;
     double skipped = 0, us = base;
@@ -222,7 +256,8 @@ static void play_round(const struct world *w, const struct state *s, struct poli
     r->pages_skipped = (uint64_t)skipped;
     r->pages_zero = (uint64_t)((s->work - skipped) * s->zero_share);
     r->pages_sent = (uint64_t)((s->work - skipped) * (1 - s->zero_share));
-    r->bytes = (uint64_t)((double)r->pages_sent * page_bytes(w->in, s->round));
+    r->bytes = (uint64_t)((double)r->pages_sent *
+                          (hits * w->in->hit_bytes + (1 - hits) * page_bytes(w->in, s->round)));
     r->duration_us = (uint64_t)us;
     r->dirty_pages = (uint64_t)(written(w, slowed(w, s, us)) + 0.5);
     r->elapsed_us = (uint64_t)(s->at_us + us);
@@ -236,7 +271,8 @@ static double stop_us(const struct world *w, const struct state *s, double dirty
 {
     double more = written(w, slowed(w, s, window + GAP_US)) - written(w, slowed(w, s, window));
 
-    return (double)w->in->pause_us * w->pauses + (dirty + more) * page_us(w, s->round);
+    return (double)w->in->pause_us * w->pauses +
+           (dirty + more) * mixed_us(w, s->round, hits_of(w, s));
 }
 
 static void give_up(struct run *out, const struct policy_decision *d)
@@ -279,7 +315,10 @@ static void play(const struct world *w, struct run *out)
         policy_round(&p, &r, &d);
         out->rounds++;
         out->bytes += (double)r.bytes;
-        s = (struct state){ .work = (double)r.dirty_pages,
+        if (cache_pays(w, s.round))
+            s.cached += (double)r.pages_sent * (1 - hits_of(w, &s));
+        s = (struct state){ .cached = s.cached,
+            .work = (double)r.dirty_pages,
             .before_us = (double)r.duration_us,
             .at_us = s.at_us + (double)r.duration_us,
             .round = out->rounds,

@@ -36,6 +36,9 @@ struct forecast_input {
     /* Of a page in round i from 1, nanoseconds and bytes, where known (0: as the round before, else
      * as above): a page that was sent before may travel as a delta. */
     double round_ns[FORECAST_ROUNDS], round_bytes[FORECAST_ROUNDS];
+    /* Deltas, 0: none. A page enters the cache in admit_ns when it is sent again, and is then
+     * encoded in hit_ns to hit_bytes each time; rounds whose costs are known have this in them. */
+    double admit_ns, hit_ns, hit_bytes;
     uint64_t round_us; /* of a round without pages: collect, trip to the target */
     uint64_t setup_us; /* before the first round and after the pause */
     uint64_t pause_us; /* of the pause without pages, as it really is */

@@ -2,9 +2,9 @@
 /*
  * Costs of a page, best source first:
  *
- *   history   nanoseconds per page that migrations to this host took, first and again
- *   probe     bytes through one connection, both hosts' CPU time for them included, plus what
- *             the probe does not do: look for zeroes, fault the page in at the target
+ *   history   nanoseconds per page that migrations to this host took, first and again; taken with
+ *             ZERO_NS for a zero page
+ *   probe     the same of pages that a target threw away
  *
  * History knows the hosts, the probe knows the link as it is at this moment: where the probe is
  * clearly slower than what history says, the probe counts. Channels beyond the one that was
@@ -20,12 +20,11 @@
 
 #define PAGE_WIRE_BYTES 4120.0
 #define ZERO_NS 150.0
-#define FIRST_EXTRA_NS 400.0 /* scan, and a fault at the target */
-#define AGAIN_EXTRA_NS 150.0
-#define GUESS_BYTES_PER_S 500e6 /* nothing known */
-#define CPU_FULL 75             /* percent */
+#define SLOWER 1.5
+#define GUESS_NS 8000.0 /* nothing known */
+#define CPU_FULL 75     /* percent */
 #define ROUND_BASE_US 300
-#define OTHER_US 100000 /* connect, build the domain there, end it here */
+#define OTHER_US 50000 /* connect, build the domain there, end it here */
 
 void outlook_point(struct outlook *o, uint64_t us, uint64_t pages)
 {
@@ -36,7 +35,7 @@ void outlook_point(struct outlook *o, uint64_t us, uint64_t pages)
 static void set_channels(struct outlook *o, const Migrd__PrecopyParams *par)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    bool cpu_bound = o->source_cpu >= CPU_FULL || o->target_cpu >= CPU_FULL;
+    bool cpu_bound = o->probe.source_cpu >= CPU_FULL || o->probe.target_cpu >= CPU_FULL;
 
     o->in.channels = par->channels == 0 ? 1 : par->channels;
     if (o->in.channels > TR_CHANNELS_MAX)
@@ -48,31 +47,38 @@ static void set_channels(struct outlook *o, const Migrd__PrecopyParams *par)
 
 static void costs_of_probe(struct outlook *o)
 {
-    double rate = o->probe > 0 ? o->probe : GUESS_BYTES_PER_S;
     unsigned n = o->in.channels < o->in.channels_useful ? o->in.channels : o->in.channels_useful;
     double share = n > 1 ? n : 1;
 
-    o->in.first_ns = (PAGE_WIRE_BYTES * 1e9 / rate + FIRST_EXTRA_NS) / share;
-    o->in.again_ns = (PAGE_WIRE_BYTES * 1e9 / rate + AGAIN_EXTRA_NS) / share;
-    o->in.pause_us = POLICY_FIXED_BASE_US + POLICY_FIXED_TRIPS * o->rtt_us;
-    o->in.setup_us = OTHER_US + 10 * o->rtt_us;
+    o->in.first_ns = (o->probe.first_ns > 0 ? o->probe.first_ns : GUESS_NS) / share;
+    o->in.again_ns = (o->probe.again_ns > 0 ? o->probe.again_ns : GUESS_NS) / share;
+    o->in.page_bytes = o->probe.page_bytes;
+    o->in.pause_us = POLICY_FIXED_BASE_US + POLICY_FIXED_TRIPS * o->probe.rtt_us;
+    o->in.setup_us = OTHER_US + 10 * o->probe.rtt_us;
 }
 
-/* A bare link that takes longer for a page than whole migrations did has become slower. */
+/* History's figure, unless the probe says that the link has become clearly slower. */
+static double known_or_slower(double history, double probe)
+{
+    return history > 0 && probe <= history * SLOWER ? history : probe;
+}
+
 static void costs_of_history(struct outlook *o, const Migrd__LinkHistory *h)
 {
-    double bytes = h->page_bytes > 1 ? h->page_bytes : PAGE_WIRE_BYTES;
-    double least = o->probe > 0 ? bytes * 1e9 / o->probe / o->in.channels : 0;
+    double slower = 1;
 
-    o->in.page_bytes = bytes;
+    if (h->page_bytes > 1)
+        o->in.page_bytes = h->page_bytes;
+    if (h->again_ns > 0 && o->probe.again_ns > 0)
+        slower = known_or_slower(h->again_ns, o->in.again_ns) / h->again_ns;
+    else if (h->first_ns > 0 && o->probe.first_ns > 0)
+        slower = known_or_slower(h->first_ns, o->in.first_ns) / h->first_ns;
     if (h->first_ns > 0)
-        o->in.first_ns = h->first_ns > least ? h->first_ns : least;
+        o->in.first_ns = h->first_ns * slower;
     if (h->again_ns > 0)
-        o->in.again_ns = h->again_ns > least ? h->again_ns : least;
+        o->in.again_ns = h->again_ns * slower;
     for (size_t i = 1; i < FORECAST_ROUNDS && i < h->n_round_ns && i < h->n_round_bytes; i++) {
-        double wire = o->probe > 0 ? h->round_bytes[i] * 1e9 / o->probe / o->in.channels : 0;
-
-        o->in.round_ns[i] = h->round_ns[i] > 0 && h->round_ns[i] < wire ? wire : h->round_ns[i];
+        o->in.round_ns[i] = h->round_ns[i] * slower;
         o->in.round_bytes[i] = h->round_bytes[i];
     }
     if (h->pause_us > 0)
@@ -95,11 +101,16 @@ static void set_inputs(struct outlook *o, const Migrd__PrecopyParams *par, bool 
         in->again_ns *= o->measured_ns / in->first_ns;
         in->first_ns = o->measured_ns;
     }
-    in->zero_ns = ZERO_NS;
-    in->round_us = ROUND_BASE_US + o->rtt_us + o->collect_us;
+    in->zero_ns = o->history == NULL && o->probe.zero_ns > 0 ? o->probe.zero_ns : ZERO_NS;
+    if (par->delta_cache > 0) {
+        in->admit_ns = o->admit_ns;
+        in->hit_ns = o->hit_ns;
+        in->hit_bytes = o->hit_bytes;
+    }
+    in->round_us = ROUND_BASE_US + o->probe.rtt_us + o->collect_us;
     in->cap = par->bandwidth;
     in->par = (struct policy_params){ .budget_us = (uint64_t)par->pause_budget_ms * 1000,
-        .fixed_us = POLICY_FIXED_BASE_US + POLICY_FIXED_TRIPS * o->rtt_us,
+        .fixed_us = POLICY_FIXED_BASE_US + POLICY_FIXED_TRIPS * o->probe.rtt_us,
         .time_limit_us = (uint64_t)par->time_limit_s * 1000000,
         .max_rounds = par->max_rounds,
         .throttle_max = par->throttle_max,
@@ -126,12 +137,12 @@ static void fill(struct outlook *o)
     m->knob = o->out.knob;
     m->reason = o->out.reason;
     m->bandwidth = (uint64_t)(PAGE_WIRE_BYTES * 1e9 / o->in.first_ns);
-    m->probe_bandwidth = (uint64_t)o->probe;
-    m->rtt_us = (uint32_t)o->rtt_us;
+    m->probe_bandwidth = (uint64_t)o->probe.rate;
+    m->rtt_us = (uint32_t)o->probe.rtt_us;
     m->populated_pages = o->in.populated;
     m->zero_share = o->in.zero_share;
-    m->source_cpu = o->source_cpu;
-    m->target_cpu = o->target_cpu;
+    m->source_cpu = o->probe.source_cpu;
+    m->target_cpu = o->probe.target_cpu;
     m->history = o->history != NULL ? o->history->migrations : 0;
     m->budget_ms = (uint32_t)(o->in.par.budget_us / 1000);
     m->basis = (char *)(uintptr_t)o->basis;

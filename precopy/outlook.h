@@ -7,16 +7,17 @@
 #ifndef OUTLOOK_H
 #define OUTLOOK_H
 
+#include "precopy/dry_probe.h"
 #include "precopy/forecast.h"
 #include "precopy/worker.pb-c.h"
 
 struct outlook {
-    struct forecast_input in;          /* curve, populated, zero_share: set by the caller */
-    const Migrd__LinkHistory *history; /* may be NULL */
-    double probe;       /* bytes per second of one channel without a cap; 0: not measured */
-    double measured_ns; /* of a page, by the migration itself; 0: not yet */
-    uint64_t rtt_us, collect_us;
-    unsigned source_cpu, target_cpu; /* percent of a CPU, while it was probed */
+    struct forecast_input in;           /* curve, populated, zero_share: set by the caller */
+    const Migrd__LinkHistory *history;  /* may be NULL */
+    struct dry_costs probe;             /* of one channel without a cap; 0: not measured */
+    double measured_ns;                 /* of a page, by the migration itself; 0: not yet */
+    double admit_ns, hit_ns, hit_bytes; /* of deltas; 0: not measured */
+    uint64_t collect_us;
     const char *basis;
     bool quick; /* without a look for knobs */
 

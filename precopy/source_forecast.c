@@ -2,10 +2,13 @@
 /*
  * The forecast that a migration without a dry run carries: made once, in its first round, from what
  * is known there anyway: the peeks of the dirty log are the curve, the channels' counters the
- * costs. After AFTER_US, or when the round ends sooner. It costs the coordinating thread about a
- * millisecond, while the channels send.
+ * costs, a sample of pages the share of zeroes. After AFTER_US, or when the round ends sooner. It
+ * costs the coordinating thread about a millisecond, while the channels send.
  */
+#include <stdlib.h>
+
 #include "base/clock.h"
+#include "precopy/dry_probe.h"
 #include "precopy/pages.h"
 #include "precopy/source_internal.h"
 
@@ -13,16 +16,28 @@
 #define PAGES_MIN 1024
 #define ZERO_NS 150.0
 
+/* Of all pages, by a sample: what was sent by now is one end of memory. */
+static double zero_share(const struct source *s, const struct pages_total *sent)
+{
+    struct dry_pages *pages = malloc(sizeof *pages);
+    double content = (double)(sent->sent + sent->zero);
+    double share = content > 0 ? (double)sent->zero / content : 0;
+    struct err e = { 0 };
+
+    if (pages != NULL && dry_sample(&s->at, s->known, pages, &e) == 0)
+        share = dry_zero_share(pages);
+    free(pages);
+    return share;
+}
+
 static void make(struct source *s, uint64_t us)
 {
     struct outlook *o = &s->look;
     struct pages_total c;
-    double content;
 
     sender_count(s->sender, &c);
-    content = (double)(c.sent + c.zero);
     o->in.populated = s->populated;
-    o->in.zero_share = content > 0 ? (double)c.zero / content : 0;
+    o->in.zero_share = zero_share(s, &c);
     if (c.sent >= PAGES_MIN)
         o->measured_ns = ((double)us * 1000 - (double)c.zero * ZERO_NS) / (double)c.sent;
     o->history = s->start->history;

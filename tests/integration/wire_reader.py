@@ -31,6 +31,7 @@ PAGE = 4096
 BLOCK_PAGES = 512
 MASK = (1 << 64) - 1
 MESSAGE_SMALL = 1 << 20
+PROBE_FOLLOW = 8 << 20
 MESSAGE_STATE = 72 << 20
 STATE_MAX = 64 << 20
 CODES = {"system", "memory", "invalid", "protocol", "refused", "exists", "not-found", "state",
@@ -140,7 +141,8 @@ SCHEMA = {
     "Query": {1: ("migration", "s"), 2: ("domain_uuid", "s"), 3: ("epoch", "u"), 4: ("go", "b"),
               5: ("abort", "b")},
     "QueryReply": {1: ("outcome", "u"), 2: ("epoch", "u"), 3: ("text", "s"), 4: ("host", "s")},
-    "Probe": {1: ("number", "u"), 2: ("last", "b"), 3: ("filler", "y")},
+    "Probe": {1: ("number", "u"), 2: ("last", "b"), 3: ("follow", "u"),
+              4: ("anew", "b")},
     "ProbeAck": {1: ("number", "u"), 2: ("bytes", "u"), 3: ("cpu_us", "u")},
     "Ping": {1: ("stamp_ns", "u")},
     "Pong": {1: ("stamp_ns", "u")},
@@ -204,7 +206,11 @@ def messages(b):
             head = size - len(value)
             need(head <= 12 and bytes(buf[head:head + 16]) == bytes(value[:16]),
                  f"{b.name}: bytes after the body at byte {start}")
-        yield kind, parse(kind, value)
+        message = parse(kind, value)
+        if kind == "Probe":
+            need(message["follow"] <= PROBE_FOLLOW, f"{b.name}: a probe of {message['follow']} bytes")
+            b.take(message["follow"], "a probe's bytes")
+        yield kind, message
 
 
 # --- guest memory and frames ----------------------------------------------------------------
@@ -494,8 +500,8 @@ class Session:
     def on_Probe(self, m):
         need(m["number"] == self.probes + 1, f"probe {m['number']} out of turn")
         self.probes += 1
-        self.probed += len(m["filler"])
-        need(self.probed <= 128 << 20, "too many bytes in probes")
+        self.probed += m["follow"]
+        need(self.probed <= 300 << 20, "too many bytes in probes")
 
     def on_ProbeAck(self, m):
         need(m["number"] == self.probes, "ProbeAck of another probe")

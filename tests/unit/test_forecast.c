@@ -306,6 +306,31 @@ static void test_knobs(void **state)
     assert_string_equal(f.knob, "");
 }
 
+/* Pages that change little: cheaper where the cache pays, and as without it where it does not. */
+static void test_deltas(void **state)
+{
+    struct forecast_input in = input(131072);
+    struct forecast without, with, dear;
+
+    (void)state;
+    in.curve[in.n_curve++] = (struct forecast_point){ 100000, 20000 };
+    in.curve[in.n_curve++] = (struct forecast_point){ 1000000, 25000 };
+    in.again_ns = 40000;
+    in.par.budget_us = 20000;
+    forecast_play(&in, &without);
+    in.admit_ns = 3000;
+    in.hit_ns = 1000;
+    in.hit_bytes = 80;
+    forecast_play(&in, &with);
+    assert_true(with.total_us < without.total_us);
+    assert_true(with.wire_bytes < without.wire_bytes);
+    assert_true(with.pause_us <= without.pause_us);
+    in.admit_ns = 1e12;
+    forecast_play(&in, &dear);
+    assert_int_equal(dear.total_us, without.total_us);
+    assert_int_equal(dear.wire_bytes, without.wire_bytes);
+}
+
 static void test_curve(void **state)
 {
     struct forecast_input in = { .populated = 1000, .n_curve = 3 };
@@ -357,6 +382,7 @@ int main(void)
         cmocka_unit_test(test_hot_and_cold),
         cmocka_unit_test(test_too_fast),
         cmocka_unit_test(test_knobs),
+        cmocka_unit_test(test_deltas),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
