@@ -128,13 +128,18 @@ def _forecast_error(report):
 
 
 def forecast_errors(results):
-    """{"total": (median, p90, runs), "pause": ...}: relative errors of the forecasts; empty without."""
-    errors = {"total": [], "pause": []}
+    """[(what, whether the link had been used, median, p90, runs)]: relative errors of the forecasts, of
+    those without and with costs of earlier moves, and of all; empty without."""
+    errors = {}
     for record in results["rows"]:
         for run in record["ours"]:
-            for key, error in _forecast_error(run.get("report", {})).items():
-                errors[key].append(error)
-    return {key: (statistics.median(v), _p90(v), len(v)) for key, v in errors.items() if v}
+            report = run.get("report", {})
+            known = "known" if (report.get("forecast") or {}).get("history") else "new"
+            for key, error in _forecast_error(report).items():
+                errors.setdefault((key, known), []).append(error)
+                errors.setdefault((key, "any"), []).append(error)
+    return [(key, known, statistics.median(v), _p90(v), len(v))
+            for (key, known), v in sorted(errors.items(), reverse=True)]
 
 
 def _p90(values):

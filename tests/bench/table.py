@@ -78,8 +78,11 @@ def target_lines(rows):
     return out
 
 
+LINKS = {"any": "", "new": " on a way not taken before", "known": " on a way taken before"}
+
+
 def forecast_lines(results):
     """How far the forecasts were off."""
-    return [f"forecast of the {key}: error {median:.0%} in the median, {p90:.0%} at the 90th percentile, "
-            f"{count} runs"
-            for key, (median, p90, count) in summary.forecast_errors(results).items()]
+    return [f"forecast of the {key}{LINKS[known]}: error {median:.0%} in the median, {p90:.0%} at the 90th "
+            f"percentile, {count} runs"
+            for key, known, median, p90, count in summary.forecast_errors(results)]
