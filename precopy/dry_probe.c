@@ -151,6 +151,8 @@ static int new_writer(
     struct pages_encode how = encodings_plan(p->par, FRAME_EVERY, &p->at->layout);
 
     how.cache_bytes = 0;
+    if ((how.compress & 1u << FRAME_RAW) != 0) /* trials of the others would be most of so little */
+        how.compress = 1u << FRAME_RAW;
     memset(&p->w, 0, sizeof p->w);
     p->w.ops = p->at->ops;
     p->w.mig = p->at->mig;
