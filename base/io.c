@@ -159,7 +159,7 @@ char *io_read_file(const char *path, size_t limit, size_t *len, struct err *e)
     return buf;
 }
 
-static int sync_folder_of(const char *path, struct err *e)
+int io_sync_folder_of(const char *path, struct err *e)
 {
     char dir[PATH_MAX];
     char *slash;
@@ -174,9 +174,11 @@ static int sync_folder_of(const char *path, struct err *e)
     fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return err_sys(e, "%s", dir);
-    r = fsync(fd);
+    /* there are file systems that do not sync folders: these say so, and keep order by themselves
+     */
+    r = fsync(fd) < 0 && errno != EINVAL && errno != EROFS ? err_sys(e, "fsync of %s", dir) : 0;
     close(fd);
-    return r < 0 ? err_sys(e, "fsync of %s", dir) : 0;
+    return r;
 }
 
 int io_replace_file(const char *path, const void *data, size_t len, mode_t mode, struct err *e)
@@ -201,7 +203,7 @@ int io_replace_file(const char *path, const void *data, size_t len, mode_t mode,
         unlink(tmp);
         return -1;
     }
-    return sync_folder_of(path, e);
+    return io_sync_folder_of(path, e);
 }
 
 int io_make_dirs(const char *path, mode_t mode, struct err *e)

@@ -31,6 +31,9 @@ char *io_read_file(const char *path, size_t limit, size_t *len, struct err *e);
 /* Writes path.tmp, fsyncs it, renames it over path, fsyncs the folder. */
 int io_replace_file(const char *path, const void *data, size_t len, mode_t mode, struct err *e);
 
+/* Makes a name in the folder of `path`, created or renamed, durable. */
+int io_sync_folder_of(const char *path, struct err *e);
+
 /* mkdir -p; an existing folder is fine. */
 int io_make_dirs(const char *path, mode_t mode, struct err *e);
 

@@ -619,20 +619,9 @@ static int read_again(const struct journal *j, struct records *l, struct err *e)
 
 static int sync_folder(struct journal *j, struct err *e)
 {
-    char folder[sizeof j->path];
-    char *slash;
-    int fd, r = 0;
+    int r = FAULT("journal-compact-folder") ? err_set(e, ERR_SYSTEM, "fault point")
+                                            : io_sync_folder_of(j->path, e);
 
-    snprintf(folder, sizeof folder, "%s", j->path);
-    slash = strrchr(folder, '/');
-    if (slash == NULL)
-        strcpy(folder, ".");
-    else
-        slash[slash == folder] = '\0';
-    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || FAULT("journal-compact-folder") || fsync(fd) < 0)
-        r = err_sys(e, "fsync of folder %s", folder);
-    io_close(&fd);
     j->folder_dirty = r < 0;
     return r;
 }

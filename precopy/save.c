@@ -60,27 +60,6 @@ static int open_file(struct save *s, struct err *e)
     return s->fd < 0 ? err_sys(e, "cannot create %s", s->tmp) : 0;
 }
 
-/* The domain is destroyed once it is saved: the name must be as durable as the memory. */
-static int sync_folder(const char *path, struct err *e)
-{
-    char dir[PATH_LEN];
-    char *slash;
-    int fd, r;
-
-    snprintf(dir, sizeof dir, "%s", path);
-    slash = strrchr(dir, '/');
-    if (slash == NULL)
-        strcpy(dir, ".");
-    else
-        slash[slash == dir] = '\0';
-    fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return err_sys(e, "%s", dir);
-    r = fsync(fd) < 0 && errno != EINVAL && errno != EROFS ? err_sys(e, "fsync of %s", dir) : 0;
-    close(fd);
-    return r;
-}
-
 static int finish_file(struct save *s, struct err *e)
 {
     if (fsync(s->fd) < 0 && errno != EINVAL && errno != EROFS)
@@ -90,7 +69,8 @@ static int finish_file(struct save *s, struct err *e)
     if (rename(s->tmp, s->start->path) < 0)
         return err_sys(e, "cannot rename %s to %s", s->tmp, s->start->path);
     s->tmp[0] = '\0';
-    if (sync_folder(s->start->path, e) == 0)
+    /* The domain is destroyed once it is saved: the name must be as durable as the memory. */
+    if (io_sync_folder_of(s->start->path, e) == 0)
         return 0;
     unlink(s->start->path); /* the guest goes on: what was saved must not be restored */
     return -1;
