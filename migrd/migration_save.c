@@ -61,7 +61,7 @@ static void last_job_done(struct mig_job *mj)
         last_job(g, MT_DESTROY, destroy_work); /* the file still has it: no copy that never runs */
         return;
     } else if (mj->job.result == 0 && d != NULL && g->kind == MIG_RESTORE) {
-        d->info.state = mj->leave_paused ? HV_PAUSED : HV_RUNNING;
+        registry_set_state(g->m, d, mj->leave_paused ? HV_PAUSED : HV_RUNNING);
         registry_set_owner(g->m, d, g->m->host_name, g->epoch);
         registry_publish(g->m, d, "domain-restored", g->path);
     }

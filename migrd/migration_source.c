@@ -175,7 +175,7 @@ static void resumed(struct mig_job *mj)
         return;
     log_error("migration", "%s: could not be resumed after a failed migration: %s; xm unpause %s",
         mj->g->name, mj->job.err.text, mj->g->name);
-    d->info.state = HV_PAUSED;
+    registry_set_state(mj->g->m, d, HV_PAUSED);
     registry_publish(mj->g->m, d, "domain-left-paused", mj->job.err.text);
 }
 
@@ -560,8 +560,7 @@ static unsigned flags_of(const struct migrd *m, const struct domain *d, const Mi
     return flags | (tls ? JF_TLS : 0);
 }
 
-int src_take_request(
-    struct migration *g, struct domain *d, const Migrd__Migrate *rq, struct err *e)
+int src_take_request(struct migration *g, struct domain *d, const Migrd__Migrate *rq, struct err *e)
 {
     struct migrd *m = g->m;
 

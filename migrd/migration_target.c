@@ -465,7 +465,7 @@ static void runs(struct mig_job *mj)
 
     if (mj->job.result < 0 || d == NULL)
         return;
-    d->info.state = mj->leave_paused ? HV_PAUSED : HV_RUNNING;
+    registry_set_state(g->m, d, mj->leave_paused ? HV_PAUSED : HV_RUNNING);
     registry_set_owner(g->m, d, g->m->host_name, g->epoch);
     registry_publish(g->m, d, "domain-arrived", g->peer);
 }

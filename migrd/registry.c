@@ -187,6 +187,12 @@ void registry_touch(struct migrd *m, struct domain *d)
     d->changed = ++m->registry->changes;
 }
 
+void registry_set_state(struct migrd *m, struct domain *d, enum hv_state state)
+{
+    registry_touch(m, d);
+    d->info.state = state;
+}
+
 void registry_set_live(struct migrd *m, struct domain *d, bool live)
 {
     d->live = live;

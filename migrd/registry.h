@@ -117,6 +117,8 @@ void registry_incoming_started(
     struct migrd *m, struct domain *d, const Migrd__Domain *def, uint64_t epoch, int domid);
 /* Owner and epoch as the journal has them now. */
 void registry_set_owner(struct migrd *m, struct domain *d, const char *owner, uint64_t epoch);
+/* What an operation has made of it: a poll that began before does not know and does not count. */
+void registry_set_state(struct migrd *m, struct domain *d, enum hv_state state);
 /* It exists no longer in the hypervisor. */
 void registry_gone(struct migrd *m, struct domain *d);
 /* Ends the hold; runs a policy that waited; may free d. */

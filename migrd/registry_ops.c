@@ -145,11 +145,11 @@ static void apply(struct migrd *m, struct domain *d, struct op_job *o)
         registry_publish(m, d, "domain-destroyed", "");
         break;
     case REG_PAUSE:
-        d->info.state = HV_PAUSED;
+        registry_set_state(m, d, HV_PAUSED);
         registry_publish(m, d, "domain-paused", "");
         break;
     case REG_UNPAUSE:
-        d->info.state = HV_RUNNING;
+        registry_set_state(m, d, HV_RUNNING);
         registry_publish(m, d, "domain-unpaused", "");
         break;
     case REG_SHUTDOWN:

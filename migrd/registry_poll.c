@@ -138,8 +138,7 @@ static void ended(struct migrd *m, struct domain *d, enum hv_event_type type, co
 {
     if (d->ended != HV_EV_MAX || !d->live)
         return;
-    registry_touch(m, d);
-    d->info.state = type == HV_EV_CRASHED ? HV_CRASHED : HV_SHUTDOWN;
+    registry_set_state(m, d, type == HV_EV_CRASHED ? HV_CRASHED : HV_SHUTDOWN);
     d->ended = type;
     registry_publish(m, d, event_type(type), detail);
     if (type == HV_EV_CRASHED)
@@ -165,8 +164,7 @@ static void running_or_paused(struct migrd *m, struct domain *d, enum hv_state s
 {
     if (!d->live || d->busy != NULL)
         return;
-    registry_touch(m, d);
-    d->info.state = state;
+    registry_set_state(m, d, state);
 }
 
 static void on_hv_event(struct migrd *m, const struct hv_event *ev)

@@ -231,18 +231,21 @@ guest_verify() {
 }
 
 # runs_on HOST NAME: it exists there and is not paused.
-runs_on() { xm "$1" list "$2" 2>/dev/null | awk 'NR == 2 && $5 ~ /^(r-|-b)-/ {found = 1} END {exit !found}'; }
+is_running() { awk 'NR == 2 && $5 ~ /^(r-|-b)-/ {found = 1} END {exit !found}'; }
+runs_on() { xm "$1" list "$2" 2>/dev/null | is_running; }
 
 # Exactly one running copy among all hosts, and it is on HOST.
 one_copy_on() {
-    local h n=0
+    local h n=0 seen said=""
     for h in $(seq "$HOSTS"); do
-        if runs_on "$h" "$2"; then
+        seen=$(xm "$h" list "$2" 2>&1)
+        said="$said; host $h: $seen"
+        if is_running <<<"$seen"; then
             n=$((n + 1))
             [ "$h" = "$1" ] || die "$2 runs on host $h"
         fi
     done
-    [ "$n" = 1 ] || die "$2 runs $n times; host 1: $(xm 1 list 2>&1); host 2: $(xm 2 list 2>&1)"
+    [ "$n" = 1 ] || die "$2 runs $n times$said"
 }
 
 hosts_show_logs() {
