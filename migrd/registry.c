@@ -492,8 +492,11 @@ static int check_free(const struct migrd *m, const struct domain *d, struct err 
 {
     if (!d->live && d->mig == NULL && d->busy == NULL)
         return 0;
+    if (d->mig != NULL) /* of an attempt before, which ends soon: the source asks again */
+        return err_set(e, ERR_STATE, "domain %s exists on host %s already: a migration holds it",
+            d->name, m->host_name);
     return err_set(e, ERR_EXISTS, "domain %s exists on host %s already: %s", d->name, m->host_name,
-        d->mig != NULL ? "a migration holds it" : registry_state(d));
+        registry_state(d));
 }
 
 int registry_check_epoch(

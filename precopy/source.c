@@ -25,6 +25,9 @@
 #include "precopy/pages.h"
 #include "precopy/source_internal.h"
 
+#define HELD_MS 5000
+#define HELD_RETRY_US 100000
+
 static int attach(struct source *s, struct err *e)
 {
     const Migrd__SourceStart *st = s->start;
@@ -154,9 +157,34 @@ static int negotiate(struct source *s, struct err *e)
     return r;
 }
 
-static int connect_peer(struct source *s, struct err *e)
+static int connect_and_offer(struct source *s, struct err *e)
 {
     char line[32];
+
+    snprintf(line, sizeof line, "RELOCATE %d", PROTOCOL);
+    if (connect_one(s, line, NULL, &s->msg, e) < 0)
+        return -1;
+    if (FAULT("source-connected"))
+        return err_set(e, ERR_INTERNAL, "fault point source-connected");
+    return negotiate(s, e);
+}
+
+/* An attempt before this one may still be on its way out of the target, which says so. */
+static bool ask_again(struct source *s, const struct err *why, uint64_t deadline)
+{
+    if (why->code != ERR_STATE || s->sender != NULL || clock_ns() >= deadline ||
+        ctl_ended(s->ctl, NULL))
+        return false;
+    ctl_unwatch(s->ctl, s->msg);
+    tr_close(&s->msg);
+    usleep(HELD_RETRY_US);
+    return true;
+}
+
+static int connect_peer(struct source *s, struct err *e)
+{
+    uint64_t deadline = clock_ns() + HELD_MS * NS_PER_MS;
+    int r;
 
     s->channels = s->par->channels == 0 ? 1 : s->par->channels;
     if (s->channels > TR_CHANNELS_MAX)
@@ -164,12 +192,11 @@ static int connect_peer(struct source *s, struct err *e)
     s->shaper = tr_shaper_new(s->par->bandwidth);
     if (s->shaper == NULL)
         return err_set(e, ERR_MEMORY, "out of memory for the bandwidth cap");
-    snprintf(line, sizeof line, "RELOCATE %d", PROTOCOL);
-    if (worker_tls(s->start->tls, &s->tls, e) < 0 || connect_one(s, line, NULL, &s->msg, e) < 0)
+    if (worker_tls(s->start->tls, &s->tls, e) < 0)
         return -1;
-    if (FAULT("source-connected"))
-        return err_set(e, ERR_INTERNAL, "fault point source-connected");
-    return negotiate(s, e);
+    while ((r = connect_and_offer(s, e)) < 0 && s->msg != NULL && ask_again(s, e, deadline))
+        err_clear(e);
+    return r;
 }
 
 /* --- the end --- */
