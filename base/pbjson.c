@@ -186,3 +186,17 @@ json_t *pbjson(const ProtobufCMessage *m)
     }
     return o;
 }
+
+void *pb_copy(const ProtobufCMessage *m)
+{
+    size_t len = protobuf_c_message_get_packed_size(m);
+    uint8_t *buf = malloc(len + 1);
+    ProtobufCMessage *copy = NULL;
+
+    if (buf != NULL) {
+        protobuf_c_message_pack(m, buf);
+        copy = protobuf_c_message_unpack(m->descriptor, NULL, len, buf);
+    }
+    free(buf);
+    return copy;
+}

@@ -18,6 +18,9 @@ json_t *pbjson(const ProtobufCMessage *m);
 /* The name of an enum's value as pbjson writes it, in `out`; its number if it has none. */
 void pbjson_enum(const ProtobufCEnumDescriptor *d, int value, char *out, size_t len);
 
+/* A deep copy, for <type>__free_unpacked; NULL only without memory. */
+void *pb_copy(const ProtobufCMessage *m);
+
 /* A JSON string of any bytes up to the NUL, odd ones replaced. */
 json_t *pbjson_text(const char *s);
 

@@ -25,6 +25,7 @@
 
 #include "base/io.h"
 #include "base/log.h"
+#include "base/pbjson.h"
 #include "migrd/job.h"
 
 #define KEY_LEN 320
@@ -410,20 +411,6 @@ void link_history_learn(struct link_history *h, uv_loop_t *loop, const struct li
 
 /* --- dry runs --- */
 
-static Migrd__Forecast *copy_of(const Migrd__Forecast *f)
-{
-    size_t len = migrd__forecast__get_packed_size(f);
-    uint8_t *buf = malloc(len + 1);
-    Migrd__Forecast *copy = NULL;
-
-    if (buf != NULL) {
-        migrd__forecast__pack(f, buf);
-        copy = migrd__forecast__unpack(NULL, len, buf);
-    }
-    free(buf);
-    return copy;
-}
-
 void link_history_dry_run(struct link_history *h, const char *uuid, const struct link_kind *l,
     const Migrd__PrecopyParams *par, const Migrd__Forecast *f, uint64_t wall_s)
 {
@@ -438,7 +425,7 @@ void link_history_dry_run(struct link_history *h, const char *uuid, const struct
     key_of(l, d->key);
     d->par = *par;
     d->wall_s = wall_s;
-    d->forecast = copy_of(f);
+    d->forecast = pb_copy(&f->base);
 }
 
 static bool same_wishes(const Migrd__PrecopyParams *a, const Migrd__PrecopyParams *b)
@@ -464,7 +451,7 @@ Migrd__Forecast *link_history_forecast(struct link_history *h, const char *uuid,
         if (d->forecast == NULL || strcmp(d->uuid, uuid) != 0 || strcmp(d->key, key) != 0 ||
             !same_wishes(&d->par, par) || d->wall_s + LINK_HISTORY_DRY_RUN_S < wall_s)
             continue;
-        copy = copy_of(d->forecast);
+        copy = pb_copy(&d->forecast->base);
         if (copy != NULL && wall_s > d->wall_s)
             copy->age_s = (uint32_t)(wall_s - d->wall_s);
         return copy;

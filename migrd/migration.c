@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/pbjson.h"
 #include "migrd/events.h"
 #include "migrd/link_history.h"
 #include "migrd/migration_internal.h"
@@ -337,15 +338,8 @@ void mig_host_text(char *out, size_t len, const char *in)
 
 void mig_take_progress(struct migration *g, const Migrd__Progress *p)
 {
-    size_t len = migrd__progress__get_packed_size(p);
-    uint8_t *buf = malloc(len + 1);
-    Migrd__Progress *copy = NULL;
+    Migrd__Progress *copy = pb_copy(&p->base);
 
-    if (buf != NULL) {
-        migrd__progress__pack(p, buf);
-        copy = migrd__progress__unpack(NULL, len, buf);
-    }
-    free(buf);
     if (copy == NULL)
         return;
     if (g->progress != NULL)
@@ -359,18 +353,8 @@ void mig_take_progress(struct migration *g, const Migrd__Progress *p)
 
 void mig_take_report(struct migration *g, const Migrd__Finished *f)
 {
-    size_t len;
-    uint8_t *buf;
-
-    if (f == NULL || g->report != NULL)
-        return;
-    len = migrd__finished__get_packed_size(f);
-    buf = malloc(len + 1);
-    if (buf == NULL)
-        return;
-    migrd__finished__pack(f, buf);
-    g->report = migrd__finished__unpack(NULL, len, buf);
-    free(buf);
+    if (f != NULL && g->report == NULL)
+        g->report = pb_copy(&f->base);
 }
 
 /* --- the queue

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pbjson.h"
 #include "migrd/define/define.h"
 #include "migrd/migration.h"
 #include "migrd/registry.h"
@@ -116,21 +117,12 @@ Migrd__Reply *report_domain(struct migrd *m, const char *which)
     return r;
 }
 
-/* Packed and unpacked: a deep copy. */
 static void add_migration(Migrd__Reply *r, const struct migration *g)
 {
     Migrd__MigrationInfo borrowed, *copy, **list;
-    uint8_t *buf;
-    size_t len;
 
     migration_info(g, &borrowed);
-    len = migrd__migration_info__get_packed_size(&borrowed);
-    buf = malloc(len + 1);
-    if (buf == NULL)
-        return;
-    migrd__migration_info__pack(&borrowed, buf);
-    copy = migrd__migration_info__unpack(NULL, len, buf);
-    free(buf);
+    copy = pb_copy(&borrowed.base);
     list = copy != NULL ? realloc(r->migrations, (r->n_migrations + 1) * sizeof *list) : NULL;
     if (list == NULL) {
         if (copy != NULL)

@@ -16,6 +16,7 @@
 #include <libxml/parser.h>
 #include <uuid.h>
 
+#include "base/pbjson.h"
 #include "migrd/define/internal.h"
 
 #define PINNED_CPU_MAX 4095
@@ -288,16 +289,7 @@ Migrd__Domain *define_parse(const char *text, size_t len, enum define_format for
 
 Migrd__Domain *define_copy(const Migrd__Domain *d)
 {
-    size_t n = migrd__domain__get_packed_size(d);
-    uint8_t *buf = malloc(n + 1);
-    Migrd__Domain *copy;
-
-    if (buf == NULL)
-        return NULL;
-    migrd__domain__pack(d, buf);
-    copy = migrd__domain__unpack(NULL, n, buf);
-    free(buf);
-    return copy;
+    return pb_copy(&d->base);
 }
 
 /* ---- rules ---- */
