@@ -29,7 +29,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -698,7 +697,6 @@ static void compact_now(struct journal *j)
     }
     free(text);
     free(l.r);
-    malloc_trim(0); /* all of it was in memory, in the arena of whichever thread this is */
 }
 
 /* --- append -------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
  * every key with its value, and how the timers relate to each other.
  */
 #include <getopt.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -180,6 +181,14 @@ static int parse(int argc, char **argv, struct daemon_options *o, bool *check_on
     return 2;
 }
 
+/* A journal's compaction takes megabytes for a moment, in whichever thread of the pool does it. By
+ * default each of these threads would keep as much for ever, in a heap of its own. */
+static void keep_memory_small(void)
+{
+    mallopt(M_ARENA_MAX, 2);
+    mallopt(M_MMAP_THRESHOLD, 128 * 1024); /* fixed: large blocks go back when they are freed */
+}
+
 int main(int argc, char **argv)
 {
     struct daemon_options o = { 0 };
@@ -189,6 +198,7 @@ int main(int argc, char **argv)
 
     if (r >= 0)
         return r;
+    keep_memory_small();
     if (check_only)
         return check(&o);
     if (daemon_run(&o, &e) < 0) {
