@@ -17,7 +17,7 @@ WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototy
             -Wwrite-strings -Wvla -Wformat=2
 HARDEN   := -fstack-protector-strong -fPIE -fcf-protection $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 PKGS     := libuv libprotobuf-c libssl libcrypto libpcre2-8 libxml-2.0 liblz4 libzstd libxxhash \
-            jansson libmicrohttpd libseccomp libcap-ng uuid inih
+            jansson libmicrohttpd libseccomp libcap-ng uuid inih libnfs libiscsi
 , := ,
 SANFLAGS := $(if $(FUZZ),-fsanitize=fuzzer-no-link) $(if $(filter address,$(SAN)),-fsanitize=address$(,)undefined -fno-sanitize-recover=all) \
             $(if $(filter thread,$(SAN)),-fsanitize=thread) $(if $(SAN),-fno-omit-frame-pointer)
@@ -33,7 +33,7 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@echo "  $(1)	$(2)";)
 
 MODULES  := base transport precopy relocation-acl storage-check cluster hypervisor hypervisor/xvm \
-            migrd migrd/define tools
+            migrd migrd/define migrd/compat tools
 PROTOS   := $(wildcard $(addsuffix /*.proto,$(MODULES)))
 GEN_C    := $(PROTOS:%.proto=$(B)/gen/%.pb-c.c)
 GEN_H    := $(GEN_C:.c=.h)
@@ -90,9 +90,10 @@ $(B)/xvm_smoke: $(B)/obj/tests/integration/xvm_smoke.o $(LIB)
 DEPS := build-essential pkg-config clang \
         libuv1-dev libprotobuf-c-dev protobuf-c-compiler libssl-dev libpcre2-dev libxml2-dev liblz4-dev \
         libzstd-dev libxxhash-dev libjansson-dev libinih-dev libmicrohttpd-dev libseccomp-dev \
-        libcap-ng-dev uuid-dev libcmocka-dev \
+        libcap-ng-dev uuid-dev libcmocka-dev libnfs-dev libiscsi-dev \
         iproute2 util-linux procps kmod cpio busybox-static qemu-system-x86 linux-image-amd64 \
-        python3 python3-xxhash python3-lz4 python3-zstandard mandoc curl
+        python3 python3-xxhash python3-lz4 python3-zstandard mandoc curl \
+        nfs-ganesha nfs-ganesha-vfs rpcbind tgt sg3-utils
 
 deps:
 	@missing=; for p in $(DEPS); do \

@@ -192,6 +192,21 @@ static const struct key keys[] = {
     { "memory-overcommit", TYPE_BOOL, AT(memory_overcommit), ANY, "no", NULL,
         "Let domains have more memory together than the host has." },
 
+    { "storage-leases", TYPE_BOOL, AT(storage_leases), ANY, "yes", "Storage",
+        "Keep a record of owner and epoch beside each disk, and have the storage refuse others." },
+    { "storage-lease-time", TYPE_MS, AT(storage_lease_ms), 1000, 60000, NULL, NULL, NULL, "5s",
+        NULL, "A guest whose disk's record could not be renewed for that long is paused." },
+    { "storage-timeout", TYPE_MS, AT(storage_timeout_ms), 500, 600000, NULL, NULL, NULL, "10s",
+        NULL, "Silence after which a storage server counts as gone." },
+    { "storage-nfs-uid-base", TYPE_NUMBER, AT(storage_nfs_uid_base), 0, 4000000000, NULL, NULL,
+        NULL, "0", NULL,
+        "First of 65536 user ids that disks on NFS belong to in turn, one for each epoch, so that "
+        "the server refuses a stale host's writes; 0 is off." },
+    { "storage-secrets", TYPE_TEXT, AT(storage_secrets), 0, 0, NULL, valid_path, "an absolute path",
+        "", NULL, "File with the CHAP passwords; \"\" is /etc/migrd/storage-secrets." },
+    { "storage-iscsi-initiator", TYPE_TEXT, AT(storage_initiator), 0, 0, NULL, valid_address,
+        "an iSCSI name", "", NULL, "iSCSI name of this host; \"\" is made of its name." },
+
     { "control-group", TYPE_TEXT, AT(control_group), 0, 0, NULL, valid_group, "the name of a group",
         "migrd", "Sockets and logs", "Group that may use the control socket, beside root." },
     { "status-address", TYPE_TEXT, AT(status_address), 0, 0, NULL, valid_listen,

@@ -51,6 +51,13 @@ struct config {
     char hypervisor[16];                         /* hypervisor = xvm: default for new domains */
     uint64_t memory_reserve_kib;                 /* memory-reserve = 512M kept for the host */
     bool memory_overcommit;                      /* memory-overcommit = no */
+    /* storage */
+    bool storage_leases;                         /* storage-leases = yes */
+    unsigned storage_lease_ms;                   /* storage-lease-time = 5s */
+    unsigned storage_timeout_ms;                 /* storage-timeout = 10s */
+    unsigned storage_nfs_uid_base;               /* storage-nfs-uid-base = 0 (none) */
+    char storage_secrets[256];                   /* storage-secrets = "" (PREFIX/etc/migrd/...) */
+    char storage_initiator[224];                 /* storage-iscsi-initiator = "" */
     /* sockets and logs */
     char control_group[64];                      /* control-group = migrd */
     char status_address[256];                    /* status-address = "" (unix socket only) or

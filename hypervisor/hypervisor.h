@@ -95,6 +95,13 @@ struct hv_caps {
 struct hv_config {
     const char *run_dir; /* xvm: paths.xvm */
     const char *log_dir; /* console and process logs */
+    const char *host;    /* own name, as the owner in leases */
+    const char *secrets; /* file with the passwords of network disks; "" none */
+    const char *initiator; /* iSCSI name; "" made of the host's */
+    bool leases;           /* storage-leases */
+    unsigned lease_ms;     /* storage-lease-time */
+    unsigned nfs_uid_base; /* storage-nfs-uid-base */
+    unsigned io_timeout_ms; /* storage-timeout */
 };
 
 struct hv_start {
@@ -102,6 +109,7 @@ struct hv_start {
     int domid;     /* the number to give it, where the hypervisor lets us choose */
     bool incoming; /* no boot: memory is allocated and waits for a migration's state */
     bool paused;   /* boot, but do not run yet; ignored with incoming */
+    bool proven;   /* whoever holds its disks' leases is proved not to run, or an operator says so */
 };
 
 /* A run of guest memory. Frame numbers (gfn) are guest-physical >> HV_PAGE_SHIFT. */
@@ -147,6 +155,9 @@ struct hv_ops {
     /* The definition a domain that exists was started with; free with
      * migrd__domain__free_unpacked. NULL on failure. */
     Migrd__Domain *(*definition)(struct hv *hv, const char *uuid, struct err *e);
+
+    /* What the guest was booted with, or is being given: its own CPU level, not the host's. */
+    int (*guest_cpu)(struct hv *hv, const char *uuid, struct hv_caps *out, struct err *e);
 
     /* Builds the domain and, unless paused or incoming, runs it. ERR_EXISTS, ERR_MEMORY, ...
      * On failure nothing of it is left. May take HV_CALL_TIMEOUT_MS x 3 (memory, disks). */

@@ -288,7 +288,10 @@ static void test_round_trip(void **state)
         { "migration-max-rounds", "7" }, { "migration-compression", "zstd" },
         { "migration-delta-cache", "64M" }, { "migration-verify", "yes" },
         { "migration-max-outgoing", "7" }, { "host-name", "h" }, { "hypervisor", "xen" },
-        { "memory-reserve", "0" }, { "memory-overcommit", "yes" }, { "control-group", "root" },
+        { "memory-reserve", "0" }, { "memory-overcommit", "yes" }, { "storage-leases", "no" },
+        { "storage-lease-time", "7s" }, { "storage-timeout", "3s" },
+        { "storage-nfs-uid-base", "100000" }, { "storage-secrets", "/s" },
+        { "storage-iscsi-initiator", "iqn.2026-01.x:y" }, { "control-group", "root" },
         { "status-address", "[::]:1" }, { "log-file", "/l" }, { "log-level", "warn" } };
     struct config c, d, back;
     struct err e;
