@@ -16,6 +16,7 @@
 #
 #   lab_start [N]               N hosts, default 2; sets LAB_DIR, traps EXIT INT TERM HUP for lab_stop. A test that has
 #                               a trap of its own calls lab_stop in it
+#   lab_join NAME NUMBER        a further host on the lan only: NAME.lab, 10.99.0.NUMBER
 #   lab_stop                    ends every process in the lab, removes LAB_DIR
 #   lab_exec HOST CMD...        runs CMD there ("net" is a HOST too), same working directory
 #   lab_bg HOST NAME CMD...     the same in the background: LAB_PID is its process, the log is lab_log HOST NAME
@@ -33,6 +34,7 @@
 LAB_DIR=''
 LAB_PID=''
 declare -gA LAB_HOLDER=() # HOST -> process that holds its namespaces
+declare -gA LAB_NUMBER=() # hosts of lab_join: HOST -> last byte of its address
 
 lab_skip() {
     echo "skip: $*"
@@ -58,7 +60,7 @@ lab_root() {
 }
 
 lab_addr() {
-    echo "10.99.0.${1#host}"
+    echo "10.99.0.${LAB_NUMBER[$1]:-${1#host}}"
 }
 
 lab_log() {
@@ -103,18 +105,22 @@ _lab_hold() {
     LAB_HOLDER[$1]=$!
 }
 
+# _lab_cable_commands HOST SWITCH
+_lab_cable_commands() {
+    echo "link add $1-$2 type veth peer name uplink-$2 netns ${LAB_HOLDER[$1]}"
+    echo "link set $1-$2 master $2 up"
+}
+
 # The switch and all cables, as input of one "ip -batch": in the testbed each program costs 0.1 s.
 _lab_net_commands() {
-    local host switch
+    local switch
     for switch in lan guests; do
         echo "link add $switch type bridge"
         echo "link set $switch up"
     done
     for ((i = 1; i <= $1; i++)); do
-        host=host$i
         for switch in lan guests; do
-            echo "link add $host-$switch type veth peer name uplink-$switch netns ${LAB_HOLDER[$host]}"
-            echo "link set $host-$switch master $switch up"
+            _lab_cable_commands "host$i" $switch
         done
     done
     echo "link set lo up"
@@ -122,28 +128,32 @@ _lab_net_commands() {
     echo "addr add 10.99.1.254/24 dev guests"
 }
 
+# _lab_host_commands NUMBER, on the lan; _lab_guests_commands NUMBER, the bridge for guests.
 _lab_host_commands() {
     echo "link set lo up"
     echo "link set uplink-lan name eth0"
     echo "addr add 10.99.0.$1/24 dev eth0"
     [ ! -e /proc/net/if_inet6 ] || echo "addr add fd99::$1/64 dev eth0 nodad"
     echo "link set eth0 up"
+}
+
+_lab_guests_commands() {
     echo "link add br0 address 02:99:01:00:00:$(printf %02x "$1") type bridge"
     echo "link set uplink-guests master br0 up"
     echo "addr add 10.99.1.$((200 + $1))/24 dev br0"
     echo "link set br0 up"
 }
 
+# _lab_host HOST, by the commands in LAB_DIR/HOST.ip
 _lab_host() {
-    mkdir -p "$(lab_root "host$1")" || return
-    _lab_host_commands "$1" >"$LAB_DIR/host$1.ip"
-    lab_exec "host$1" bash -e -c '
+    mkdir -p "$(lab_root "$1")" || return
+    lab_exec "$1" bash -e -c '
         mount --bind "$2/hosts" /etc/hosts
         mount --bind "$2/resolv.conf" /etc/resolv.conf
         mount -t sysfs sysfs /sys
         mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || true
-        hostname "host$1"
-        ip -batch "$2/host$1.ip"' lab "$1" "$LAB_DIR"
+        hostname "$1"
+        ip -batch "$2/$1.ip"' lab "$1" "$LAB_DIR"
 }
 
 _lab_hosts_file() {
@@ -179,12 +189,25 @@ lab_start() {
     lab_exec net ip -batch "$LAB_DIR/net.ip" ||
         lab_skip "no bridges or cables here: the kernel needs the modules bridge and veth"
     for ((number = 1; number <= count; number++)); do
-        _lab_host "$number" &
+        { _lab_host_commands $number && _lab_guests_commands $number; } >"$LAB_DIR/host$number.ip"
+        _lab_host host$number &
         pids[number]=$!
     done
     for ((number = 1; number <= count; number++)); do
         wait "${pids[number]}" || lab_fail "host$number could not be set up"
     done
+}
+
+lab_join() {
+    local host=$1 number=$2
+    LAB_NUMBER[$host]=$number
+    _lab_hold "$host"
+    lab_wait 10 _lab_is_asleep "${LAB_HOLDER[$host]}" || lab_fail "no namespaces for $host"
+    echo "10.99.0.$number $host.lab $host" >>"$LAB_DIR/hosts"
+    _lab_cable_commands "$host" lan >"$LAB_DIR/$host.net.ip"
+    lab_exec net ip -batch "$LAB_DIR/$host.net.ip" || lab_fail "no cable for $host"
+    _lab_host_commands "$number" >"$LAB_DIR/$host.ip"
+    _lab_host "$host" || lab_fail "$host could not be set up"
 }
 
 # --- stop
@@ -228,7 +251,7 @@ lab_stop() {
         lab_wait 3 _lab_is_empty "$host" || lab_crash "$host" || echo "lab: processes of $host are left" >&2
         lab_kill "${LAB_HOLDER[$host]}" KILL
     done
-    LAB_HOLDER=()
+    LAB_HOLDER=() LAB_NUMBER=()
     [ -z "$LAB_DIR" ] || rm -rf "$LAB_DIR"
     LAB_DIR=''
     trap - EXIT INT TERM HUP
