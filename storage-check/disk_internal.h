@@ -54,15 +54,16 @@ void disk_io_done(struct disk_io *io, int error);
 /* ---- for leases ---- */
 
 /*
- * The gate. `up` is called in the disk's thread after each new connection to the same disk, the
- * first one that follows disk_set_gate included, before any request is sent on it; it must only
- * take note. The requests wait until disk_admit: 0 lets them go; an errno (EACCES) is what they, and
- * all later ones, get until the next new connection. Without a gate nothing waits. Network disks
- * only; on others nothing happens. disk_admit may be called at any time from any thread but
- * a `done`.
+ * The gate. `up` is called in the disk's thread after each new connection to the same disk, from
+ * the next one on after disk_set_gate, before any request is sent on it; it must only take note.
+ * `connection` counts them. The requests wait until disk_admit for that connection: 0 lets them go;
+ * an errno (EACCES) is what they, and all later ones, get until the next new connection. Without a
+ * gate nothing waits. A disk_admit for an older connection does nothing; connection 0 is the one
+ * there is, so that a lease that was lost can refuse at once, and may take that back. Network disks
+ * only; on others nothing happens. Any thread, but not from a `done`.
  */
-void disk_set_gate(struct disk *d, void (*up)(void *arg), void *arg);
-void disk_admit(struct disk *d, int verdict);
+void disk_set_gate(struct disk *d, void (*up)(void *arg, unsigned connection), void *arg);
+void disk_admit(struct disk *d, unsigned connection, int verdict);
 
 /* One command of one's own on the session that carries the data. */
 struct disk_scsi {
