@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2016,SC2034
 #
 # hosts: two hosts with a migrd each, for the tests and the demo. Sourced. On top of lab.sh,
 # which makes network namespaces with names, addresses and a bridge for guests; this adds
@@ -10,6 +10,8 @@
 #   guest_make 1 NAME MIB WORDS    the test guest, started on host 1
 #   guest_ask 1 NAME stat          a command to its console, and its answer
 #   daemon_start 1, daemon_stop 1, daemon_kill 1
+#   fault_arm 1 POINT=ACTION       on host 1, see base/fault.h; with HOSTS_FAULTS=1 before hosts_up
+#   fault_wait 1 SECONDS           until that point is hit: FAULT_PID is the process that hit it
 #
 # Everything is removed at exit (lab_stop). Needs BUILD, the folder of the built programs.
 
@@ -17,7 +19,9 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TOP=$(cd "$HERE/../.." && pwd)
 BUILD=${BUILD:-$TOP/build}
 HOSTS=2
-declare -A DAEMON_PID
+HOSTS_FAULTS=${HOSTS_FAULTS:-}
+declare -A DAEMON_PID FAULT_SERIAL
+FAULT_PID=''
 
 say() { printf '%s\n' "$*"; }
 die() {
@@ -113,13 +117,15 @@ hosts_up() {
         mkdir -p "$(root_of "$h")/etc/migrd/pki"
         pki_for "$h"
         config_for "$h" "$@"
+        [ -z "$HOSTS_FAULTS" ] || : >"$(fault_file "$h")"
         daemon_start "$h"
     done
 }
 
 daemon_start() {
     local h=$1
-    lab_bg "host$h" migrd "$BUILD/migrd" --root "$(root_of "$h")"
+    lab_bg "host$h" migrd env ${HOSTS_FAULTS:+"MIGRD_FAULT_FILE=$(fault_file "$h")"} \
+        "$BUILD/migrd" --root "$(root_of "$h")"
     DAEMON_PID[$h]=$LAB_PID
     wait_for 10 "migrd of host $h answers" migctl "$h" status
 }
@@ -130,6 +136,25 @@ daemon_end() {
 }
 daemon_stop() { daemon_end "$1" TERM; }
 daemon_kill() { daemon_end "$1" KILL; }
+
+fault_file() { printf '%s/faults' "$(root_of "$1")"; }
+
+fault_arm() {
+    FAULT_SERIAL[$1]=$((${FAULT_SERIAL[$1]:-0} + 1))
+    /usr/bin/python3 -c '
+import os, sys
+f = os.open(sys.argv[1], os.O_WRONLY)
+os.write(f, sys.argv[2].encode().ljust(512, b"\0"))' "$(fault_file "$1")" "${FAULT_SERIAL[$1]} $2
+"
+}
+
+fault_hit() { fault_pid "$1" | grep -q .; }
+fault_pid() { tail -c +513 "$(fault_file "$1")" | awk -v n="${FAULT_SERIAL[$1]}" '$1 == n {print $2; exit}'; }
+
+fault_wait() {
+    wait_for "$2" "the fault point on host $1 is hit" fault_hit "$1"
+    FAULT_PID=$(fault_pid "$1")
+}
 
 # wait_for SECONDS WHAT COMMAND...: until the command succeeds.
 wait_for() {
@@ -156,7 +181,7 @@ expect_refusal() {
 guest_file() { printf '%s/%s.cfg' "$LAB_DIR" "$1"; }
 
 # guest_make HOST NAME MIB WORDS...: MIB of memory; WORDS are the guest's (fill=, ws=, rate=).
-# GUEST_HUGE=1: its memory is of 2 MiB pages.
+# GUEST_HUGE=1: its memory is of 2 MiB pages. GUEST_DISK='nfs://...,vda,w': it has this disk.
 guest_make() {
     local h=$1 name=$2 mib=$3
     shift 3
@@ -167,6 +192,7 @@ vcpus = 1
 kernel = "$BUILD/guests/testguest"
 hugepages = ${GUEST_HUGE:-0}
 extra = "$*"
+${GUEST_DISK:+disk = ['$GUEST_DISK']}
 EOF
     xm "$h" create "$(guest_file "$name")" || die "xm create $name on host $h"
     wait_for 60 "$name ticks on its console" guest_ticks "$h" "$name"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-# shellcheck shell=bash disable=SC2016
+# shellcheck shell=bash disable=SC2016,SC2034
 #
 # storage: a real NFS server (nfs-ganesha, v3 and v4) and a real iSCSI target (tgt) for the lab,
 # in a host of its own on the lan. Sourced after lab.sh or hosts.sh; used after lab_start or hosts_up.
@@ -10,15 +10,15 @@
 # Ports are the usual ones, on the storage host's own network; /run and /var/lib/nfs of the servers are its
 # own, too. Everything acts on the host $STORAGE, which is "storage" unless set: STORAGE=storage2 nfs_start.
 #
-#   storage_lacks [nfs] [iscsi]     prints the programs that are missing; fails if none is
-#   storage_up [nfs] [iscsi]        makes the host and starts the servers; skips the test where they are missing
+#   storage_up [nfs] [iscsi]        makes the host and starts the servers; skips the test where programs are missing
+#   storage_has, storage_start [nfs] [iscsi]      the same by parts, for who can do without: both fail and print why
 #   storage_down                    ends everything on it at once
 #   storage_cut HOST, storage_heal HOST   drops all between HOST and the storage silently; all else goes on
 #   storage_redirect HOST STORAGE   from now on HOST finds this STORAGE under the name storage.lab
 #
 #   nfs_start, nfs_kill [SIGNAL]    SIGKILL unless given: exports and open files are as after a power failure
-#   nfs_export NAME [ro] [squash=root|all] [dir=FOLDER]     /NAME; FOLDER is below nfs_dir and defaults to
-#                                   NAME. In force at once if the server runs, but for another FOLDER or SQUASH,
+#   nfs_export NAME [ro] [squash=root|all] [dir=FOLDER]     /NAME; FOLDER is below nfs_dir unless it
+#                                   begins with /, and defaults to NAME. In force at once if the server runs, but for another FOLDER or SQUASH,
 #                                   which takes a restart. storage_up exports /export
 #   nfs_dir                         the folder of the exports, as this machine sees it
 #   nfs_url FILE [QUERY]            nfs://storage.lab/export/FILE; NFS_EXPORT=NAME for another
@@ -39,7 +39,7 @@ STORAGE_NFS_ID=0            # of the export that was made last
 STORAGE_IQN=iqn.2026-11.lab.storage
 : "${STORAGE:=storage}"
 
-storage_lacks() {
+storage_has() {
     local what program lacks=''
     for what in "$@"; do
         case $what in
@@ -50,8 +50,8 @@ storage_lacks() {
             PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || lacks="$lacks $program"
         done
     done
-    [ -z "$lacks" ] || echo "${lacks# }"
-    [ -n "$lacks" ]
+    [ -z "$lacks" ] || echo "the programs$lacks are missing"
+    [ -z "$lacks" ]
 }
 
 # Its own /run and /var/lib/nfs: pid files, sockets and the state of clients stay in the lab.
@@ -61,6 +61,7 @@ _storage_host() {
     lab_join "$STORAGE" "$number"
     lib=$(lab_root "$STORAGE")/lib
     mkdir -p "$lib/ganesha" "$(nfs_dir)" "$(lab_root "$STORAGE")/luns"
+    : >>"$(_nfs_log)"
     lab_exec "$STORAGE" bash -e -c '
         mount -t tmpfs -o mode=755 tmpfs /run
         mkdir -p /run/ganesha /run/tgtd /run/lock
@@ -69,19 +70,23 @@ _storage_host() {
         lab_fail "$STORAGE has no folders of its own"
 }
 
-storage_up() {
-    local lacks what
+storage_start() {
+    local what
     [ $# -gt 0 ] || set -- nfs iscsi
-    if lacks=$(storage_lacks "$@"); then
-        lab_skip "the storage servers of the tests need the programs $lacks"
-    fi
     _storage_host
     for what in "$@"; do
         case $what in
-        nfs) nfs_export export && nfs_start ;;
-        iscsi) iscsi_start ;;
+        nfs) nfs_export export && nfs_start || return 1 ;;
+        iscsi) iscsi_start || return 1 ;;
         esac
     done
+}
+
+storage_up() {
+    local why
+    [ $# -gt 0 ] || set -- nfs iscsi
+    why=$(storage_has "$@") || lab_skip "storage servers for the tests: $why"
+    storage_start "$@" || lab_fail "the storage servers"
 }
 
 storage_down() {
@@ -121,17 +126,24 @@ storage_redirect() {
 nfs_dir() { echo "$(lab_root "$STORAGE")/exports"; }
 nfs_url() { echo "nfs://storage.lab/${NFS_EXPORT:-export}/$1${2:+?$2}"; }
 
+_nfs_folder() {
+    case $1 in
+    /*) echo "$1" ;;
+    *) echo "$(nfs_dir)/$1" ;;
+    esac
+}
+
 nfs_file() {
     local entry
     read -ra entry <<<"${STORAGE_NFS[$STORAGE/${NFS_EXPORT:-export}]}"
-    echo "$(nfs_dir)/${entry[3]}/$1"
+    echo "$(_nfs_folder "${entry[3]}")/$1"
 }
 
 _nfs_export_block() { # NAME ID ACCESS SQUASH FOLDER
     cat <<EOF
 EXPORT {
     Export_Id = $2;
-    Path = $(nfs_dir)/$5;
+    Path = $(_nfs_folder "$5");
     Pseudo = /$1;
     Access_Type = $3;
     Squash = $4;
@@ -176,7 +188,7 @@ EOF
 }
 
 _nfs_log() { echo "$(lab_root "$STORAGE")/ganesha.log"; }
-_nfs_said() { cat "$(_nfs_log)" 2>/dev/null | grep -c "$1"; } # TEXT: how often
+_nfs_said() { grep -c "$1" "$(_nfs_log)"; } # TEXT: how often
 _nfs_says() { [ "$(_nfs_said "$1")" -gt "$2" ]; } # TEXT N: more than N times
 
 nfs_export() {
@@ -191,7 +203,7 @@ nfs_export() {
         *) lab_fail "nfs_export: $word?" ;;
         esac
     done
-    mkdir -p "$(nfs_dir)/$folder"
+    mkdir -p "$(_nfs_folder "$folder")"
     read -ra old <<<"${STORAGE_NFS[$STORAGE/$name]:-}"
     id=${old[0]:-}
     [ -n "$id" ] && [ "${old[3]}" = "$folder" ] || id=$((++STORAGE_NFS_ID))
@@ -210,13 +222,14 @@ nfs_start() {
     if [ -z "${STORAGE_PID[$STORAGE/rpcbind]:-}" ]; then
         lab_bg "$STORAGE" rpcbind rpcbind -f -w
         STORAGE_PID[$STORAGE/rpcbind]=$LAB_PID
-        lab_wait 10 _storage_listens 111 || lab_fail "rpcbind: $(cat "$(lab_log "$STORAGE" rpcbind)")"
+        lab_wait 10 _storage_listens 111 || { echo "rpcbind: $(cat "$(lab_log "$STORAGE" rpcbind)")"; return 1; }
     fi
     count=$(_nfs_said "NFS SERVER INITIALIZED")
     lab_bg "$STORAGE" nfs ganesha.nfsd -F -f "$root/ganesha.conf" -L "$(_nfs_log)" -N EVENT -p /run/ganesha.pid
     STORAGE_PID[$STORAGE/nfs]=$LAB_PID
     if ! lab_wait 20 _nfs_says "NFS SERVER INITIALIZED" "$count" || ! lab_wait 5 _storage_listens 2049; then
-        lab_fail "the NFS server does not start: $(tail -n 5 "$(_nfs_log)")"
+        echo "the NFS server does not start: $(tail -n 5 "$(_nfs_log)")"
+        return 1
     fi
 }
 
@@ -300,7 +313,7 @@ iscsi_start() {
     local key
     lab_bg "$STORAGE" iscsi tgtd -f --iscsi portal=127.0.0.1:3260
     STORAGE_PID[$STORAGE/iscsi]=$LAB_PID
-    lab_wait 10 _iscsi_answers || lab_fail "tgtd: $(cat "$(lab_log "$STORAGE" iscsi)")"
+    lab_wait 10 _iscsi_answers || { echo "tgtd: $(cat "$(lab_log "$STORAGE" iscsi)")"; return 1; }
     for key in "${!STORAGE_LUN[@]}"; do
         [ "${key%/*}" != "$STORAGE" ] || _iscsi_apply "${key#*/}"
     done
@@ -308,3 +321,44 @@ iscsi_start() {
 }
 
 iscsi_kill() { _storage_end iscsi "${1:-KILL}"; }
+
+# --- the guest's disk; with hosts.sh
+
+# storage_disk nfs|iscsi|file N SIZE: a disk; DISK_SOURCE is how a domain names it, DISK_IMAGE the file here.
+storage_disk() {
+    case $1 in
+    nfs)
+        [ -n "${LAB_HOLDER[$STORAGE]:-}" ] || storage_up nfs
+        DISK_IMAGE=$(nfs_file "disk$2.img") DISK_SOURCE=$(nfs_url "disk$2.img")
+        truncate -s "$3" "$DISK_IMAGE"
+        ;;
+    iscsi)
+        [ -n "${LAB_HOLDER[$STORAGE]:-}" ] || storage_up iscsi
+        iscsi_lun "$2" "$3"
+        DISK_IMAGE=$(iscsi_file "$2") DISK_SOURCE=$(iscsi_url "$2")
+        ;;
+    file)
+        DISK_IMAGE=$LAB_DIR/disk$2.img DISK_SOURCE=file:$LAB_DIR/disk$2.img
+        truncate -s "$3" "$DISK_IMAGE"
+        ;;
+    *) lab_fail "storage_disk: $1?" ;;
+    esac
+}
+
+# disk_is_fine LINE: a stat or "disk stopped" line without a wrong block or a failed request.
+disk_is_fine() { grep -q ' disk=ok .* io_errors=0 ' <<<"$1"; }
+
+# disk_proof HOST GUEST: it reads all its blocks back and stops, then the other reader looks.
+# Dies unless all is right; the guest's work on the disk goes on afterwards.
+disk_proof() {
+    local line
+    line=$(guest_ask "$1" "$2" disk verify)
+    say "  guest: $line"
+    [ "$(value_of bad <<<"$line ")" = 0 ] || die "$2 on host $1 reads wrong blocks: $line"
+    line=$(guest_ask "$1" "$2" disk stop)
+    say "  guest: $line"
+    grep -q 'disk=ok' <<<"$line" || die "$2 on host $1 found wrong blocks: $line"
+    "$HERE/disk_reader.py" "$DISK_IMAGE" >"$LAB_DIR/reader" || die "the other reader: $(cat "$LAB_DIR/reader")"
+    say "  reader: $(cat "$LAB_DIR/reader")"
+    guest_ask "$1" "$2" disk start >/dev/null
+}
