@@ -16,7 +16,8 @@
 #
 #   lab_start [N]               N hosts, default 2; sets LAB_DIR, traps EXIT INT TERM HUP for lab_stop. A test that has
 #                               a trap of its own calls lab_stop in it
-#   lab_join NAME NUMBER        a further host on the lan only: NAME.lab, 10.99.0.NUMBER
+#   lab_join NAME NUMBER        a further host on the lan only: NAME.lab, 10.99.0.NUMBER; for servers, which
+#                               lab_stop kills without asking them first
 #   lab_stop                    ends every process in the lab, removes LAB_DIR
 #   lab_exec HOST CMD...        runs CMD there ("net" is a HOST too), same working directory
 #   lab_bg HOST NAME CMD...     the same in the background: LAB_PID is its process, the log is lab_log HOST NAME
@@ -241,11 +242,23 @@ lab_crash() {
     lab_wait 5 _lab_is_empty "$1"
 }
 
+# The shell says nothing of children that it waits for.
+_lab_end_servers() {
+    local pids
+    pids=$(_lab_processes "$1")
+    # shellcheck disable=SC2086 # a list
+    [ -z "$pids" ] || { kill -KILL $pids && wait $pids; } 2>/dev/null
+}
+
 lab_stop() {
     local status=$? host
     trap '' INT TERM HUP
     for host in "${!LAB_HOLDER[@]}"; do
-        _lab_signal TERM "$host"
+        if [ -n "${LAB_NUMBER[$host]:-}" ]; then
+            _lab_end_servers "$host"
+        else
+            _lab_signal TERM "$host"
+        fi
     done
     for host in "${!LAB_HOLDER[@]}"; do
         lab_wait 3 _lab_is_empty "$host" || lab_crash "$host" || echo "lab: processes of $host are left" >&2

@@ -189,16 +189,23 @@ static void look_at_cpu(void)
     uint32_t r[4];
     cpuid(0x40000000, r);
     if (r[1] == 0x4b4d564b && r[2] == 0x564b4d56 && r[3] == 0x4d) { /* KVMKVMKVM */
-        uint32_t max = r[0];
+        uint32_t kvm_max = r[0];
         cpuid(0x40000001, r);
         boot.kvmclock = r[0] & 1u << 3;
-        if (max >= 0x40000010) {
+        if (kvm_max >= 0x40000010) {
             cpuid(0x40000010, r);
             boot.cpuid_tsc_khz = r[0];
         }
     }
+    cpuid(1, r);
+    boot.cpuid1_ecx = r[2];
     cpuid(0, r);
-    if (!boot.cpuid_tsc_khz && r[0] >= 0x15) {
+    uint32_t max = r[0];
+    if (max >= 7) {
+        cpuid(7, r);
+        boot.cpuid7_ebx = r[1];
+    }
+    if (!boot.cpuid_tsc_khz && max >= 0x15) {
         cpuid(0x15, r);
         if (r[0] && r[1] && r[2])
             boot.cpuid_tsc_khz = (uint32_t)((uint64_t)r[2] * r[1] / r[0] / 1000);

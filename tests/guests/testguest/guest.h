@@ -65,6 +65,7 @@ struct boot_info {
     struct ram_range ram[MAX_RANGES];
     unsigned ranges;
     uint32_t cpuid_tsc_khz; /* 0 unknown */
+    uint32_t cpuid1_ecx, cpuid7_ebx;
     bool kvmclock;
     char warning[80]; /* shown by ring 3, "" none */
 };
@@ -97,13 +98,20 @@ struct options {
     uint64_t verify_s; /* pause between two background passes; 0: only on request */
     uint64_t exit_ms;  /* power off by itself; 0: never */
     uint64_t tsc_khz;
-    bool spin;      /* never use the sleep port */
-    bool clock_tsc; /* do not use kvmclock */
+    uint64_t disk_mib;   /* of the disk that is worked on; 0: no disk */
+    uint64_t disk_rate;  /* jobs per second; RATE_MAX: unbounded */
+    uint64_t disk_depth; /* requests in flight, at most BLK_DEPTH */
+    uint64_t disk_flush; /* after so many writes; 0: never */
+    uint64_t bench_mib;  /* buffers of the bench */
+    bool spin;           /* never use the sleep port */
+    bool clock_tsc;      /* do not use kvmclock */
 };
 extern struct options opt;
 void options_parse(const char *cmdline);
 bool parse_u64(const char *s, size_t len, uint64_t *v);
 bool word_is(const char *s, size_t len, const char *word);
+/* Words between blanks, at most `max`; returns how many there are. */
+unsigned split_words(const char *s, const char **word, size_t *len, unsigned max);
 
 /* Console, console.c: printing queues, console_step sends; nothing waits unless the queue is full.
  */
@@ -150,6 +158,37 @@ uint64_t memory_free_mib(void);
 void registers_init(void);
 bool registers_fpu_ok(void);
 bool registers_ok(void);
+
+/* The compiler makes calls to these two, main.c. */
+void *memset(void *p, int c, size_t n);
+void *memcpy(void *restrict to, const void *restrict from, size_t n);
+
+/* The driver of the block device, blk.c. Request n is the caller's until blk_poll names it. */
+#define BLK_DEPTH 32u
+enum blk_op { BLK_READ = 0, BLK_WRITE = 1, BLK_FLUSH = 4 };
+extern uint64_t blk_sectors;
+bool blk_init(void); /* false: there is none */
+bool blk_can_flush(void);
+void blk_submit(unsigned n, enum blk_op op, uint64_t sector, void *data, uint32_t len);
+void blk_kick(void); /* tells the device of what was submitted */
+bool blk_poll(unsigned *n, bool *ok);
+
+/* Verified work on the disk, disk.c; all but the first do nothing without disk=. */
+void disk_init(void);            /* before memory_init: takes memory */
+bool disk_step(uint64_t now_ns); /* true: busy */
+void disk_start(uint64_t now_ns);
+void disk_stop(void); /* says so once nothing is in flight and all is flushed */
+bool disk_is_stopped(void);
+void disk_verify(void); /* reads all blocks back, then says so */
+void disk_set_rate(uint64_t per_second);
+void disk_reset_gap(void);
+bool disk_is_used(void);
+void disk_put_verdict(void);
+void disk_put_counts(void);
+
+/* Speed of the disk behind first_sector, bench.c. */
+void bench_init(void *buffers, uint64_t len, uint64_t first_sector);
+void bench_run(const char *words);
 
 /* Ends, each does not return. */
 void power_off(void) __attribute__((noreturn));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /*
  * main: the guest's only loop, in ring 3. Each turn writes the heartbeat, dirties a batch,
- * verifies a slice, moves some console bytes, obeys a typed line or the power button,
- * ticks, and waits when there was nothing to do.
+ * verifies a slice, looks after the disk, moves some console bytes, obeys a typed line or the power
+ * button, ticks, and waits when there was nothing to do.
  *
  * The heartbeat page is the first page of the image (guest-physical 0x100000), so that a test
  * can look at it from outside. A gap is the time between two beats; the longest is
@@ -29,10 +29,6 @@ static struct {
     uint64_t number, next_ns, last_ns, last_dirtied;
 } tick;
 static uint64_t started_ns, next_power_ns, verify_count;
-
-/* The compiler makes calls to these two. */
-void *memset(void *p, int c, size_t n);
-void *memcpy(void *restrict to, const void *restrict from, size_t n);
 
 void *memset(void *p, int c, size_t n)
 {
@@ -84,6 +80,7 @@ void panic(const char *why)
 static void reset_gap(void)
 {
     hb.longest_tsc = hb.longest_ns = hb.longest_at_ns = 0;
+    disk_reset_gap();
 }
 
 static uint64_t beat(void)
@@ -135,6 +132,8 @@ static void put_checks(void)
     put_verdict("ws", verdict.bad_ws);
     put(registers_fpu_ok() ? " fpu=ok" : " fpu=bad");
     put(registers_ok() ? " regs=ok" : " regs=bad");
+    if (disk_is_used())
+        disk_put_verdict();
 }
 
 static void put_state(const char *what, uint64_t number, uint64_t now)
@@ -154,6 +153,8 @@ static void put_state(const char *what, uint64_t number, uint64_t now)
     put_kv("passes", verdict.passes, "");
     if (clock_backward)
         put_kv("clock_went_back", clock_backward, "");
+    if (disk_is_used())
+        disk_put_counts();
     put("\n");
 }
 
@@ -170,46 +171,78 @@ static void put_verified(void)
     put("\n");
 }
 
-static void set_rate(const char *word, uint64_t now)
+/* A number, or "max"; says what is wrong with it. */
+static bool rate_of(const char *word, size_t len, uint64_t *rate)
 {
-    size_t len = 0;
-    uint64_t rate;
-    while (word[len])
-        len++;
     if (word_is(word, len, "max"))
-        rate = RATE_MAX;
-    else if (!parse_u64(word, len, &rate)) {
-        put("rate: a number of MiB/s, or max\n");
-        return;
+        *rate = RATE_MAX;
+    else if (!parse_u64(word, len, rate)) {
+        put("rate: a number, or max\n");
+        return false;
     }
+    return true;
+}
+
+/* "disk stop", "disk start", "disk verify", "disk rate N". */
+static void obey_disk(const char *const *word, const size_t *len, unsigned words, uint64_t now)
+{
+    uint64_t rate;
+    if (!disk_is_used())
+        put("disk: there is none, see disk=\n");
+    else if (words == 2 && word_is(word[1], len[1], "stop"))
+        disk_stop();
+    else if (words == 2 && word_is(word[1], len[1], "verify"))
+        disk_verify();
+    else if (words == 2 && word_is(word[1], len[1], "start")) {
+        disk_start(now);
+        put("disk started\n");
+    } else if (words == 3 && word_is(word[1], len[1], "rate") && rate_of(word[2], len[2], &rate)) {
+        disk_set_rate(rate);
+        put("disk rate set\n");
+    } else
+        put("disk: stop, start, verify, rate N|max\n");
+}
+
+static void set_rate(const char *word, size_t len, uint64_t now)
+{
+    uint64_t rate;
+    if (!rate_of(word, len, &rate))
+        return;
     memory_set_rate(rate, now);
     put("rate set\n");
 }
 
 static void obey(const char *line, uint64_t now)
 {
-    size_t len = 0;
-    while (line[len] && line[len] != ' ')
-        len++;
-    if (word_is(line, len, "stat"))
+    const char *word[3] = { "", "", "" };
+    size_t len[3] = { 0, 0, 0 };
+    unsigned words = split_words(line, word, len, 3);
+    const char *w = word[0];
+    size_t l = len[0];
+    if (word_is(w, l, "stat"))
         put_state("stat ", tick.number, now);
-    else if (word_is(line, len, "verify"))
+    else if (word_is(w, l, "verify"))
         verify_start(now);
-    else if (word_is(line, len, "reset-gap")) {
+    else if (word_is(w, l, "reset-gap")) {
         reset_gap();
         put("gap reset\n");
-    } else if (word_is(line, len, "rate") && line[len])
-        set_rate(line + len + 1, now);
-    else if (word_is(line, len, "shutdown") || word_is(line, len, "quit"))
+    } else if (word_is(w, l, "rate") && words == 2)
+        set_rate(word[1], len[1], now);
+    else if (word_is(w, l, "disk"))
+        obey_disk(word, len, words, now);
+    else if (word_is(w, l, "bench"))
+        bench_run(w + l);
+    else if (word_is(w, l, "shutdown") || word_is(w, l, "quit"))
         power_off();
-    else if (word_is(line, len, "reboot"))
+    else if (word_is(w, l, "reboot"))
         reboot();
-    else if (word_is(line, len, "panic"))
+    else if (word_is(w, l, "panic"))
         panic("asked for");
-    else if (word_is(line, len, "triplefault"))
+    else if (word_is(w, l, "triplefault"))
         call_ring0(RING0_TRIPLE_FAULT);
     else
-        put("commands: stat verify reset-gap rate N|max shutdown reboot panic triplefault\n");
+        put("commands: stat verify reset-gap rate N|max disk bench shutdown reboot panic "
+            "triplefault\n");
 }
 
 static void poll_power(uint64_t now)
@@ -250,6 +283,7 @@ static void set_up(void)
     idle_init();
     hb.tsc_khz = clock_tsc_khz();
     uint64_t before = clock_ns();
+    disk_init();
     memory_init();
     started_ns = clock_ns();
     put("testguest up clock=");
@@ -261,6 +295,10 @@ static void set_up(void)
     put_kv("ws", memory_ws_pages() / PAGES_PER_MIB, "MiB");
     put_kv("free", memory_free_mib(), "MiB");
     put_kv("fill_ms", (started_ns - before) / 1000000, "");
+    put(" cpuid1_ecx=");
+    put_hex(boot.cpuid1_ecx);
+    put(" cpuid7_ebx=");
+    put_hex(boot.cpuid7_ebx);
     put("\n");
 }
 
@@ -276,6 +314,7 @@ void guest_main(void)
         uint64_t now = beat();
         bool busy = dirty_step(now);
         busy |= verify_step(now);
+        busy |= disk_step(now);
         busy |= console_step(now);
         if (console_line())
             obey(console_line(), now);

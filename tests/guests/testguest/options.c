@@ -13,6 +13,9 @@ struct options opt = {
     .seed = 1,
     .tick_ms = 1000,
     .verify_s = 5,
+    .disk_rate = 300,
+    .disk_depth = 8,
+    .disk_flush = 32,
 };
 
 static size_t length(const char *s)
@@ -47,6 +50,23 @@ bool parse_u64(const char *s, size_t len, uint64_t *v)
     return true;
 }
 
+unsigned split_words(const char *s, const char **word, size_t *len, unsigned max)
+{
+    unsigned n = 0;
+    while (*s) {
+        size_t l = 0;
+        while (s[l] && s[l] != ' ')
+            l++;
+        if (l && n < max) {
+            word[n] = s;
+            len[n] = l;
+        }
+        n += l > 0;
+        s += l + (s[l] != 0);
+    }
+    return n;
+}
+
 static void complain(const char *s, size_t len)
 {
     char c[2] = { 0, 0 };
@@ -68,6 +88,8 @@ static bool set_named(const char *key, size_t klen, const char *val, size_t vlen
         opt.mode = MODE_SELFTEST;
     else if (word_is(key, klen, "rate") && word_is(val, vlen, "max"))
         opt.rate_mib = RATE_MAX;
+    else if (word_is(key, klen, "disk_rate") && word_is(val, vlen, "max"))
+        opt.disk_rate = RATE_MAX;
     else if (word_is(key, klen, "fill") && word_is(val, vlen, "max"))
         opt.fill_mib = UINT64_MAX;
     else if (word_is(key, klen, "idle") &&
@@ -96,6 +118,11 @@ static bool set_number(const char *key, size_t klen, uint64_t v)
         { "verify_s", &opt.verify_s },
         { "exit_ms", &opt.exit_ms },
         { "tsc_khz", &opt.tsc_khz },
+        { "disk", &opt.disk_mib },
+        { "disk_rate", &opt.disk_rate },
+        { "disk_depth", &opt.disk_depth },
+        { "disk_flush", &opt.disk_flush },
+        { "bench", &opt.bench_mib },
     };
     static const struct {
         const char *name;
@@ -152,4 +179,6 @@ void options_parse(const char *cmdline)
         panic("zero, comp and rand must be 100 together");
     if (opt.touch < 32 || opt.touch > PAGE || opt.touch % 8)
         panic("touch must be 32..4096 and a multiple of 8");
+    if (opt.disk_depth < 1 || opt.disk_depth > BLK_DEPTH)
+        panic("disk_depth must be 1..32");
 }
