@@ -22,6 +22,10 @@
 #define ZERO_NS 150.0
 #define SLOWER 1.5
 #define GUESS_NS 8000.0 /* nothing known */
+/* What a page of a migration takes, by what one of a probe of 0.3 s took: the median of 60 first
+ * migrations on a link (docs/forecast.md). Seconds of it fill queues and share the CPUs with the
+ * guest's bursts. */
+#define SUSTAINED 1.25
 #define CPU_FULL 75     /* percent */
 #define ROUND_BASE_US 300
 #define OTHER_US 50000 /* connect, build the domain there, end it here */
@@ -48,7 +52,7 @@ static void set_channels(struct outlook *o, const Migrd__PrecopyParams *par)
 static void costs_of_probe(struct outlook *o)
 {
     unsigned n = o->in.channels < o->in.channels_useful ? o->in.channels : o->in.channels_useful;
-    double share = n > 1 ? n : 1;
+    double share = (n > 1 ? n : 1) / SUSTAINED;
 
     o->in.first_ns = (o->probe.first_ns > 0 ? o->probe.first_ns : GUESS_NS) / share;
     o->in.again_ns = (o->probe.again_ns > 0 ? o->probe.again_ns : GUESS_NS) / share;
