@@ -1,0 +1,535 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * The story. storage_serve forks one child per disk, so that a server that hangs costs only
+ * its own disk, and looks at all of them at once. A child looks, packs a reply of one
+ * disk into a pipe and ends; what it is doing at the moment stands in memory that both
+ * see. When the time is over the parent kills what has not answered and says of
+ * that disk what it was waiting for. A child that cannot even be killed (a hard NFS mount of
+ * the kernel's) is left behind.
+ *
+ * The challenge: the source leaves a file beside the disk with 128 random bits in it, the
+ * target looks for a file of that name beside what it calls the disk. Only the storage
+ * can carry the bits there. A LUN gets none: its names are the proof, and its blocks belong to the
+ * guest.
+ */
+#define _GNU_SOURCE
+#include "storage-check/identity_internal.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/pbjson.h"
+#include "storage-check/disk.h"
+#include "storage-check/image.h"
+#include "storage-check/url.h"
+
+#define DISKS_MAX 64u
+#define ANSWER_MAX (256u << 10) /* bytes of one child's reply */
+#define LOOK_TEXT 600u
+#define DESIGNATORS_MAX 64u
+#define CHALLENGE_TAG ".migrd-check-"
+#define CHALLENGE_DIGITS 16u
+
+/* --- texts of an identity ---------------------------------------------------------------- */
+
+static void put_text(char **field, char *text)
+{
+    if (*field != (const char *)protobuf_c_empty_string)
+        free(*field);
+    *field = text != NULL ? text : (char *)(uintptr_t)protobuf_c_empty_string;
+}
+
+static char *format_text(const char *fmt, va_list ap)
+{
+    char *text;
+
+    return vasprintf(&text, fmt, ap) < 0 ? NULL : text;
+}
+
+void id_text(char **field, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    put_text(field, format_text(fmt, ap));
+    va_end(ap);
+}
+
+void id_add(Migrd__DiskIdentity *id, const char *kind, const char *fmt, ...)
+{
+    Migrd__Designator **more, *d;
+    va_list ap;
+
+    if (id->n_designators >= DESIGNATORS_MAX)
+        return;
+    more = realloc(id->designators, (id->n_designators + 1) * sizeof(Migrd__Designator *));
+    if (more == NULL)
+        return;
+    id->designators = more;
+    d = malloc(sizeof *d);
+    if (d == NULL)
+        return;
+    migrd__designator__init(d);
+    id_text(&d->kind, "%s", kind);
+    va_start(ap, fmt);
+    put_text(&d->value, format_text(fmt, ap));
+    va_end(ap);
+    id->designators[id->n_designators++] = d;
+}
+
+void id_add_backing(Migrd__DiskIdentity *id, const char *path)
+{
+    char **more = realloc(id->backing, (id->n_backing + 1) * sizeof(char *));
+
+    if (more == NULL)
+        return;
+    id->backing = more;
+    more[id->n_backing] = strdup(path);
+    id->n_backing += more[id->n_backing] != NULL;
+}
+
+const char *id_value(const Migrd__DiskIdentity *id, const char *kind)
+{
+    for (size_t i = 0; i < id->n_designators; i++)
+        if (strcmp(id->designators[i]->kind, kind) == 0)
+            return id->designators[i]->value;
+    return "";
+}
+
+bool id_has(const Migrd__DiskIdentity *id, const char *kind, const char *value)
+{
+    for (size_t i = 0; i < id->n_designators; i++)
+        if (strcmp(id->designators[i]->kind, kind) == 0 &&
+            strcmp(id->designators[i]->value, value) == 0)
+            return true;
+    return false;
+}
+
+/* --- of a look ------------------------------------------------------------------------------ */
+
+void look_step(struct look *l, const char *fmt, ...)
+{
+    char text[LOOK_STEP] = "";
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    memcpy(l->step, text, sizeof text);
+}
+
+bool look_failed(const struct look *l)
+{
+    return l->out->code[0] != '\0';
+}
+
+void look_fail(struct look *l, enum err_code code, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (look_failed(l))
+        return;
+    id_text(&l->out->code, "%s", err_code_name(code));
+    va_start(ap, fmt);
+    put_text(&l->out->error, format_text(fmt, ap));
+    va_end(ap);
+}
+
+void look_no_challenge(struct look *l, const char *fmt, ...)
+{
+    char text[sizeof l->answer_error];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (l->what == MIGRD__STORAGE_REQUEST__WHAT__ANSWER)
+        snprintf(l->answer_error, sizeof l->answer_error, "%s", text);
+    else if (!look_failed(l))
+        id_text(&l->out->error, "%s", text);
+}
+
+bool look_wants_challenge(const struct look *l)
+{
+    return l->what == MIGRD__STORAGE_REQUEST__WHAT__IDENTIFY && l->rq->challenge && !look_failed(l);
+}
+
+bool look_read(const struct look *l, char *out, size_t size, const char *fmt, ...)
+{
+    char path[PATH_MAX], rest[PATH_MAX];
+    va_list ap;
+    size_t n;
+    char *text;
+
+    out[0] = '\0';
+    va_start(ap, fmt);
+    vsnprintf(rest, sizeof rest, fmt, ap);
+    va_end(ap);
+    if ((size_t)snprintf(path, sizeof path, "%s%s", l->root, rest) >= sizeof path)
+        return false;
+    text = io_read_file(path, size - 1, &n, NULL);
+    if (text == NULL)
+        return false;
+    while (n > 0 && isspace((unsigned char)text[n - 1]))
+        text[--n] = '\0';
+    snprintf(out, size, "%s", text);
+    free(text);
+    return true;
+}
+
+void look_head(struct look *l, const uint8_t *head, size_t len)
+{
+    char backing[IMAGE_NAME];
+    const char *format = image_format(head, len, backing);
+
+    if (format == NULL)
+        return;
+    if (backing[0] != '\0')
+        id_add_backing(l->out, backing);
+    look_fail(l, ERR_UNSUPPORTED,
+        "%s is a %s image%s%s%s, and only raw ones can be used; make one of it: "
+        "qemu-img convert -O raw",
+        l->disk->source, format, backing[0] != '\0' ? " on top of " : "", backing,
+        backing[0] != '\0' ? " (a snapshot)" : "");
+}
+
+/* --- challenges ------------------------------------------------------------------------------- */
+
+static void random_hex(char *out, size_t digits)
+{
+    uint8_t bytes[NONCE_LEN / 2];
+
+    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
+        abort(); /* a kernel without random numbers: nothing is sound any more */
+    for (size_t i = 0; i < digits / 2; i++)
+        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
+
+static Migrd__Challenge *new_challenge(void)
+{
+    Migrd__Challenge *c = malloc(sizeof *c);
+
+    if (c != NULL)
+        migrd__challenge__init(c);
+    return c;
+}
+
+int challenge_make(struct look *l, const char *file, char nonce[NONCE_LEN + 1])
+{
+    char digits[CHALLENGE_DIGITS + 1];
+    Migrd__Challenge *c = new_challenge();
+
+    if (c == NULL)
+        return -1;
+    random_hex(digits, CHALLENGE_DIGITS);
+    random_hex(nonce, NONCE_LEN);
+    id_text(&c->name, ".%.200s%s%s", file, CHALLENGE_TAG, digits);
+    id_text(&c->nonce, "%s", nonce);
+    if (l->out->challenge != NULL)
+        migrd__challenge__free_unpacked(l->out->challenge, NULL);
+    l->out->challenge = c;
+    return 0;
+}
+
+bool challenge_name_ok(const char *name)
+{
+    size_t n = strlen(name), tail = sizeof CHALLENGE_TAG - 1 + CHALLENGE_DIGITS;
+    const char *digits = name + n - CHALLENGE_DIGITS;
+
+    return n > tail + 1 && n < CHALLENGE_NAME && name[0] == '.' && strchr(name, '/') == NULL &&
+           strncmp(name + n - tail, CHALLENGE_TAG, sizeof CHALLENGE_TAG - 1) == 0 &&
+           strspn(digits, "0123456789abcdef") == CHALLENGE_DIGITS;
+}
+
+const char *challenge_theirs(struct look *l)
+{
+    const Migrd__Challenge *c = l->theirs != NULL ? l->theirs->challenge : NULL;
+
+    if (c == NULL || l->what == MIGRD__STORAGE_REQUEST__WHAT__IDENTIFY)
+        return NULL;
+    if (challenge_name_ok(c->name))
+        return c->name;
+    look_no_challenge(l, "its name is not that of a challenge");
+    return NULL;
+}
+
+void challenge_take(struct look *l, const char *text, size_t len)
+{
+    if (len >= NONCE_LEN && strspn(text, "0123456789abcdef") >= NONCE_LEN) {
+        memcpy(l->answer, text, NONCE_LEN);
+        l->answer[NONCE_LEN] = '\0';
+    } else {
+        look_no_challenge(l, "the file %s holds something else", l->theirs->challenge->name);
+    }
+}
+
+/* --- one disk ----------------------------------------------------------------------------------
+ */
+
+/* What the target has of the files that the source's disk needs. */
+static void look_backing(struct look *l)
+{
+    if (l->theirs == NULL || l->what != MIGRD__STORAGE_REQUEST__WHAT__ANSWER)
+        return;
+    for (size_t i = 0; i < l->theirs->n_backing; i++) {
+        bool known = false;
+
+        for (size_t k = 0; k < l->out->n_backing; k++)
+            known = known || strcmp(l->out->backing[k], l->theirs->backing[i]) == 0;
+        if (!known && l->theirs->backing[i][0] == '/' && access(l->theirs->backing[i], R_OK) == 0)
+            id_add_backing(l->out, l->theirs->backing[i]);
+    }
+}
+
+void look_at(struct look *l)
+{
+    struct storage_url u;
+    struct err e;
+
+    l->out->kind = MIGRD__STORAGE_KIND__STORAGE_UNKNOWN;
+    look_step(l, "looking");
+    if (FAULT("storage-look"))
+        look_fail(l, ERR_SYSTEM, "fault point storage-look");
+    else if (storage_url_check_disk(l->disk->source, &u, &e) < 0)
+        look_fail(l, e.code, "%s", e.text);
+    else if (u.kind == MIGRD__STORAGE_KIND__STORAGE_NFS)
+        look_nfs(l);
+    else if (u.kind == MIGRD__STORAGE_KIND__STORAGE_ISCSI)
+        look_iscsi(l);
+    else
+        look_file(l);
+    look_backing(l);
+}
+
+/* --- all disks -----------------------------------------------------------------------------------
+ */
+
+struct child {
+    pid_t pid;
+    int fd;       /* -1: has ended, or never began */
+    char *step;   /* shared */
+    uint8_t *buf; /* its reply so far */
+    size_t n;
+    Migrd__StorageReply *reply;
+};
+
+static Migrd__DiskIdentity *new_identity(const Migrd__Disk *disk)
+{
+    Migrd__DiskIdentity *id = malloc(sizeof *id);
+
+    if (id == NULL)
+        return NULL;
+    migrd__disk_identity__init(id);
+    id_text(&id->device, "%s", disk->device);
+    id_text(&id->source, "%s", disk->source);
+    id_text(&id->cache, "%s", disk->cache);
+    return id;
+}
+
+static int send_reply(struct look *l, int fd)
+{
+    Migrd__StorageReply r = MIGRD__STORAGE_REPLY__INIT;
+    char *answer = l->answer, *why = l->answer_error;
+    uint8_t *buf;
+    size_t n;
+    int rc;
+
+    r.n_disks = r.n_answers = r.n_answer_errors = 1;
+    r.disks = &l->out;
+    r.answers = &answer;
+    r.answer_errors = &why;
+    n = migrd__storage_reply__get_packed_size(&r);
+    buf = n <= ANSWER_MAX ? malloc(n) : NULL;
+    if (buf == NULL)
+        return 1;
+    migrd__storage_reply__pack(&r, buf);
+    rc = io_write_full(fd, buf, n, IO_FOREVER, NULL);
+    free(buf);
+    return rc < 0;
+}
+
+/* The child's whole life. */
+static int child_main(const Migrd__StorageRequest *rq, size_t i, unsigned ms, char *step, int fd)
+{
+    struct look l = { .what = rq->what,
+        .rq = rq,
+        .disk = rq->disks[i],
+        .theirs = i < rq->n_theirs ? rq->theirs[i] : NULL,
+        .timeout_ms = ms,
+        .root = "",
+        .step = step,
+        .out = new_identity(rq->disks[i]) };
+    int rc;
+
+    if (l.out == NULL)
+        return 1;
+    look_at(&l);
+    rc = send_reply(&l, fd);
+    migrd__disk_identity__free_unpacked(l.out, NULL);
+    return rc;
+}
+
+static void start_child(const Migrd__StorageRequest *rq, size_t i, unsigned ms, struct child *c)
+{
+    int p[2];
+
+    c->fd = -1;
+    c->step = mmap(NULL, LOOK_STEP, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (c->step == MAP_FAILED)
+        c->step = NULL;
+    c->buf = malloc(ANSWER_MAX);
+    if (c->step == NULL || c->buf == NULL || pipe2(p, O_CLOEXEC) < 0)
+        return;
+    fflush(NULL);
+    c->pid = fork();
+    if (c->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        close(p[0]);
+        _exit(child_main(rq, i, ms, c->step, p[1]));
+    }
+    close(p[1]);
+    if (c->pid < 0)
+        close(p[0]);
+    else
+        c->fd = p[0];
+}
+
+/* Takes what has come; closes at its end. */
+static void read_child(struct child *c)
+{
+    ssize_t n = read(c->fd, c->buf + c->n, ANSWER_MAX - c->n);
+
+    if (n > 0) {
+        c->n += (size_t)n;
+        return;
+    }
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return;
+    io_close(&c->fd);
+    if (n == 0 && c->n > 0)
+        c->reply = migrd__storage_reply__unpack(NULL, c->n, c->buf);
+    if (c->reply != NULL &&
+        (c->reply->n_disks != 1 || c->reply->n_answers != 1 || c->reply->n_answer_errors != 1)) {
+        migrd__storage_reply__free_unpacked(c->reply, NULL);
+        c->reply = NULL;
+    }
+}
+
+static void wait_children(struct child *c, size_t n, uint64_t deadline)
+{
+    struct pollfd p[DISKS_MAX];
+
+    for (;;) {
+        size_t open = 0;
+        uint64_t now = clock_ns();
+
+        for (size_t i = 0; i < n; i++) {
+            p[i] = (struct pollfd){ .fd = c[i].fd, .events = POLLIN };
+            open += c[i].fd >= 0;
+        }
+        if (open == 0 || now >= deadline)
+            return;
+        if (poll(p, n, (int)((deadline - now) / NS_PER_MS) + 1) < 0 && errno != EINTR)
+            return;
+        for (size_t i = 0; i < n; i++)
+            if (c[i].fd >= 0 && (p[i].revents & (POLLIN | POLLHUP | POLLERR)) != 0)
+                read_child(&c[i]);
+    }
+}
+
+/* What is said of a disk whose child brought no reply. */
+static void say_why(Migrd__DiskIdentity *id, struct child *c, unsigned ms)
+{
+    char step[LOOK_STEP] = "starting";
+    struct look l = { .out = id };
+
+    if (c->step != NULL && c->step[0] != '\0')
+        memcpy(step, c->step, sizeof step);
+    step[sizeof step - 1] = '\0';
+    if (c->fd >= 0)
+        look_fail(&l, ERR_TIMEOUT,
+            "%s: nothing has come back in %u.%u s of %s; check that the storage is up and that "
+            "this host reaches it, or raise storage-timeout",
+            id->source, ms / 1000, ms % 1000 / 100, step);
+    else if (c->pid > 0)
+        look_fail(&l, ERR_INTERNAL, "%s: the process that looked at it ended while %s; see the log",
+            id->source, step);
+    else
+        look_fail(&l, ERR_SYSTEM, "%s: no process could be started to look at it", id->source);
+}
+
+static void end_child(struct child *c)
+{
+    if (c->pid > 0) {
+        kill(c->pid, SIGKILL);
+        /* One in an uninterruptible wait is init's when we have gone. */
+        for (unsigned i = 0; i < 20 && waitpid(c->pid, NULL, WNOHANG) == 0; i++)
+            usleep(5000);
+    }
+    io_close(&c->fd);
+    free(c->buf);
+    if (c->step != NULL)
+        munmap(c->step, LOOK_STEP);
+    if (c->reply != NULL)
+        migrd__storage_reply__free_unpacked(c->reply, NULL);
+}
+
+/* Moves the reply of one child, or the reason why there is none, into place i. */
+static void take_reply(
+    Migrd__StorageReply *out, size_t i, const Migrd__Disk *disk, struct child *c, unsigned ms)
+{
+    if (c->reply != NULL) {
+        out->disks[i] = c->reply->disks[0];
+        out->answers[i] = c->reply->answers[0];
+        out->answer_errors[i] = c->reply->answer_errors[0];
+        c->reply->n_disks = c->reply->n_answers = c->reply->n_answer_errors = 0;
+        return;
+    }
+    out->disks[i] = new_identity(disk);
+    out->answers[i] = strdup("");
+    out->answer_errors[i] = strdup("");
+    if (out->disks[i] == NULL || out->answers[i] == NULL || out->answer_errors[i] == NULL)
+        abort(); /* a few bytes, in a process of its own: its parent says that it died */
+    say_why(out->disks[i], c, ms);
+}
+
+void storage_serve(const Migrd__StorageRequest *rq, Migrd__StorageReply *out)
+{
+    unsigned ms = rq->timeout_ms != 0 ? rq->timeout_ms : DISK_TIMEOUT_MS;
+    struct child *c = calloc(DISKS_MAX, sizeof *c);
+    size_t n = rq->n_disks < DISKS_MAX ? rq->n_disks : DISKS_MAX;
+    uint64_t deadline = clock_ns() + ms * NS_PER_MS;
+
+    out->disks = calloc(n + 1, sizeof(Migrd__DiskIdentity *));
+    out->answers = calloc(n + 1, sizeof(char *));
+    out->answer_errors = calloc(n + 1, sizeof(char *));
+    if (c == NULL || out->disks == NULL || out->answers == NULL || out->answer_errors == NULL)
+        abort();
+    for (size_t i = 0; i < n; i++)
+        start_child(rq, i, ms, &c[i]);
+    wait_children(c, n, deadline);
+    for (size_t i = 0; i < n; i++) {
+        take_reply(out, i, rq->disks[i], &c[i], ms);
+        out->n_disks = out->n_answers = out->n_answer_errors = i + 1;
+    }
+    for (size_t i = 0; i < n; i++)
+        end_child(&c[i]);
+    free(c);
+}
