@@ -77,6 +77,15 @@ static bool valid_address(const char *s)
     return true;
 }
 
+/* The hypervisor knows the levels; here nothing that would need quoting. */
+static bool valid_level(const char *s)
+{
+    for (; *s != '\0'; s++)
+        if (!isalnum((unsigned char)*s) && strchr("-+,./= _", *s) == NULL)
+            return false;
+    return true;
+}
+
 static bool valid_cpus(const char *s)
 {
     cpu_set_t set;
@@ -191,6 +200,10 @@ static const struct key keys[] = {
         "512M", NULL, "Memory that no domain gets, kept for the host itself." },
     { "memory-overcommit", TYPE_BOOL, AT(memory_overcommit), ANY, "no", NULL,
         "Let domains have more memory together than the host has." },
+    { "host-cpu-level", TYPE_TEXT, AT(host_cpu_level), 0, 0, NULL, valid_level, "a CPU level", "",
+        NULL,
+        "CPU level that guests of this host see at most, as x86-64-v2 or what migctl cpu baseline "
+        "prints; \"\" is all that the CPU has." },
 
     { "storage-leases", TYPE_BOOL, AT(storage_leases), ANY, "yes", "Storage",
         "Keep a record of owner and epoch beside each disk, and have the storage refuse others." },

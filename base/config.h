@@ -51,6 +51,7 @@ struct config {
     char hypervisor[16];                         /* hypervisor = xvm: default for new domains */
     uint64_t memory_reserve_kib;                 /* memory-reserve = 512M kept for the host */
     bool memory_overcommit;                      /* memory-overcommit = no */
+    char host_cpu_level[400];                    /* host-cpu-level = "" (all that the CPU has) */
     /* storage */
     bool storage_leases;                         /* storage-leases = yes */
     unsigned storage_lease_ms;                   /* storage-lease-time = 5s */

@@ -12,24 +12,14 @@
 
 /* The register of a leaf that a word is. */
 static const struct hv_word_place places[] = {
-    { "1.ecx", 0x1, 0, HV_ECX },
-    { "1.edx", 0x1, 0, HV_EDX },
-    { "7.0.ebx", 0x7, 0, HV_EBX },
-    { "7.0.ecx", 0x7, 0, HV_ECX },
-    { "7.0.edx", 0x7, 0, HV_EDX },
-    { "7.1.eax", 0x7, 1, HV_EAX },
-    { "7.1.edx", 0x7, 1, HV_EDX },
-    { "7.2.edx", 0x7, 2, HV_EDX },
-    { "d.0.eax", 0xd, 0, HV_EAX },
-    { "d.1.eax", 0xd, 1, HV_EAX },
-    { "80000001.ecx", 0x80000001, 0, HV_ECX },
-    { "80000001.edx", 0x80000001, 0, HV_EDX },
-    { "80000007.edx", 0x80000007, 0, HV_EDX },
-    { "80000008.ebx", 0x80000008, 0, HV_EBX },
-    { "80000021.eax", 0x80000021, 0, HV_EAX },
-    { "6.eax", 0x6, 0, HV_EAX },
-    { "14.0.ebx", 0x14, 0, HV_EBX },
-    { "19.ebx", 0x19, 0, HV_EBX },
+    { "1.ecx", 0x1, 0, HV_ECX }, { "1.edx", 0x1, 0, HV_EDX }, { "7.0.ebx", 0x7, 0, HV_EBX },
+    { "7.0.ecx", 0x7, 0, HV_ECX }, { "7.0.edx", 0x7, 0, HV_EDX }, { "7.1.eax", 0x7, 1, HV_EAX },
+    { "7.1.edx", 0x7, 1, HV_EDX }, { "7.2.edx", 0x7, 2, HV_EDX }, { "d.0.eax", 0xd, 0, HV_EAX },
+    { "d.1.eax", 0xd, 1, HV_EAX }, { "80000001.ecx", 0x80000001, 0, HV_ECX },
+    { "80000001.edx", 0x80000001, 0, HV_EDX }, { "80000007.edx", 0x80000007, 0, HV_EDX },
+    { "80000008.ebx", 0x80000008, 0, HV_EBX }, { "80000021.eax", 0x80000021, 0, HV_EAX },
+    { "6.eax", 0x6, 0, HV_EAX }, { "14.0.ebx", 0x14, 0, HV_EBX }, { "19.ebx", 0x19, 0, HV_EBX },
+    { "40000001.eax", 0x40000001, 0, HV_EAX }, /* KVM's own; 0 on a bare CPU */
 };
 #define N_PLACES (sizeof places / sizeof places[0])
 _Static_assert(N_PLACES <= HV_FEATURE_WORDS, "more words than hv_caps has room for");
@@ -77,10 +67,19 @@ static const char *const names_8_ebx[32] = { "clzero", "irperf", "xsaveerptr", N
     "amd_stibp_always_on", NULL, NULL, NULL, NULL, NULL, "amd_ppin", "amd_ssbd", "virt_ssbd",
     "amd_ssb_no", NULL, "amd_psfd" };
 
+static const char *const names_6_eax[32] = { "dtherm", "ida", "arat", NULL, "pln", "ecmd", "pts",
+    "hwp", "hwp_notify", "hwp_act_window", "hwp_epp", "hwp_pkg_req" };
+static const char *const names_kvm[32] = { "kvm_clock", "kvm_nop_io", "kvm_mmu_op", "kvm_clock_new",
+    "kvm_async_pf", "kvm_steal_time", "kvm_eoi", "kvm_unhalt", NULL, "kvm_tlb_flush",
+    "kvm_async_pf_vmexit", "kvm_send_ipi", "kvm_poll_control", "kvm_sched_yield",
+    "kvm_async_pf_int", "kvm_msi_ext_dest_id", "kvm_hc_map_gpa_range", "kvm_migration_control",
+    NULL, NULL, NULL, NULL, NULL, NULL, "kvm_clock_stable" };
+
 /* By word, NULL where no bit of the word has a name. */
 static const char *const *const names[N_PLACES] = { names_1_ecx, names_1_edx, names_7_ebx,
     names_7_ecx, names_7_edx, names_7_1_eax, NULL, NULL, names_d_0_eax, names_d_1_eax,
-    names_ext_ecx, names_ext_edx, names_7_power, names_8_ebx };
+    names_ext_ecx, names_ext_edx, names_7_power, names_8_ebx, NULL, names_6_eax, NULL, NULL,
+    names_kvm };
 
 const struct hv_word_place *hv_word_place(unsigned word)
 {

@@ -87,6 +87,7 @@ struct hv_caps {
     uint32_t xsave_size;                 /* bytes for all XCR0 bits on offer */
     uint64_t xcr0;
     uint64_t tsc_khz;
+    bool tsc_scaling; /* a guest can be given another TSC frequency */
     unsigned host_cpus;
     uint64_t memory_total_kib, memory_free_kib;
     unsigned max_vcpus;
@@ -102,6 +103,7 @@ struct hv_config {
     unsigned lease_ms;     /* storage-lease-time */
     unsigned nfs_uid_base; /* storage-nfs-uid-base */
     unsigned io_timeout_ms; /* storage-timeout */
+    const char *cpu_level; /* host-cpu-level: guests see no more than that; NULL or "" all */
 };
 
 struct hv_start {

@@ -98,6 +98,7 @@ static size_t needs_restart(const struct config *a, const struct config *b, char
         bool changed;
     } keys[] = { { "hypervisor", strcmp(a->hypervisor, b->hypervisor) != 0 },
         { "host-name", strcmp(a->host_name, b->host_name) != 0 },
+        { "host-cpu-level", strcmp(a->host_cpu_level, b->host_cpu_level) != 0 },
         { "control-group", strcmp(a->control_group, b->control_group) != 0 },
         { "status-address", strcmp(a->status_address, b->status_address) != 0 } };
 
@@ -164,7 +165,9 @@ static int make_folders(const struct paths *p, struct err *e)
 
 static int open_hypervisor(struct migrd *m, struct err *e)
 {
-    const struct hv_config cfg = { .run_dir = m->paths.xvm, .log_dir = m->paths.log };
+    const struct hv_config cfg = { .run_dir = m->paths.xvm,
+        .log_dir = m->paths.log,
+        .cpu_level = m->config.host_cpu_level };
 
     m->hv_ops = hv_driver(m->config.hypervisor);
     if (m->hv_ops == NULL)

@@ -26,6 +26,7 @@
 #include <inttypes.h>
 #include <linux/memfd.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -72,6 +73,8 @@ struct call {
     int fd_out;
     bool close_out; /* fd_out was made for this reply */
     Migrd__Xvm__Info info;
+    Migrd__Xvm__Cpu cpu;
+    struct hv_caps caps;
     Migrd__Xvm__Layout layout;
     Migrd__Xvm__Region region[RAM_REGIONS], *regions[RAM_REGIONS];
 };
@@ -201,6 +204,7 @@ static int op_build(struct server *s, struct call *c, struct err *e)
         return err_set(e, ERR_MEMORY, "build: out of memory");
     }
     rundir_write_epoch(s->cfg->run_dir, c->q->epoch);
+    snprintf(s->m->host_cpu_level, sizeof s->m->host_cpu_level, "%s", b->host_cpu_level);
     if (machine_build(s->m, def, b->domid, c->q->epoch, incoming, e) < 0) {
         log_error("xvm", "%s", e->text);
         s->ending = true;
@@ -247,6 +251,28 @@ static int op_definition(struct server *s, struct call *c, struct err *e)
 {
     (void)e;
     c->r->definition = s->m->def;
+    return 0;
+}
+
+static int op_cpu(struct server *s, struct call *c, struct err *e)
+{
+    Migrd__Xvm__Cpu *out = &c->cpu;
+    struct hv_caps *caps = &c->caps;
+
+    if (machine_cpu(s->m, caps, e) < 0)
+        return -1;
+    migrd__xvm__cpu__init(out);
+    out->vendor = caps->cpu_vendor;
+    out->model = caps->cpu_model;
+    out->n_features = HV_FEATURE_WORDS;
+    out->features = caps->features;
+    out->xsave_size = caps->xsave_size;
+    out->xcr0 = caps->xcr0;
+    out->tsc_khz = caps->tsc_khz;
+    out->family = caps->cpu_family;
+    out->model_no = caps->cpu_model_no;
+    out->stepping = caps->cpu_stepping;
+    c->r->cpu = out;
     return 0;
 }
 
@@ -474,6 +500,7 @@ static const struct op {
     [MIGRD__XVM__OP__OP_DESTROY] = { op_destroy, NEED_NOTHING },
     [MIGRD__XVM__OP__OP_SHUTDOWN] = { op_shutdown, NEED_BUILT },
     [MIGRD__XVM__OP__OP_SET_MEMORY] = { op_set_memory, NEED_BUILT },
+    [MIGRD__XVM__OP__OP_CPU] = { op_cpu, NEED_BUILT },
     [MIGRD__XVM__OP__OP_MIG_OPEN] = { op_mig_open, NEED_BUILT },
     [MIGRD__XVM__OP__OP_MIG_BITMAP] = { op_mig_bitmap, NEED_MIGRATION },
     [MIGRD__XVM__OP__OP_DIRTY_START] = { op_dirty_start, NEED_MIGRATION },

@@ -10,7 +10,10 @@
  * asynchronous page faults (their pending tokens are not readable), AMX, shadow stacks
  * (their pointer is no MSR). XSAVE state components that no offered feature uses go too,
  * and sizes follow: Linux compares them with its own sum. EBX of 0xd is KVM's own, always
- * as XCR0 is then.
+ * as XCR0 is then. A guest without XSAVE has an empty leaf 0xd.
+ *
+ * A CPU level (cpu_level.h) takes more away: of this host (host-cpu-level) from what is offered, of
+ * the domain when it boots. A guest that comes from another host has its table with it.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -19,6 +22,7 @@
 #include <sys/ioctl.h>
 
 #include "hypervisor/cpu.h"
+#include "hypervisor/cpu_level.h"
 #include "hypervisor/xvm/machine_internal.h"
 
 _Static_assert(
@@ -82,6 +86,7 @@ static struct kvm_cpuid_entry2 *find(const struct cpuid_table *t, uint32_t leaf,
 
 #define XSAVE_LEGACY 576u /* x87, SSE, and the header */
 #define XCR0_LEGACY UINT64_C(3)
+#define XSAVE_FEATURE BIT(26) /* 1.ecx */
 
 /* XSAVE state components of XCR0 and the feature that uses them. */
 static const struct {
@@ -94,6 +99,13 @@ static const struct {
     { UINT64_C(0xe0), 0x7, HV_EBX, BIT(16) }, /* AVX-512 */
     { UINT64_C(0x200), 0x7, HV_ECX, BIT(3) }, /* protection keys */
 };
+
+static void empty_leaf(struct cpuid_table *t, uint32_t leaf)
+{
+    for (uint32_t i = 0; i < t->nent; i++)
+        if (t->entry[i].function == leaf)
+            t->entry[i].eax = t->entry[i].ebx = t->entry[i].ecx = t->entry[i].edx = 0;
+}
 
 static uint64_t xcr0_of(const struct cpuid_table *t)
 {
@@ -110,6 +122,10 @@ static void fit_xsave(struct cpuid_table *t)
 
     if (top == NULL)
         return;
+    if ((x = find(t, 0x1, 0)) != NULL && (x->ecx & XSAVE_FEATURE) == 0) {
+        empty_leaf(t, 0xd);
+        return;
+    }
     for (size_t i = 0; i < sizeof xsave_users / sizeof xsave_users[0]; i++)
         if ((x = find(t, xsave_users[i].leaf, 0)) != NULL &&
             (*reg_of(x, xsave_users[i].reg) & xsave_users[i].feature) != 0)
@@ -138,9 +154,7 @@ void cpuid_mask(struct cpuid_table *t)
         if ((x = find(t, masks[i].leaf, masks[i].index)) != NULL)
             *reg_of(x, masks[i].reg) &= ~masks[i].clear;
     for (size_t k = 0; k < sizeof emptied / sizeof emptied[0]; k++)
-        for (uint32_t i = 0; i < t->nent; i++)
-            if (t->entry[i].function == emptied[k])
-                t->entry[i].eax = t->entry[i].ebx = t->entry[i].ecx = t->entry[i].edx = 0;
+        empty_leaf(t, emptied[k]);
     if ((x = find(t, 0x1, 0)) != NULL)
         x->ecx |= BIT(31);
     fit_xsave(t);
@@ -153,6 +167,25 @@ int cpuid_offered(int kvm_fd, struct cpuid_table *out, struct err *e)
     if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, out) < 0)
         return err_sys(e, "/dev/kvm: what CPU features it supports");
     cpuid_mask(out);
+    return 0;
+}
+
+int cpuid_limit(struct cpuid_table *t, const char *level, struct err *e)
+{
+    const struct hv_word_place *p;
+    struct kvm_cpuid_entry2 *x;
+    struct hv_caps caps;
+
+    if (level[0] == '\0')
+        return 0;
+    memset(&caps, 0, sizeof caps);
+    cpuid_caps(t, &caps);
+    if (cpu_level_apply(level, &caps, e) < 0)
+        return -1;
+    for (unsigned w = 0; (p = hv_word_place(w)) != NULL; w++)
+        if ((x = find(t, p->leaf, p->index)) != NULL)
+            *reg_of(x, p->reg) &= caps.features[w];
+    fit_xsave(t);
     return 0;
 }
 
@@ -230,10 +263,34 @@ static uint32_t word_of(const struct cpuid_table *t, unsigned word)
     return x == NULL ? 0 : *reg_of(x, p->reg);
 }
 
+static void vendor_of(const struct cpuid_table *t, char out[13])
+{
+    const struct kvm_cpuid_entry2 *x = find(t, 0, 0);
+
+    memset(out, 0, 13);
+    if (x == NULL)
+        return;
+    memcpy(out, &x->ebx, 4);
+    memcpy(out + 4, &x->edx, 4);
+    memcpy(out + 8, &x->ecx, 4);
+}
+
+static void model_of(const struct cpuid_table *t, char out[49])
+{
+    memset(out, 0, 49);
+    for (uint32_t i = 0; i < 3; i++) {
+        const struct kvm_cpuid_entry2 *x = find(t, 0x80000002 + i, 0);
+
+        if (x != NULL)
+            memcpy(out + 16 * i, &x->eax, 16);
+    }
+}
+
 void cpuid_caps(const struct cpuid_table *t, struct hv_caps *out)
 {
     const struct kvm_cpuid_entry2 *x;
 
+    vendor_of(t, out->cpu_vendor);
     for (unsigned i = 0; i < HV_FEATURE_WORDS; i++)
         out->features[i] = word_of(t, i);
     if ((x = find(t, 0x1, 0)) != NULL)
@@ -244,11 +301,22 @@ void cpuid_caps(const struct cpuid_table *t, struct hv_caps *out)
     }
 }
 
-static uint32_t kvm_word(const struct cpuid_table *t)
+int machine_cpu(const struct machine *m, struct hv_caps *out, struct err *e)
 {
-    const struct kvm_cpuid_entry2 *x = find(t, 0x40000001, 0);
+    struct cpuid_table t = m->vcpu[0].cpuid;
+    int khz = ioctl(m->vcpu[0].fd, KVM_GET_TSC_KHZ, 0);
 
-    return x == NULL ? 0 : x->eax;
+    if (t.nent == 0) { /* incoming, and its state has not come yet */
+        t = m->offered;
+        if (cpuid_limit(&t, m->def->cpu_level, e) < 0)
+            return -1;
+        cpuid_for_vcpu(&t, 0, m->n_vcpus);
+    }
+    memset(out, 0, sizeof *out);
+    cpuid_caps(&t, out);
+    model_of(&t, out->cpu_model);
+    out->tsc_khz = khz > 0 ? (uint64_t)khz : 0;
+    return 0;
 }
 
 static bool same_vendor(const struct cpuid_table *a, const struct cpuid_table *b)
@@ -279,30 +347,30 @@ static int same_xsave_layout(
     return 0;
 }
 
+static unsigned missing(
+    const struct cpuid_table *guest, const struct cpuid_table *host, char *names, size_t len)
+{
+    uint32_t g[HV_FEATURE_WORDS], h[HV_FEATURE_WORDS];
+
+    for (unsigned i = 0; i < HV_FEATURE_WORDS; i++) {
+        g[i] = word_of(guest, i);
+        h[i] = word_of(host, i);
+    }
+    return cpu_level_missing(g, HV_FEATURE_WORDS, h, names, len);
+}
+
 int cpuid_fits(const struct cpuid_table *guest, const struct cpuid_table *host, struct err *e)
 {
+    char names[240];
+    unsigned lacks;
+
     if (!same_vendor(guest, host))
         return err_set(e, ERR_REFUSED, "the guest booted on a CPU of another vendor");
-    for (unsigned w = 0; hv_feature_word_name(w) != NULL; w++) {
-        uint32_t lacks = word_of(guest, w) & ~word_of(host, w);
-        char number[48];
-        const char *name;
-
-        if (w == 1)
-            lacks &= ~BIT(28); /* "ht" is set by us, by the number of vCPUs */
-        if (lacks == 0)
-            continue;
-        name = hv_feature_name(w, (unsigned)__builtin_ctz(lacks));
-        snprintf(
-            number, sizeof number, "bit %d of %s", __builtin_ctz(lacks), hv_feature_word_name(w));
+    lacks = missing(guest, host, names, sizeof names);
+    if (lacks > 0)
         return err_set(e, ERR_REFUSED,
-            "the guest booted with CPU feature %s, which is missing here",
-            name == NULL ? number : name);
-    }
-    if ((kvm_word(guest) & ~kvm_word(host)) != 0)
-        return err_set(e, ERR_REFUSED,
-            "the guest booted with KVM features 0x%x, this host's KVM has 0x%x; use a newer kernel",
-            kvm_word(guest), kvm_word(host));
+            "the guest booted with CPU features that are missing here: %s%s", names,
+            strstr(names, "kvm_") != NULL ? "; kvm_ ones come with a newer kernel" : "");
     return same_xsave_layout(guest, host, e);
 }
 

@@ -104,6 +104,8 @@ static int driver_open(const struct hv_config *cfg, struct hv **out, struct err 
     hv->epoll_fd = hv->inotify_fd = hv->wake_fd = -1;
     snprintf(hv->run_dir, sizeof hv->run_dir, "%s", cfg->run_dir);
     snprintf(hv->log_dir, sizeof hv->log_dir, "%s", cfg->log_dir);
+    if (cfg->cpu_level != NULL)
+        snprintf(hv->cpu_level, sizeof hv->cpu_level, "%s", cfg->cpu_level);
     pthread_mutex_init(&hv->lock, NULL);
     hv->events_tail = &hv->events;
     rundir_sweep(hv->run_dir);
@@ -145,7 +147,7 @@ static int tsc_khz(int kvm_fd)
 }
 
 /* What does not change while this process lives. */
-static int read_caps(struct hv_caps *c, struct err *e)
+static int read_caps(const struct hv *hv, struct hv_caps *c, struct err *e)
 {
     struct cpuid_table t;
     int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC), r, max;
@@ -157,8 +159,11 @@ static int read_caps(struct hv_caps *c, struct err *e)
     snprintf(c->release, sizeof c->release, XVM_RELEASE);
     hv_host_cpu(c);
     r = cpuid_offered(fd, &t, e);
+    if (r == 0 && (r = cpuid_limit(&t, hv->cpu_level, e)) < 0)
+        err_prefix(e, "host-cpu-level");
     if (r == 0)
         cpuid_caps(&t, c);
+    c->tsc_scaling = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) > 0;
     max = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
     c->max_vcpus = max > 0 && (unsigned)max < XVM_MAX_VCPUS ? (unsigned)max : XVM_MAX_VCPUS;
     c->tsc_khz = (uint64_t)tsc_khz(fd);
@@ -321,7 +326,7 @@ static int driver_capabilities(struct hv *hv, struct hv_caps *out, struct err *e
 
     pthread_mutex_lock(&hv->lock);
     if (!hv->has_caps) {
-        r = read_caps(&hv->caps, e);
+        r = read_caps(hv, &hv->caps, e);
         hv->has_caps = r == 0;
     }
     *out = hv->caps;
@@ -347,6 +352,39 @@ static Migrd__Domain *driver_definition(struct hv *hv, const char *uuid, struct 
     if (def == NULL)
         err_set(e, ERR_PROTOCOL, "xvm-domain: an answer without a definition");
     return def;
+}
+
+static void copy_cpu(const Migrd__Xvm__Cpu *c, struct hv_caps *out)
+{
+    memset(out, 0, sizeof *out);
+    snprintf(out->hypervisor, sizeof out->hypervisor, "xvm");
+    snprintf(out->release, sizeof out->release, XVM_RELEASE);
+    snprintf(out->cpu_vendor, sizeof out->cpu_vendor, "%s", c->vendor);
+    snprintf(out->cpu_model, sizeof out->cpu_model, "%s", c->model);
+    for (size_t i = 0; i < c->n_features && i < HV_FEATURE_WORDS; i++)
+        out->features[i] = c->features[i];
+    out->xsave_size = c->xsave_size;
+    out->xcr0 = c->xcr0;
+    out->tsc_khz = c->tsc_khz;
+    out->cpu_family = c->family;
+    out->cpu_model_no = c->model_no;
+    out->cpu_stepping = c->stepping;
+}
+
+static int driver_guest_cpu(struct hv *hv, const char *uuid, struct hv_caps *out, struct err *e)
+{
+    Migrd__Xvm__Request q = MIGRD__XVM__REQUEST__INIT;
+    Migrd__Xvm__Reply *r = NULL;
+    int ok;
+
+    q.op = MIGRD__XVM__OP__OP_CPU;
+    if (driver_call(hv, uuid, &q, &r, HV_CALL_TIMEOUT_MS, e) < 0)
+        return -1;
+    ok = r->cpu != NULL ? 0 : err_set(e, ERR_PROTOCOL, "xvm-domain: an answer without a CPU");
+    if (ok == 0)
+        copy_cpu(r->cpu, out);
+    migrd__xvm__reply__free_unpacked(r, NULL);
+    return ok;
 }
 
 /* Nothing else may be in the folder; what a dead process left is removed. */
@@ -503,6 +541,7 @@ static int driver_start(
     b.domid = how->domid;
     b.incoming = how->incoming;
     b.paused = how->paused;
+    b.host_cpu_level = hv->cpu_level;
     q.op = MIGRD__XVM__OP__OP_BUILD;
     q.epoch = how->epoch;
     q.build = &b;
@@ -596,6 +635,7 @@ const struct hv_ops xvm_driver = {
     .enumerate = driver_enumerate,
     .info = driver_info,
     .definition = driver_definition,
+    .guest_cpu = driver_guest_cpu,
     .start = driver_start,
     .pause = driver_pause,
     .resume = driver_resume,

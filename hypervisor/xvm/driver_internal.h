@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 
+#include "hypervisor/cpu_level.h"
 #include "hypervisor/xvm/client.h"
 #include "hypervisor/xvm/driver.h"
 #include "hypervisor/xvm/rundir.h"
@@ -17,6 +18,7 @@ struct queued_event;
 
 struct hv {
     char run_dir[256], log_dir[256]; /* set by open, read only */
+    char cpu_level[CPU_LEVEL_MAX];   /* so, too */
     bool has_caps;                   /* under lock: caps holds what does not change */
     struct hv_caps caps;
 

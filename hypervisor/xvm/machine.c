@@ -142,8 +142,12 @@ static int alloc_bitmaps(struct machine *m, struct err *e)
 /* CPUID and the first registers of a machine that boots here. */
 static int boot(struct machine *m, struct err *e)
 {
+    struct cpuid_table level = m->offered;
+
+    if (cpuid_limit(&level, m->def->cpu_level, e) < 0)
+        return err_prefix(e, "domain %s", m->def->name);
     for (unsigned i = 0; i < m->n_vcpus; i++) {
-        struct cpuid_table t = m->offered;
+        struct cpuid_table t = level;
 
         cpuid_for_vcpu(&t, i, m->n_vcpus);
         if (cpuid_set(&m->vcpu[i], &t, e) < 0)
@@ -172,6 +176,7 @@ int machine_build(
     m->incoming = incoming;
     if (check_pinning(m, e) < 0 || ram_create(m, e) < 0 || alloc_bitmaps(m, e) < 0 ||
         kvm_create_vm(m, e) < 0 || cpuid_offered(m->kvm_fd, &m->offered, e) < 0 ||
+        cpuid_limit(&m->offered, m->host_cpu_level, e) < 0 ||
         vcpus_create(m, e) < 0 || probe_vcpu_features(m, e) < 0 || platform_create(m, e) < 0 ||
         devices_create(m, incoming, e) < 0)
         return -1;

@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
+#include "hypervisor/cpu_level.h"
 #include "hypervisor/hypervisor.h"
 #include "hypervisor/xvm/machine.h"
 #include "hypervisor/xvm/state.h"
@@ -77,6 +78,7 @@ struct machine {
     Migrd__Domain *def;
     int domid;
     char run_dir[256], log_dir[256];
+    char host_cpu_level[CPU_LEVEL_MAX]; /* what this host shows at most */
     int kvm_fd, vm_fd;
     int ram_fd;
     uint8_t *ram;
@@ -166,9 +168,13 @@ int vm_load(struct machine *m, struct state_blob *b, struct err *e);
 /* cpuid.c: what guests get; also for capabilities, so on /dev/kvm's descriptor. */
 void cpuid_mask(struct cpuid_table *t); /* takes away what is not for guests */
 int cpuid_offered(int kvm_fd, struct cpuid_table *out, struct err *e);
+/* Takes away what the level has not; refuses by name what is not there. */
+int cpuid_limit(struct cpuid_table *t, const char *level, struct err *e);
 void cpuid_for_vcpu(struct cpuid_table *t, unsigned id, unsigned n_vcpus);
 int cpuid_set(struct vcpu *v, const struct cpuid_table *t, struct err *e);
 void cpuid_caps(const struct cpuid_table *t, struct hv_caps *out);
+/* What the guest was booted with, here or where it came from, or will be. */
+int machine_cpu(const struct machine *m, struct hv_caps *out, struct err *e);
 /* Refuses, by name, a table that has features which `host` lacks. */
 int cpuid_fits(const struct cpuid_table *guest, const struct cpuid_table *host, struct err *e);
 

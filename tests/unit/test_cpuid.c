@@ -107,12 +107,79 @@ static void another_layout_is_refused(void **state)
     assert_int_equal(cpuid_fits(&guest, &host, &e), 0);
 }
 
+static void base_features(struct cpuid_table *t)
+{
+    get(t, 0x1, 0)->edx = 0x178bfbff;
+    get(t, 0x1, 0)->ecx |= 0x80982201; /* to SSE 4.2, POPCNT, hypervisor */
+    get(t, 0x7, 0)->ebx |= 1u << 5;    /* AVX2 */
+    add(t, 0x80000001, 0, 0, 0, 1, 0x2c100800);
+}
+
+/* A guest at a level sees no feature beyond it, and no XSAVE where the level has none. */
+static void levels(void **state)
+{
+    struct cpuid_table t, low;
+    struct hv_caps caps;
+    struct err e;
+
+    (void)state;
+    big_cpu(&t);
+    base_features(&t);
+    cpuid_mask(&t);
+    low = t;
+    assert_int_equal(cpuid_limit(&low, "", &e), 0);
+    assert_memory_equal(&low, &t, sizeof t);
+    if (cpuid_limit(&low, "x86-64-v2", &e) < 0)
+        fail_msg("%s", e.text);
+    assert_int_equal(get(&low, 0x7, 0)->ebx, 0);
+    assert_int_equal(get(&low, 0x7, 0)->ecx, 0);
+    assert_int_equal(get(&low, 0x1, 0)->ecx & (1u << 26 | 1u << 28), 0);
+    for (uint32_t i = 0; i < low.nent; i++)
+        if (low.entry[i].function == 0xd)
+            assert_int_equal(low.entry[i].eax | low.entry[i].ebx | low.entry[i].ecx, 0);
+    assert_int_equal(cpuid_fits(&low, &t, &e), 0);
+    low = t;
+    assert_int_equal(cpuid_limit(&low, "host,-pku", &e), 0);
+    assert_int_equal(get(&low, 0xd, 0)->eax, 0xe7);
+    assert_int_equal(get(&low, 0xd, 0)->ecx, 2688);
+    memset(&caps, 0, sizeof caps);
+    cpuid_caps(&low, &caps);
+    assert_int_equal(caps.xcr0, 0xe7);
+    assert_int_equal(cpuid_fits(&t, &low, &e), -1);
+    assert_string_equal(
+        e.text, "the guest booted with CPU features that are missing here: pku pkru_state");
+    assert_int_equal(cpuid_limit(&low, "x86-64-v3", &e), -1);
+    assert_int_equal(e.code, ERR_REFUSED);
+}
+
+static void kvm_features(void **state)
+{
+    struct cpuid_table guest, host;
+    struct err e;
+
+    (void)state;
+    big_cpu(&guest);
+    base_features(&guest);
+    add(&guest, 0x40000001, 0, 1u << 24 | 1u << 11 | 1u << 3, 0, 0, 0);
+    cpuid_mask(&guest);
+    host = guest;
+    get(&host, 0x40000001, 0)->eax &= ~(1u << 11);
+    assert_int_equal(cpuid_fits(&guest, &host, &e), -1);
+    assert_string_equal(e.text,
+        "the guest booted with CPU features that are missing here: kvm_send_ipi; kvm_ ones come "
+        "with a newer kernel");
+    assert_int_equal(cpuid_limit(&guest, "x86-64-v2", &e), 0);
+    assert_int_equal(cpuid_fits(&guest, &host, &e), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(components_follow_features),
         cmocka_unit_test(small_cpu),
         cmocka_unit_test(another_layout_is_refused),
+        cmocka_unit_test(levels),
+        cmocka_unit_test(kvm_features),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
