@@ -14,6 +14,7 @@
 #include "storage-check/url.h"
 
 struct nfs_context;
+struct secret;
 
 /* A kind of disk. Each member is there; `close` is called once, after which the kind's part of the
  * disk is gone. */
@@ -36,8 +37,8 @@ struct disk {
 };
 
 /* Of one kind each; `d` is the head of what was allocated. Fill *out or fail. */
-int disk_file_open(const struct disk_options *o, const char *source, struct disk **out,
-    struct err *e);
+int disk_file_open(
+    const struct disk_options *o, const char *source, struct disk **out, struct err *e);
 int disk_nfs_open(const struct disk_options *o, const struct storage_url *u, const char *source,
     struct disk **out, struct err *e);
 int disk_iscsi_open(const struct disk_options *o, const struct storage_url *u, const char *source,
@@ -69,8 +70,7 @@ void disk_admit(struct disk *d, unsigned connection, int verdict);
 struct disk_scsi {
     /* In the disk's thread: queues the command with `cb` and `priv`, as iscsi_*_task and
      * iscsi_task_mgmt_*_async do; 0, or -1 if it could not. */
-    int (*start)(
-        struct iscsi_context *c, unsigned lun, iscsi_command_cb cb, void *priv, void *arg);
+    int (*start)(struct iscsi_context *c, unsigned lun, iscsi_command_cb cb, void *priv, void *arg);
     /* In the disk's thread, at most once and only while disk_iscsi_run waits: `status` and `data`
      * as libiscsi gives them. A struct scsi_task in `data` is freed behind it. */
     void (*result)(int status, void *data, void *arg);
@@ -92,7 +92,10 @@ struct nfs_context *disk_nfs_context(
 
 /* Initiator's name, target, CHAP, digests, no reconnecting by itself; `isid` 0: random. Connect to
  * storage_url_portal(u) and u->lun. Free with iscsi_destroy_context. Ignore or block SIGPIPE. */
-struct iscsi_context *disk_iscsi_context(const struct storage_url *u,
-    const struct disk_options *o, uint32_t isid, struct err *e);
+struct iscsi_context *disk_iscsi_context(
+    const struct storage_url *u, const struct disk_options *o, uint32_t isid, struct err *e);
+/* The same with a password that is known already; NULL: none. */
+struct iscsi_context *disk_iscsi_context_with(const struct storage_url *u,
+    const struct disk_options *o, uint32_t isid, const struct secret *secret, struct err *e);
 
 #endif
