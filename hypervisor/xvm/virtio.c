@@ -558,12 +558,17 @@ static void device_free(struct device *d)
     v->ops->destroy(v);
 }
 
+static uint32_t state_version(const struct virtio *v)
+{
+    return v->ops->state_version > STATE_VERSION ? v->ops->state_version : STATE_VERSION;
+}
+
 static int device_save(struct device *d, struct state_writer *w, struct err *e)
 {
     struct virtio *v = virtio_of(d);
 
     (void)e;
-    state_section_begin(w, v->name, STATE_VERSION);
+    state_section_begin(w, v->name, state_version(v));
     state_put_u32(w, v->status);
     state_put_u32(w, __atomic_load_n(&v->isr, __ATOMIC_SEQ_CST));
     state_put_u32(w, v->offered_sel);
@@ -636,9 +641,9 @@ static int device_load(struct device *d, struct state_reader *r, struct err *e)
     struct virtio *v = virtio_of(d);
     int rc;
 
-    if (r->version != STATE_VERSION)
-        return err_set(e, ERR_UNSUPPORTED, "%s: state version %u, this release reads %u", v->name,
-            r->version, STATE_VERSION);
+    if (r->version < STATE_VERSION || r->version > state_version(v))
+        return err_set(e, ERR_UNSUPPORTED, "%s: state version %u, this release reads %u to %u",
+            v->name, r->version, STATE_VERSION, state_version(v));
     pthread_mutex_lock(&v->lock);
     reset_locked(v);
     rc = load_transport(v, r, e);

@@ -35,6 +35,7 @@ struct virtio;
  */
 struct virtio_ops {
     enum virtio_type type;
+    uint32_t state_version; /* of its section; 0 is 1. Older ones are read, too */
     unsigned queues;
     unsigned workers;    /* threads of each queue */
     unsigned config_len; /* bytes of config space */

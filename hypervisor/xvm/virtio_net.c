@@ -12,12 +12,13 @@
  *
  * Moving. The tap of an incoming domain is made, on its bridge and up in time for
  * errors, and for a bridge that takes its time until it forwards; what the bridge floods
- * into it before the first start is thrown away. virtio_net_announce then sends RARP
- * requests for the guest's address into the bridge, so that switches learn the way:
- * ANNOUNCE_ROUNDS, 50, 150, 250 ... ms apart. A pause ends that: the guest may be
- * elsewhere next.
+ * into it before the first start is thrown away. virtio_net_announce then tells the
+ * network where the guest is: RARP for switches, gratuitous ARP and neighbour advertisements of
+ * the addresses that the guest has been seen to use (virtio_net_addr.c). The first round goes at
+ * once, ANNOUNCE_ROUNDS in all, 50, 150, 250, 350 ms apart, as QEMU's are (announce-rounds,
+ * announce-initial, announce-step). A pause ends that: the guest may be elsewhere next.
  *
- * State after the transport's: 6 bytes MAC.
+ * State after the transport's: 6 bytes MAC; from version 2 on, the addresses.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -35,15 +36,16 @@
 #include "base/log.h"
 #include "hypervisor/xvm/tap.h"
 #include "hypervisor/xvm/virtio.h"
+#include "hypervisor/xvm/virtio_net_addr.h"
 
-#define MAC_LEN 6
+#define STATE_WITH_ADDRESSES 2
+#define MAC_LEN NET_MAC_LEN
 #define HDR_LEN 12u
 #define HDR_NUM_BUFFERS_AT 10u
 #define PACKET_MAX (65536u + 64u)
 #define ANNOUNCE_ROUNDS 5u
 #define ANNOUNCE_FIRST_MS 50u
 #define ANNOUNCE_STEP_MS 100u
-#define RARP_LEN 60u
 
 /* Feature bits (5.1.3). */
 #define FEATURE_CSUM (UINT64_C(1) << 0)
@@ -85,7 +87,8 @@ struct net {
     size_t packet_len; /* 0 none waits */
     struct virtio_chain first, more;
 
-    pthread_mutex_t lock; /* protects the announcements */
+    pthread_mutex_t lock; /* protects the addresses and their announcements */
+    struct net_addrs addrs;
     pthread_cond_t changed;
     unsigned rounds_left;
     bool stop, announcer_runs;
@@ -171,6 +174,20 @@ static void receive(struct net *n)
 
 /* ---- send ---- */
 
+/* Most frames are over with their first bytes. */
+static void learn(struct net *n, const struct virtio_chain *c)
+{
+    uint8_t frame[NET_LEARN_LEN];
+    size_t len = virtio_chain_read(c, HDR_LEN, frame, 14);
+
+    if (len < 14 || !net_addrs_wants(frame))
+        return;
+    len = virtio_chain_read(c, HDR_LEN, frame, sizeof frame);
+    pthread_mutex_lock(&n->lock);
+    net_addrs_learn(&n->addrs, n->config.mac, frame, len);
+    pthread_mutex_unlock(&n->lock);
+}
+
 static void transmit(struct net *n)
 {
     struct virtio *v = &n->v;
@@ -181,6 +198,7 @@ static void transmit(struct net *n)
             virtio_broken(v, "a packet without header");
             return;
         }
+        learn(n, &c);
         /* A packet that the kernel does not take (wrong header, interface down) is lost. */
         if (c.out_len <= PACKET_MAX && writev(n->tap.fd, c.iov, (int)c.out_n) < 0)
             log_debug("xvm", "%s: a packet is lost: %s", v->name, strerror(errno));
@@ -207,21 +225,6 @@ static void net_wake(struct virtio *v)
 
 /* ---- announcements ---- */
 
-/* A RARP request of the guest for its own address (RFC 903), padded to Ethernet's minimum. */
-static void make_rarp(uint8_t frame[HDR_LEN + RARP_LEN], const uint8_t mac[MAC_LEN])
-{
-    /* type RARP; hardware Ethernet, protocol IPv4, lengths 6 and 4, request reverse */
-    static const uint8_t fixed[10] = { 0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3 };
-    uint8_t *p = frame + HDR_LEN;
-
-    memset(frame, 0, HDR_LEN + RARP_LEN);
-    memset(p, 0xff, MAC_LEN);
-    memcpy(p + 6, mac, MAC_LEN);
-    memcpy(p + 12, fixed, sizeof fixed);
-    memcpy(p + 22, mac, MAC_LEN); /* sender; its protocol address stays 0 */
-    memcpy(p + 32, mac, MAC_LEN); /* target */
-}
-
 static struct timespec after_ms(unsigned ms)
 {
     uint64_t at = clock_ns() + ms * NS_PER_MS;
@@ -229,16 +232,23 @@ static struct timespec after_ms(unsigned ms)
     return (struct timespec){ .tv_sec = (time_t)(at / NS_PER_S), .tv_nsec = (long)(at % NS_PER_S) };
 }
 
+/* The frame is behind the header that the tap wants. */
+static void send_announcement(const struct net *n, const uint8_t *frame, size_t len)
+{
+    if (write(n->tap.fd, frame, HDR_LEN + len) < 0)
+        log_debug("xvm", "%s: announcement: %s", n->v.name, strerror(errno));
+}
+
 /* Sends a round, then waits; a change of rounds_left ends the wait. `lock` is held. */
 static void announce_round(struct net *n)
 {
-    uint8_t frame[HDR_LEN + RARP_LEN];
+    uint8_t frame[HDR_LEN + NET_ANNOUNCE_LEN] = { 0 }, *at = frame + HDR_LEN;
     unsigned round = ANNOUNCE_ROUNDS - n->rounds_left, left = --n->rounds_left;
     struct timespec until = after_ms(ANNOUNCE_FIRST_MS + round * ANNOUNCE_STEP_MS);
 
-    make_rarp(frame, n->config.mac);
-    if (write(n->tap.fd, frame, sizeof frame) < 0)
-        log_debug("xvm", "%s: announcement: %s", n->v.name, strerror(errno));
+    send_announcement(n, frame, net_rarp(n->config.mac, at));
+    for (unsigned i = 0; i < n->addrs.n; i++)
+        send_announcement(n, frame, net_addrs_announcement(&n->addrs, i, n->config.mac, at));
     while (!n->stop && n->rounds_left == left)
         if (pthread_cond_timedwait(&n->changed, &n->lock, &until) == ETIMEDOUT)
             return;
@@ -309,26 +319,43 @@ static void net_quiesced(struct virtio *v)
     set_rounds(net_of(v), 0);
 }
 
+/* The driver begins anew, perhaps another system with other addresses. */
 static void net_reset(struct virtio *v)
 {
-    net_of(v)->packet_len = 0;
+    struct net *n = net_of(v);
+
+    n->packet_len = 0;
+    pthread_mutex_lock(&n->lock);
+    memset(&n->addrs, 0, sizeof n->addrs);
+    pthread_mutex_unlock(&n->lock);
 }
 
 static void net_save(struct virtio *v, struct state_writer *w)
 {
-    state_put(w, net_of(v)->config.mac, MAC_LEN);
+    struct net *n = net_of(v);
+
+    state_put(w, n->config.mac, MAC_LEN);
+    pthread_mutex_lock(&n->lock);
+    net_addrs_save(&n->addrs, w);
+    pthread_mutex_unlock(&n->lock);
 }
 
 static int net_load(struct virtio *v, struct state_reader *r, struct err *e)
 {
     uint8_t mac[MAC_LEN];
+    int rc;
 
     if (state_get(r, mac, sizeof mac, e) < 0)
         return -1;
     if (memcmp(mac, net_of(v)->config.mac, sizeof mac) != 0)
         return err_set(
             e, ERR_INVALID, "%s: the guest's MAC differs from the definition's", v->name);
-    return 0;
+    if (r->version < STATE_WITH_ADDRESSES)
+        return 0;
+    pthread_mutex_lock(&net_of(v)->lock);
+    rc = net_addrs_load(&net_of(v)->addrs, r, e);
+    pthread_mutex_unlock(&net_of(v)->lock);
+    return rc;
 }
 
 static void net_destroy(struct virtio *v)
@@ -351,6 +378,7 @@ static void net_destroy(struct virtio *v)
 
 static const struct virtio_ops net_ops = {
     .type = VIRTIO_NET,
+    .state_version = STATE_WITH_ADDRESSES,
     .queues = QUEUES,
     .workers = 1,
     .config_len = sizeof(struct net_config),

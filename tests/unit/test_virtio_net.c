@@ -140,13 +140,13 @@ static void make_frame(uint8_t *p, const uint8_t *to, const uint8_t *from, size_
     p[13] = TYPE & 0xff;
 }
 
-static void send_from_guest(struct guest *g, size_t len)
+/* Puts a frame into the sending queue and waits until it is gone. */
+static void send_frame(struct guest *g, const uint8_t *frame, size_t len)
 {
-    static const uint8_t all[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
     unsigned at = g->tx_avail % 64u;
 
     memset(g->m->ram + PACKET, 0, 12);
-    make_frame(g->m->ram + PACKET + 12, all, guest_mac, len);
+    memcpy(g->m->ram + PACKET + 12, frame, len);
     set_desc(g, TX, at, PACKET, (uint32_t)len + 12, 0);
     *field(g, TX + 0x4000 + 4 + 2 * at) = (uint16_t)at;
     __atomic_store_n(field(g, TX + 0x4002), ++g->tx_avail, __ATOMIC_SEQ_CST);
@@ -157,6 +157,16 @@ static void send_from_guest(struct guest *g, size_t len)
         usleep(100);
     }
     fail_msg("not sent");
+}
+
+static void send_from_guest(struct guest *g, size_t len)
+{
+    static const uint8_t all[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+    uint8_t frame[200];
+
+    assert_true(len <= sizeof frame);
+    make_frame(frame, all, guest_mac, len);
+    send_frame(g, frame, len);
 }
 
 /* ---- the host's side ---- */
@@ -329,6 +339,144 @@ static void test_silence(void **state)
     fake_free(&g.m);
 }
 
+static void say_arp(struct guest *g, const uint8_t ip[4])
+{
+    uint8_t f[60] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+
+    memcpy(f + 6, guest_mac, 6);
+    memcpy(f + 12, (const uint8_t[10]){ 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1 }, 10);
+    memcpy(f + 22, guest_mac, 6);
+    memcpy(f + 28, ip, 4);
+    send_frame(g, f, sizeof f);
+}
+
+static const uint8_t guest_ip6[16] = { 0xfd, 0x99, [15] = 5 };
+
+/* An advertisement of guest_ip6, by a router. */
+static void say_neighbour(struct guest *g)
+{
+    uint8_t f[78] = { 0x33, 0x33, 0, 0, 0, 1 };
+
+    memcpy(f + 6, guest_mac, 6);
+    memcpy(f + 12, (const uint8_t[10]){ 0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255 }, 10);
+    memcpy(f + 22, guest_ip6, 16);
+    f[38] = 0xff;
+    f[54] = 136;
+    f[58] = 0xa0;
+    memcpy(f + 62, guest_ip6, 16);
+    send_frame(g, f, sizeof f);
+}
+
+static void expect_arp(int s, const uint8_t ip[4])
+{
+    uint8_t buf[200];
+
+    assert_int_equal(next_packet(s, buf, sizeof buf, 1000), 60);
+    assert_int_equal(buf[0], 0xff);
+    assert_memory_equal(buf + 6, guest_mac, 6);
+    assert_memory_equal(buf + 12, ((const uint8_t[10]){ 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1 }), 10);
+    assert_memory_equal(buf + 22, guest_mac, 6);
+    assert_memory_equal(buf + 28, ip, 4);
+    assert_memory_equal(buf + 38, ip, 4);
+}
+
+/* The kernel's own checksum rule: the sum over pseudo header and message is all ones. */
+static uint16_t icmp6_sum(const uint8_t *ip)
+{
+    uint32_t sum = 32 + 58;
+
+    for (size_t i = 8; i < 40 + 32; i += 2)
+        sum += (uint32_t)ip[i] << 8 | ip[i + 1];
+    while (sum >> 16 != 0)
+        sum = (sum & 0xffff) + (sum >> 16);
+    return (uint16_t)sum;
+}
+
+static void expect_neighbour(int s)
+{
+    uint8_t buf[200];
+
+    assert_int_equal(next_packet(s, buf, sizeof buf, 1000), 86);
+    assert_memory_equal(buf, ((const uint8_t[6]){ 0x33, 0x33, 0, 0, 0, 1 }), 6);
+    assert_memory_equal(buf + 22, guest_ip6, 16);
+    assert_int_equal(buf[54], 136);
+    assert_int_equal(buf[58], 0xa0); /* router, override, unsolicited */
+    assert_memory_equal(buf + 62, guest_ip6, 16);
+    assert_memory_equal(buf + 80, guest_mac, 6);
+    assert_int_equal(icmp6_sum(buf + 14), 0xffff);
+}
+
+/* What the guest has said of itself moves with it and is announced where it goes on. */
+static void test_addresses(void **state)
+{
+    static const uint8_t ip[4] = { 10, 0, 0, 5 }, other[4] = { 10, 0, 0, 6 };
+    struct guest a, b;
+    struct err e;
+    int arp, nd;
+
+    (void)state;
+    bridge_up("br0");
+    a = net_guest("br0", 0, &e);
+    b = net_guest("br0", 0, &e);
+    drive(&a, F_VERSION_1 | F_MRG_RXBUF);
+    a.d->ops->start(a.d);
+    say_arp(&a, other);
+    say_arp(&a, ip);
+    say_arp(&a, (const uint8_t[4]){ 0, 0, 0, 0 }); /* a probe: not its own yet */
+    say_neighbour(&a);
+    assert_int_equal(fake_move(a.m, b.m, &e), 0);
+    fake_free(&a.m);
+    arp = packet_socket("br0", 0x0806);
+    nd = packet_socket("br0", 0x86dd);
+    b.d->ops->start(b.d);
+    virtio_net_announce(b.m);
+    for (unsigned i = 0; i < 5; i++) {
+        expect_arp(arp, other);
+        expect_arp(arp, ip);
+        expect_neighbour(nd);
+    }
+    assert_int_equal(next_packet(arp, (uint8_t[200]){ 0 }, 200, 500), 0);
+    b.d->ops->reset(b.d); /* another system boots: it may have other addresses */
+    virtio_net_announce(b.m);
+    assert_int_equal(next_packet(arp, (uint8_t[200]){ 0 }, 200, 300), 0);
+    close(arp);
+    close(nd);
+    fake_free(&b.m);
+}
+
+/* A state of the release before has no addresses. */
+static void test_older_state(void **state)
+{
+    struct guest a, b;
+    struct state_writer w;
+    struct state_blob *blob;
+    struct state_reader r;
+    uint8_t *bytes;
+    struct err e;
+    size_t len;
+
+    (void)state;
+    bridge_up("br0");
+    a = net_guest("br0", 0, &e);
+    b = net_guest("br0", 0, &e);
+    state_writer_init(&w);
+    assert_int_equal(a.d->ops->save(a.d, &w, &e), 0);
+    assert_int_equal(state_finish(&w, &bytes, &len, &e), 0);
+    assert_int_equal(state_parse(bytes, len, &blob, &e), 0);
+    assert_int_equal(state_open(blob, b.d->ops->name, &r, &e), 0);
+    assert_int_equal(r.version, 2);
+    r.version = 3;
+    assert_int_equal(b.d->ops->load(b.d, &r, &e), -1);
+    assert_string_equal(e.text, "virtio-net0: state version 3, this release reads 1 to 2");
+    r.version = 1;
+    r.end -= 8;
+    assert_int_equal(b.d->ops->load(b.d, &r, &e), 0);
+    state_blob_free(&blob);
+    free(bytes);
+    fake_free(&a.m);
+    fake_free(&b.m);
+}
+
 static void test_announce(void **state)
 {
     uint8_t buf[200];
@@ -467,6 +615,8 @@ int main(void)
         cmocka_unit_test(test_both_ways),
         cmocka_unit_test(test_mergeable),
         cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_older_state),
         cmocka_unit_test(test_announce),
         cmocka_unit_test(test_mtu),
         cmocka_unit_test(test_errors),
