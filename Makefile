@@ -81,8 +81,8 @@ $(B)/tests/%: $(B)/obj/tests/sim/%.o $(LIB)
 
 tests: $(TESTS)
 
-# The driver of the bundled hypervisor alone; see the file's head.
-$(B)/xvm_smoke: $(B)/obj/tests/integration/xvm_smoke.o $(LIB)
+# Parts of the project alone, for integration tests; see the head of each file.
+$(B)/%_smoke: $(B)/obj/tests/integration/%_smoke.o $(LIB)
 	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $< $(LIB) $(PKG_LIBS)
 
 # --- packages: one line a purpose; names are Debian 12's
@@ -113,7 +113,7 @@ SUB   = +@$(MAKE) --no-print-directory -j$(JOBS)
 
 # Programs with threads of their own, run under the thread sanitizer as well.
 TSAN_TESTS := $(addprefix $(B)/tests/,test_base test_serial test_virtio test_virtio_net test_transport \
-              test_transport_tls test_transport_record test_receiver test_precopy)
+              test_transport_tls test_transport_record test_receiver test_precopy test_lease_file)
 
 check: deps
 	$(SUB) tests
