@@ -36,6 +36,11 @@ const struct hv_ops *hv_driver(const char *name)
     return NULL;
 }
 
+bool hv_is_paused(const struct hv_info *i)
+{
+    return i->state == HV_PAUSED && i->reason[0] == '\0';
+}
+
 const char *hv_state_name(enum hv_state s)
 {
     return (unsigned)s < HV_STATE_MAX_ ? state_names[s] : "unknown";

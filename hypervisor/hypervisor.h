@@ -56,6 +56,9 @@ struct hv_info {
     uint64_t cpu_ns;   /* used by its vCPUs since boot */
     int pid;           /* of the process that runs it; -1 none */
     char console[108]; /* pty, or "" */
+    /* HV_PAUSED though nobody paused it (its disk, its lease): why. It goes on by itself or by
+     * `resume`. "" else. */
+    char reason[160];
 };
 
 enum hv_event_type {
@@ -243,6 +246,9 @@ extern const struct hv_ops *const hv_drivers[];
 
 /* NULL when this build has no such driver. */
 const struct hv_ops *hv_driver(const char *name);
+
+/* Somebody paused it: it does not go on by itself. */
+bool hv_is_paused(const struct hv_info *i);
 
 /* "running", "blocked", ...; never NULL. */
 const char *hv_state_name(enum hv_state s);

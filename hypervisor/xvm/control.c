@@ -14,6 +14,9 @@
  * a newer one is remembered, here and in the file run_dir/epoch, which a client reads
  * only when this process does not answer any more.
  *
+ * A guest that a device stops (suspend.c) is PAUSED with the reason, and RESUMED when that is
+ * over; a pause or an unpause by a client in between has its own event.
+ *
  * Events: STARTED when a machine that boots here is built; RESUMED also for the first
  * run of an incoming one; SHUTDOWN, REBOOT and CRASHED when the guest ended itself, and
  * again to each later subscriber, so that a client which was away learns how it ended.
@@ -41,6 +44,7 @@
 #include "hypervisor/xvm/machine_internal.h"
 #include "hypervisor/xvm/rundir.h"
 #include "hypervisor/xvm/sandbox.h"
+#include "storage-check/url.h"
 
 #define BUILD_TIMEOUT_MS 30000
 #define DRAIN_MS 8000     /* a pause waits so long for requests in flight: < HV_CALL_TIMEOUT_MS */
@@ -73,6 +77,7 @@ struct call {
     int fd_out;
     bool close_out; /* fd_out was made for this reply */
     Migrd__Xvm__Info info;
+    char reason[160];
     Migrd__Xvm__Cpu cpu;
     struct hv_caps caps;
     Migrd__Xvm__Layout layout;
@@ -140,11 +145,29 @@ static enum hv_event_type stop_event_type(const struct machine *m)
     return HV_EV_CRASHED;
 }
 
-/* Anything the guest has done to itself becomes a transition and an event. */
+static void publish_hold(struct server *s, enum hv_event_type type)
+{
+    char reason[160];
+
+    machine_reason(s->m, reason, sizeof reason);
+    if (type == HV_EV_RESUMED)
+        snprintf(reason, sizeof reason, "what it waited for is over");
+    publish(s, type, reason);
+}
+
+/* Anything that the guest has done to itself, or its devices to it, becomes a transition and an
+ * event. */
 static void take_stop(struct server *s)
 {
-    if (s->m != NULL && machine_take_stop(s->m))
+    enum hv_event_type held;
+
+    if (s->m == NULL)
+        return;
+    if (machine_take_stop(s->m))
         publish(s, stop_event_type(s->m), s->m->stop_detail);
+    held = machine_take_holds(s->m);
+    if (held != HV_EV_MAX)
+        publish_hold(s, held);
 }
 
 static int check_epoch(struct server *s, uint64_t epoch, struct err *e)
@@ -174,11 +197,35 @@ static int check_build(struct server *s, const Request *q, struct err *e)
     return 0;
 }
 
-static void enter_sandbox(void)
+static bool on_network(const Migrd__Domain *def)
+{
+    for (size_t i = 0; i < def->n_disks; i++)
+        if (storage_url_is_network(def->disks[i]->source))
+            return true;
+    return false;
+}
+
+static void take_storage(struct machine_storage *out, const Migrd__Xvm__Build *b)
+{
+    const Migrd__Xvm__Storage *s = b->storage;
+
+    out->proven = b->proven;
+    if (s == NULL)
+        return;
+    snprintf(out->host, sizeof out->host, "%s", s->host);
+    snprintf(out->secrets, sizeof out->secrets, "%s", s->secrets);
+    snprintf(out->initiator, sizeof out->initiator, "%s", s->initiator);
+    out->leases = s->leases;
+    out->lease_ms = s->lease_ms;
+    out->nfs_uid_base = s->nfs_uid_base;
+    out->io_timeout_ms = s->io_timeout_ms;
+}
+
+static void enter_sandbox(const Migrd__Domain *def)
 {
     struct err e;
 
-    if (xvm_sandbox_enter(&e) < 0)
+    if (xvm_sandbox_enter(on_network(def), &e) < 0)
         log_warn("xvm", "running without a system call filter: %s", e.text);
     else
         log_info("xvm", "system call filter is on");
@@ -203,6 +250,7 @@ static int op_build(struct server *s, struct call *c, struct err *e)
         s->ending = true;
         return err_set(e, ERR_MEMORY, "build: out of memory");
     }
+    take_storage(&s->m->storage, b);
     rundir_write_epoch(s->cfg->run_dir, c->q->epoch);
     snprintf(s->m->host_cpu_level, sizeof s->m->host_cpu_level, "%s", b->host_cpu_level);
     if (machine_build(s->m, def, b->domid, c->q->epoch, incoming, e) < 0) {
@@ -210,7 +258,7 @@ static int op_build(struct server *s, struct call *c, struct err *e)
         s->ending = true;
         return -1;
     }
-    enter_sandbox();
+    enter_sandbox(def);
     log_info("xvm", "%s: built in %" PRIu64 " ms: %" PRIu64 " MiB, %u vCPUs, epoch %" PRIu64 "%s",
         def->name, (clock_ns() - began) / NS_PER_MS, s->m->ram_len >> 20, s->m->n_vcpus,
         c->q->epoch, incoming ? ", incoming" : "");
@@ -243,6 +291,8 @@ static int op_info(struct server *s, struct call *c, struct err *e)
     i->pid = getpid();
     i->console = (char *)serial_pty(m);
     i->populated_kib = ram_populated_kib(m);
+    machine_reason(m, c->reason, sizeof c->reason);
+    i->reason = c->reason;
     c->r->info = i;
     return 0;
 }
@@ -290,9 +340,13 @@ static int op_pause(struct server *s, struct call *c, struct err *e)
     unsigned drain_ms = c->q->op == MIGRD__XVM__OP__OP_MIG_PAUSE ? MIG_DRAIN_MS : DRAIN_MS;
     enum life before = s->m->life;
 
-    if (check_epoch(s, c->q->epoch, e) < 0 || machine_pause(s->m, drain_ms, e) < 0)
+    if (check_epoch(s, c->q->epoch, e) < 0)
         return -1;
-    if (before == LIFE_RUNNING)
+    if (c->q->op == MIGRD__XVM__OP__OP_MIG_PAUSE && machine_check_lost(s->m, "move", e) < 0)
+        return -1;
+    if (machine_pause(s->m, drain_ms, e) < 0)
+        return -1;
+    if (before == LIFE_RUNNING || before == LIFE_SUSPENDED)
         publish(s, HV_EV_PAUSED, (char *)"");
     return 0;
 }
@@ -304,8 +358,12 @@ static int op_resume(struct server *s, struct call *c, struct err *e)
     if (check_epoch(s, c->q->epoch, e) < 0 || machine_resume(s->m, e) < 0)
         return -1;
     s->handed_over = false;
-    if (before != LIFE_RUNNING)
+    if (s->m->life == LIFE_SUSPENDED) {
+        publish_hold(s, HV_EV_PAUSED);
+        log_info("xvm", "%s: goes on when that is over", s->m->def->name);
+    } else if (before != LIFE_RUNNING) {
         publish(s, HV_EV_RESUMED, (char *)"");
+    }
     return 0;
 }
 
@@ -341,13 +399,14 @@ static int op_set_memory(struct server *s, struct call *c, struct err *e)
     return virtio_balloon_set(s->m, c->q->value, e);
 }
 
-static int check_side(const struct machine *m, enum hv_side side, struct err *e)
+static int check_side(struct machine *m, enum hv_side side, struct err *e)
 {
-    bool fits = side == HV_SOURCE ? m->life == LIFE_RUNNING || m->life == LIFE_PAUSED
+    bool fits = side == HV_SOURCE ? m->life == LIFE_RUNNING || m->life == LIFE_SUSPENDED ||
+                                        m->life == LIFE_PAUSED
                                   : m->life == LIFE_INCOMING || m->life == LIFE_LOADED;
 
     if (fits)
-        return 0;
+        return side == HV_SOURCE ? machine_check_lost(m, "move", e) : 0;
     return err_set(e, ERR_STATE, "domain %s: is %s: it cannot be the %s of a migration",
         m->def->name, life_name(m->life), side == HV_SOURCE ? "source" : "target");
 }

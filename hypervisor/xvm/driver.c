@@ -87,6 +87,25 @@ static void driver_close(struct hv **hvp)
     free(hv);
 }
 
+/* For the domains that are started; who starts none may have left it empty. */
+static void keep_storage(struct hv *hv, const struct hv_config *cfg)
+{
+    Migrd__Xvm__Storage *s = &hv->storage;
+
+    migrd__xvm__storage__init(s);
+    snprintf(hv->host, sizeof hv->host, "%s", cfg->host != NULL ? cfg->host : "");
+    snprintf(hv->secrets, sizeof hv->secrets, "%s", cfg->secrets != NULL ? cfg->secrets : "");
+    snprintf(
+        hv->initiator, sizeof hv->initiator, "%s", cfg->initiator != NULL ? cfg->initiator : "");
+    s->host = hv->host;
+    s->secrets = hv->secrets;
+    s->initiator = hv->initiator;
+    s->leases = cfg->leases;
+    s->lease_ms = cfg->lease_ms;
+    s->nfs_uid_base = cfg->nfs_uid_base;
+    s->io_timeout_ms = cfg->io_timeout_ms;
+}
+
 static int driver_open(const struct hv_config *cfg, struct hv **out, struct err *e)
 {
     struct hv *hv;
@@ -106,6 +125,7 @@ static int driver_open(const struct hv_config *cfg, struct hv **out, struct err 
     snprintf(hv->log_dir, sizeof hv->log_dir, "%s", cfg->log_dir);
     if (cfg->cpu_level != NULL)
         snprintf(hv->cpu_level, sizeof hv->cpu_level, "%s", cfg->cpu_level);
+    keep_storage(hv, cfg);
     pthread_mutex_init(&hv->lock, NULL);
     hv->events_tail = &hv->events;
     rundir_sweep(hv->run_dir);
@@ -203,6 +223,7 @@ static void copy_info(const Migrd__Xvm__Info *i, struct hv_info *out)
     out->vcpus = i->vcpus;
     out->cpu_ns = i->cpu_ns;
     out->pid = i->pid;
+    snprintf(out->reason, sizeof out->reason, "%s", i->reason);
 }
 
 static int driver_info(struct hv *hv, const char *uuid, struct hv_info *out, struct err *e)
@@ -541,6 +562,8 @@ static int driver_start(
     b.domid = how->domid;
     b.incoming = how->incoming;
     b.paused = how->paused;
+    b.proven = how->proven;
+    b.storage = &hv->storage;
     b.host_cpu_level = hv->cpu_level;
     q.op = MIGRD__XVM__OP__OP_BUILD;
     q.epoch = how->epoch;

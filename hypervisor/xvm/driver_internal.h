@@ -18,6 +18,8 @@ struct queued_event;
 
 struct hv {
     char run_dir[256], log_dir[256]; /* set by open, read only */
+    char host[256], secrets[256], initiator[224];
+    Migrd__Xvm__Storage storage; /* its strings are those above */
     char cpu_level[CPU_LEVEL_MAX];   /* so, too */
     bool has_caps;                   /* under lock: caps holds what does not change */
     struct hv_caps caps;

@@ -4,13 +4,14 @@
  * itself comes in through machine_guest_stopped, which parks the vCPUs at once and
  * leaves the transition to the control thread (machine_take_stop).
  *
- *              pause      resume     load       save    guest stops
- *   INCOMING   refused    refused    LOADED     refused    -
- *   LOADED     PAUSED     RUNNING    refused    refused    -
- *   BROKEN     refused    refused    refused    refused    -
- *   PAUSED     stays      RUNNING    refused    yes        STOPPED
- *   RUNNING    PAUSED     stays      refused    refused    STOPPED
- *   STOPPED    refused    refused    refused    refused    -
+ *              pause      resume     load       save    guest stops  hold       no hold
+ *   INCOMING   refused    refused    LOADED     refused    -          -          -
+ *   LOADED     PAUSED     RUNNING    refused    refused    -          -          -
+ *   BROKEN     refused    refused    refused    refused    -          -          -
+ *   PAUSED     stays      RUNNING    refused    yes        STOPPED    -          -
+ *   RUNNING    PAUSED     stays      refused    refused    STOPPED    SUSPENDED  -
+ *   SUSPENDED  PAUSED     tries      refused    refused    STOPPED    -          RUNNING
+ *   STOPPED    refused    refused    refused    refused    -          -          -
  *
  * A load that fails leaves BROKEN. Pausing parks the vCPUs first, then quiesces the
  * devices: a vCPU that still handles an I/O exit finds its device at work. Resuming goes
@@ -18,6 +19,12 @@
  * the pause is refused with the reason. Where a device has requests in flight for too
  * long (a disk that hangs), the guest goes on, and the pause fails with the device's name.
  * A guest that came by migration and is to stay paused becomes PAUSED by a pause.
+ *
+ * Holds (suspend.c) are a device's reasons why the guest must stand still: RUNNING is
+ * SUSPENDED for as long as there is one; devices stay at work meanwhile. Paused in that
+ * state, a device may give up what is in flight and keeps it for the next start. Before
+ * each resume the disks are made this host's (virtio_blk_claim); if that fails, nothing
+ * has run or been written.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -35,12 +42,15 @@
 #include "base/log.h"
 #include "hypervisor/xvm/kvm_internal.h"
 
+#define SUSPENDED_DRAIN_MS 300
+
 static const char *const life_names[] = {
     [LIFE_INCOMING] = "incoming",
     [LIFE_LOADED] = "loaded",
     [LIFE_BROKEN] = "broken by a state that did not fit",
     [LIFE_PAUSED] = "paused",
     [LIFE_RUNNING] = "running",
+    [LIFE_SUSPENDED] = "suspended",
     [LIFE_STOPPED] = "stopped",
 };
 _Static_assert(sizeof life_names / sizeof life_names[0] == LIFE_MAX, "name every life");
@@ -222,7 +232,7 @@ bool machine_take_stop(struct machine *m)
 
     if (read(m->stop_event, &n, sizeof n) < 0 && errno != EAGAIN)
         log_error("xvm", "%s: eventfd: errno %d", m->def->name, errno);
-    if (!stop_seen(m) || (m->life != LIFE_RUNNING && m->life != LIFE_PAUSED))
+    if (!stop_seen(m) || (m->life != LIFE_RUNNING && m->life != LIFE_SUSPENDED && m->life != LIFE_PAUSED))
         return false;
     vcpus_park(m);
     quiesce_devices(m);
@@ -254,10 +264,13 @@ static int drain_devices(struct machine *m, unsigned drain_ms, struct err *e)
     m->drain_until_ns = clock_ns() + drain_ms * NS_PER_MS;
     quiesce_devices(m);
     m->drain_until_ns = 0;
+    if (m->life == LIFE_SUSPENDED)
+        m->unflushed = NULL; /* the guest hears of it by its next flush, here or elsewhere */
     if (m->undrained == NULL && m->unflushed == NULL)
         return 0;
     start_devices(m);
-    vcpus_run(m);
+    if (m->life == LIFE_RUNNING)
+        vcpus_run(m);
     if (m->unflushed != NULL)
         return err_set(e, ERR_SYSTEM,
             "domain %s: cannot pause: %s cannot flush its disk; see the domain's log and the disk",
@@ -273,11 +286,14 @@ int machine_pause(struct machine *m, unsigned drain_ms, struct err *e)
     case LIFE_PAUSED:
         return 0;
     case LIFE_LOADED:
-        if (finish_load(m, e) < 0)
+        if (virtio_blk_claim(m, m->epoch, e) < 0 || finish_load(m, e) < 0)
             return -1;
         m->life = LIFE_PAUSED;
         return 0;
     case LIFE_RUNNING:
+        break;
+    case LIFE_SUSPENDED: /* nobody waits for what is in flight: it may be given up */
+        drain_ms = drain_ms < SUSPENDED_DRAIN_MS ? drain_ms : SUSPENDED_DRAIN_MS;
         break;
     case LIFE_INCOMING:
     case LIFE_BROKEN:
@@ -292,19 +308,33 @@ int machine_pause(struct machine *m, unsigned drain_ms, struct err *e)
         return err_set(e, ERR_STATE, "domain %s: cannot pause: it has just ended itself: %s",
             m->def->name, m->stop_detail);
     m->life = LIFE_PAUSED;
+    atomic_store(&m->goes, false);
     return 0;
+}
+
+/* All is ready: devices and vCPUs go on, unless a device still has a reason against it. */
+static void go_on(struct machine *m)
+{
+    atomic_store(&m->goes, true);
+    start_devices(m);
+    if (machine_suspended(m)) {
+        m->life = LIFE_SUSPENDED;
+        return;
+    }
+    m->life = LIFE_RUNNING;
+    vcpus_run(m);
 }
 
 int machine_resume(struct machine *m, struct err *e)
 {
+    bool loaded = m->life == LIFE_LOADED;
+
     switch (m->life) {
     case LIFE_RUNNING:
         return 0;
     case LIFE_LOADED:
-        if (finish_load(m, e) < 0)
-            return -1;
-        break;
     case LIFE_PAUSED:
+    case LIFE_SUSPENDED:
         break;
     case LIFE_INCOMING:
     case LIFE_BROKEN:
@@ -312,9 +342,11 @@ int machine_resume(struct machine *m, struct err *e)
     case LIFE_MAX:
         return wrong_life(m, "run", e);
     }
-    start_devices(m);
-    m->life = LIFE_RUNNING;
-    vcpus_run(m);
+    if (virtio_blk_claim(m, m->epoch, e) < 0)
+        return err_prefix(e, "domain %s: cannot run", m->def->name);
+    if (loaded && finish_load(m, e) < 0)
+        return -1;
+    go_on(m);
     if (m->incoming)
         virtio_net_announce(m);
     m->incoming = false;
@@ -416,6 +448,7 @@ enum hv_state machine_state(const struct machine *m)
     case LIFE_BROKEN:
         return HV_INCOMING;
     case LIFE_PAUSED:
+    case LIFE_SUSPENDED:
         return HV_PAUSED;
     case LIFE_RUNNING:
         return vcpus_sleep(m) ? HV_BLOCKED : HV_RUNNING;
@@ -445,6 +478,21 @@ void machine_not_flushed(struct machine *m, const char *device)
 const Migrd__Domain *machine_def(const struct machine *m)
 {
     return m->def;
+}
+
+bool machine_paused(const struct machine *m)
+{
+    return !atomic_load(&m->goes);
+}
+
+const struct machine_storage *machine_storage(const struct machine *m)
+{
+    return &m->storage;
+}
+
+uint64_t machine_epoch(const struct machine *m)
+{
+    return m->epoch;
 }
 
 const char *machine_run_dir(const struct machine *m)

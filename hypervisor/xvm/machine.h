@@ -89,6 +89,44 @@ void machine_not_drained(struct machine *m, const char *device);
 /* As that, of a device that could not make the guest's writes durable while it was quiesced. */
 void machine_not_flushed(struct machine *m, const char *device);
 
+/*
+ * A reason of a device why the guest must stand still, or go on standing still; the device's own
+ * memory, zeroed. The guest runs while no device has one and nobody paused it.
+ */
+enum machine_hold_kind {
+    HOLD_RETRY, /* somebody must mend something: an unpause tries again */
+    HOLD_WAIT,  /* ends by itself; an unpause does not help */
+    HOLD_LOST,  /* for good: this copy of the guest can only be destroyed */
+};
+
+struct machine_hold {
+    struct machine_hold *next;
+    bool on;
+    enum machine_hold_kind kind;
+    char text[160]; /* for people */
+};
+
+/* Sets or changes it, ends it; from any thread, with any device's lock held. vCPUs stop soon, the
+ * rest follows in the control thread. */
+void machine_suspend(
+    struct machine *m, struct machine_hold *h, enum machine_hold_kind kind, const char *text);
+void machine_unsuspend(struct machine *m, struct machine_hold *h);
+/* Is there any? */
+bool machine_suspended(struct machine *m);
+/* Did somebody pause the guest, or has it not run here yet? */
+bool machine_paused(const struct machine *m);
+
+/* How this host reaches disks and keeps them its own: hv_config's. */
+struct machine_storage {
+    char host[256], secrets[256], initiator[224];
+    bool leases;
+    bool proven; /* LEASE_PROVEN at boot */
+    unsigned lease_ms, nfs_uid_base, io_timeout_ms;
+};
+
+const struct machine_storage *machine_storage(const struct machine *m);
+uint64_t machine_epoch(const struct machine *m);
+
 /* Folder of this domain below paths.xvm, for the console's link and the like. */
 const char *machine_run_dir(const struct machine *m);
 const char *machine_log_dir(const struct machine *m);
@@ -102,6 +140,9 @@ void machine_guest_stopped(struct machine *m, enum machine_stop why, const char 
 int serial_create(struct machine *m, struct err *e); /* 8250 at port 0x3f8, GSI 4 */
 int virtio_blk_create(
     struct machine *m, unsigned slot, const Migrd__Disk *disk, bool incoming, struct err *e);
+/* At each resume, before devices start: the disks are this host's under that epoch, from the first
+ * resume of an incoming domain on; requests that failed are done again. Blocks for the storage. */
+int virtio_blk_claim(struct machine *m, uint64_t epoch, struct err *e);
 int virtio_net_create(
     struct machine *m, unsigned slot, const Migrd__Vif *vif, unsigned index, struct err *e);
 int virtio_rng_create(struct machine *m, unsigned slot, struct err *e);

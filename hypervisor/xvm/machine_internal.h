@@ -49,6 +49,7 @@ enum life {
     LIFE_BROKEN,   /* refused one: can only be destroyed */
     LIFE_PAUSED,
     LIFE_RUNNING,
+    LIFE_SUSPENDED, /* would run, but a device has a machine_hold */
     LIFE_STOPPED, /* ended itself: `stop` says how */
     LIFE_MAX
 };
@@ -78,6 +79,7 @@ struct machine {
     Migrd__Domain *def;
     int domid;
     char run_dir[256], log_dir[256];
+    struct machine_storage storage;
     char host_cpu_level[CPU_LEVEL_MAX]; /* what this host shows at most */
     int kvm_fd, vm_fd;
     int ram_fd;
@@ -114,13 +116,15 @@ struct machine {
     bool stop_seen; /* machine_guest_stopped was called; why and detail are set */
     enum machine_stop stop_why;
     char stop_detail[160];
+    struct machine_hold *holds;
 
     /* Control thread only. */
     enum life life;
+    atomic_bool goes; /* RUNNING or SUSPENDED; for all threads */
     uint64_t epoch;
     bool incoming;     /* came here by migration; cleared by its first resume */
     bool reboot_asked; /* the power-off that follows is a reboot */
-    int stop_event;    /* eventfd: machine_guest_stopped was called */
+    int stop_event;    /* eventfd: machine_guest_stopped was called, or the holds changed */
     uint64_t drain_until_ns; /* a pause waits for requests in flight until then; 0: for ever */
     const char *undrained;   /* the device that had some after that, or NULL */
     const char *unflushed;   /* the device whose writes are not durable, or NULL */
@@ -140,9 +144,18 @@ int machine_save(struct machine *m, uint8_t **blob, size_t *len, struct err *e);
 int machine_load(struct machine *m, const uint8_t *blob, size_t len, struct err *e);
 /* After stop_event: parks everything; true once, when the machine has just become LIFE_STOPPED. */
 bool machine_take_stop(struct machine *m);
+/* After stop_event: the guest stops or goes on as the devices' holds say. The event that this is
+ * (HV_EV_PAUSED, HV_EV_RESUMED), or HV_EV_MAX. */
+enum hv_event_type machine_take_holds(struct machine *m);
+/* The gravest hold's text of a guest that would run otherwise; "" if none. */
+void machine_reason(struct machine *m, char *text, size_t len);
 int machine_press_power(struct machine *m, bool reboot, struct err *e);
 enum hv_state machine_state(const struct machine *m);
 const char *life_name(enum life l);
+
+/* suspend.c; control thread. */
+/* Refuses, with the reason, what may never run here again. */
+int machine_check_lost(struct machine *m, const char *action, struct err *e);
 
 /* memory.c */
 int ram_create(struct machine *m, struct err *e);

@@ -5,6 +5,7 @@
 #include <seccomp.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 
 /* One line per purpose; what is not here fails with EPERM. */
 static const char *const allowed[] = {
@@ -118,16 +119,46 @@ static const char *const allowed[] = {
     "flock",
 };
 
+/* Besides, for disks on the network: connecting anew, looking up names, who we are for AUTH_SYS. */
+static const char *const for_network[] = { "connect", "bind", "getpeername", "sendmmsg", "uname",
+    "getuid", "geteuid", "getgid", "getegid", "getgroups", "sysinfo" };
+
+/* AF_UNIX is for a name service of the host's. */
+static const int families[] = { AF_INET, AF_INET6, AF_UNIX };
+
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
 #define __SANITIZE_ADDRESS__ 1
 #endif
 #endif
 
-int xvm_sandbox_enter(struct err *e)
+static int allow(scmp_filter_ctx ctx, const char *const names[], size_t n)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        int nr = seccomp_syscall_resolve_name(names[i]);
+
+        if (nr != __NR_SCMP_ERROR)
+            r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0);
+    }
+    return r;
+}
+
+static int allow_network(scmp_filter_ctx ctx)
+{
+    int r = allow(ctx, for_network, sizeof for_network / sizeof for_network[0]);
+
+    for (size_t i = 0; r == 0 && i < sizeof families / sizeof families[0]; i++)
+        r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+            SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i]));
+    return r;
+}
+
+int xvm_sandbox_enter(bool network, struct err *e)
 {
     scmp_filter_ctx ctx;
-    int r = 0;
+    int r;
 
 #ifdef __SANITIZE_ADDRESS__
     /* Its leak check at the end traces this process's threads, and waits for ever if it may not. */
@@ -139,12 +170,9 @@ int xvm_sandbox_enter(struct err *e)
     if (ctx == NULL)
         return err_set(e, ERR_MEMORY, "seccomp: out of memory");
     seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
-    for (size_t i = 0; r == 0 && i < sizeof allowed / sizeof allowed[0]; i++) {
-        int nr = seccomp_syscall_resolve_name(allowed[i]);
-
-        if (nr != __NR_SCMP_ERROR)
-            r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0);
-    }
+    r = allow(ctx, allowed, sizeof allowed / sizeof allowed[0]);
+    if (r == 0 && network)
+        r = allow_network(ctx);
     if (r == 0)
         r = seccomp_load(ctx);
     seccomp_release(ctx);

@@ -87,7 +87,7 @@ void vcpus_run(struct machine *m)
 {
     tell_clock(m);
     pthread_mutex_lock(&m->run_lock);
-    if (!m->stop_seen)
+    if (!m->stop_seen && m->holds == NULL)
         m->run = true;
     pthread_cond_broadcast(&m->run_cond);
     pthread_mutex_unlock(&m->run_lock);

@@ -16,12 +16,15 @@
  *   (we) NEEDS_RESET     the driver broke a rule           no work until reset
  *
  * Threads. vCPUs read and write registers under `lock`. Each queue has worker threads
- * that sleep until the queue was kicked, the driver is there, and `hold` is 0. Whoever
- * wants silence (quiesce, reset, taking a queue away) raises `hold` and waits until
- * `busy` is 0; what belongs to the rings is touched outside workers only then. Lock
- * order: queue's lock, then `lock`; irq_lock is innermost.
+ * that sleep until the queue was kicked, the driver is there, and `hold` is 0. A device
+ * may leave requests in flight when its worker returns; another thread ends them (`async`
+ * counts them). Whoever wants silence (quiesce, reset, taking a queue away) raises `hold`
+ * and waits until `busy` and `async` are 0; what belongs to the rings is touched by others
+ * only then. A reset waits ABANDON_MS for requests in flight and then has the device give
+ * them up; a pause does so only if the guest stands still anyway (machine_suspended).
+ * Lock order: queue's lock, then `lock`, then the device's own; irq_lock is innermost.
  *
- * State of a section, version 1: u32 status, isr, offered_sel, features_sel,
+ * State of a section, of any version: u32 status, isr, offered_sel, features_sel,
  * queue_sel, generation; u64 features; u32 queues, and for each: u32 num, ready,
  * last_avail | used_idx << 16; u64 desc, avail, used; then the device's own.
  */
@@ -39,6 +42,7 @@
 #include "base/log.h"
 
 #define STATE_VERSION 1
+#define ABANDON_MS 1000
 #define MAGIC 0x74726976u
 #define VERSION 2u
 #define VENDOR 0x6d677264u
@@ -165,13 +169,42 @@ static void kick_all(struct virtio *v)
         kick(v, i);
 }
 
-/* Raises `hold` and waits until no worker is busy; `lock` is held, and released while waiting. */
-static void hold(struct virtio *v)
+static void raise_hold(struct virtio *v)
 {
     __atomic_store_n(&v->hold, v->hold + 1, __ATOMIC_RELEASE);
     v->ops->wake(v);
+}
+
+/* True: nothing is going on any more. Waits at most until then; `lock` is held, and released while
+ * waiting. */
+static bool wait_idle(struct virtio *v, uint64_t until)
+{
+    struct timespec ts = { (time_t)(until / NS_PER_S), (long)(until % NS_PER_S) };
+    int r = 0;
+
+    while (v->busy + v->async > 0 && r != ETIMEDOUT)
+        r = pthread_cond_clockwait(&v->idle, &v->lock, CLOCK_MONOTONIC, &ts);
+    return v->busy + v->async == 0;
+}
+
+/* The device gives up what is in flight; `lock` is held, and released meanwhile. */
+static void abandon(struct virtio *v, bool keep)
+{
+    pthread_mutex_unlock(&v->lock);
+    v->ops->abandon(v, keep);
+    pthread_mutex_lock(&v->lock);
+}
+
+/* Raises `hold` and waits until nothing is going on; `lock` is held, and released while waiting. */
+static void hold(struct virtio *v)
+{
+    raise_hold(v);
+    if (wait_idle(v, clock_ns() + ABANDON_MS * NS_PER_MS))
+        return;
     while (v->busy > 0)
         pthread_cond_wait(&v->idle, &v->lock);
+    if (v->async > 0)
+        abandon(v, false);
 }
 
 static void release(struct virtio *v);
@@ -180,19 +213,18 @@ static void release(struct virtio *v);
 static bool hold_for_pause(struct virtio *v)
 {
     uint64_t until = machine_drain_until(v->d.m);
-    struct timespec ts = { (time_t)(until / NS_PER_S), (long)(until % NS_PER_S) };
-    int r = 0;
 
     if (until == 0) {
         hold(v);
         return true;
     }
-    __atomic_store_n(&v->hold, v->hold + 1, __ATOMIC_RELEASE);
-    v->ops->wake(v);
-    while (v->busy > 0 && r != ETIMEDOUT)
-        r = pthread_cond_clockwait(&v->idle, &v->lock, CLOCK_MONOTONIC, &ts);
-    if (v->busy == 0)
+    raise_hold(v);
+    if (wait_idle(v, until))
         return true;
+    if (v->busy == 0 && machine_suspended(v->d.m)) {
+        abandon(v, true);
+        return true;
+    }
     release(v);
     machine_not_drained(v->d.m, v->d.ops->name);
     return false;
@@ -227,6 +259,21 @@ static void *worker_main(void *arg)
     }
     pthread_mutex_unlock(&v->lock);
     return NULL;
+}
+
+void virtio_async_begin(struct virtio *v)
+{
+    pthread_mutex_lock(&v->lock);
+    v->async++;
+    pthread_mutex_unlock(&v->lock);
+}
+
+void virtio_async_end(struct virtio *v)
+{
+    pthread_mutex_lock(&v->lock);
+    if (--v->async == 0)
+        pthread_cond_broadcast(&v->idle);
+    pthread_mutex_unlock(&v->lock);
 }
 
 /* Signals are the machine's business: the workers have them all blocked. */
@@ -725,4 +772,10 @@ void virtio_no_config_write(struct virtio *v, unsigned offset, const void *data,
 void virtio_nothing(struct virtio *v)
 {
     (void)v;
+}
+
+void virtio_no_abandon(struct virtio *v, bool keep)
+{
+    (void)v;
+    (void)keep;
 }

@@ -43,9 +43,14 @@ struct virtio_ops {
     void (*config_read)(struct virtio *v, unsigned offset, void *data, unsigned len);
     void (*config_write)(struct virtio *v, unsigned offset, const void *data, unsigned len);
     /* Works on a queue until virtio_pop gives nothing. May wait for something else only if `wake`
-     * ends that wait; after it, virtio_held is true. */
+     * ends that wait; after it, virtio_held is true. What it leaves in flight when it returns is
+     * between virtio_async_begin and virtio_async_end. */
     void (*work)(struct virtio *v, unsigned queue);
     void (*wake)(struct virtio *v);
+    /* What is in flight outside of work takes too long: it is given up, and has ended when this
+     * returns. Nothing new begins meanwhile. With `keep` the next start does it again, without it
+     * is as if it had never been asked for. May be called by several threads at once. */
+    void (*abandon)(struct virtio *v, bool keep);
     /* The driver said DRIVER_OK, or a state with it was loaded: features are final. Before the
      * first work. */
     void (*activate)(struct virtio *v);
@@ -92,7 +97,8 @@ struct virtio {
     pthread_mutex_t lock; /* protects what follows, down to the queues */
     pthread_cond_t idle;
     unsigned hold; /* reasons why no worker may begin; also read without the lock */
-    unsigned busy; /* workers inside work() */
+    unsigned busy;  /* workers inside work() */
+    unsigned async; /* requests in flight outside of it */
     bool quiesced, stop, broken_logged;
     uint32_t status; /* also read without the lock */
     uint64_t features;
@@ -139,6 +145,18 @@ bool virtio_held(const struct virtio *v);
 /* 1 and the next chain; 0 none now (the guest will notify), or held, or broken. */
 int virtio_pop(struct virtio *v, unsigned queue, struct virtio_chain *c);
 
+/* A chain that was popped before and has not been pushed: reads its descriptors anew. 0: they are
+ * broken. */
+int virtio_again(struct virtio *v, unsigned queue, uint16_t head, struct virtio_chain *c);
+
+/* A request stays in flight when work returns: begin is called inside work (or while the device is
+ * silent), end by any thread, with no lock held. After the last end, v may be gone. */
+void virtio_async_begin(struct virtio *v);
+void virtio_async_end(struct virtio *v);
+
+/* Work for a sleeping worker of the queue; takes the transport's lock. */
+void virtio_kick(struct virtio *v, unsigned queue);
+
 /* Gives a chain back with `len` bytes written, which the device has marked dirty. */
 void virtio_push(struct virtio *v, unsigned queue, const struct virtio_chain *c, uint32_t len);
 
@@ -168,5 +186,6 @@ void virtio_chain_dirty(struct virtio *v, const struct virtio_chain *c, uint64_t
 /* Members for devices that have nothing to do there. */
 void virtio_no_config_write(struct virtio *v, unsigned offset, const void *data, unsigned len);
 void virtio_nothing(struct virtio *v);
+void virtio_no_abandon(struct virtio *v, bool keep);
 
 #endif

@@ -163,6 +163,7 @@ static const struct virtio_ops balloon_ops = {
     .config_write = balloon_config_write,
     .work = balloon_work,
     .wake = virtio_nothing,
+    .abandon = virtio_no_abandon,
     .activate = virtio_nothing,
     .start = virtio_nothing,
     .quiesced = virtio_nothing,

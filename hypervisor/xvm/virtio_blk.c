@@ -1,48 +1,49 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * virtio-blk: the block device of virtio 1.1, 5.2, on a raw file or block device of
- * the host. WORKERS threads take requests from the one queue, so that many are in
- * flight. A request is a header (struct request), data, and one status byte at the end
- * of what we write; how the guest cuts that into descriptors does not matter.
+ * virtio-blk: the block device of virtio 1.1, 5.2, on a raw disk: file, block device, nfs://
+ * or iscsi:// (storage-check/disk.h). Requests are taken from the one queue; on files
+ * by WORKERS threads that do them, on network disks by one that submits them. A request is a
+ * header, data, and one status byte at the end of what we write; how the guest cuts that
+ * into descriptors does not matter. virtio_blk_io.c has the way of a request,
+ * virtio_blk_guard.c what happens when it fails or gets no answer.
  *
- * Opening. A domain that boots here opens its disk when it is made, so that errors name
- * it in time. One that comes by migration only looks at the disk then, and opens it for
- * writing when the domain starts to run here: until then the other host is the writer.
- * If that fails, the guest gets I/O errors until it works; each request tries again.
+ * Opening, and the lease on each disk that can be written (if leases are on):
  *
- * Hand-over. Quiesce waits for requests in flight and then for fdatasync, so that what
- * was written is on the shared storage before another host reads it; dirty pages are
- * pushed out along the way to keep that short. If it fails, so does the pause: the guest
- * goes on here, and its next flush hears of it. The first start after a migration drops
- * what this host has cached of the disk before it was the writer.
+ *                     boots here                  comes by migration
+ *   made              opened, lease taken         file: looked at, closed again
+ *                                                 network: opened, lease prepared
+ *   first resume      -                           file: opened; lease taken (hand-over)
+ *   resume, newer     lease moved                 lease moved
+ *   epoch
+ *   destroyed         lease given back            the same, if it was taken
  *
- * State after the transport's: u64 capacity in sectors.
+ * Until its first resume an incoming domain writes nothing: the other host is the writer. A
+ * file is opened as late as that because opening drops what this host's kernel has cached of
+ * it. A resume that cannot open a disk or take a lease fails, and nothing was written.
+ *
+ * Hand-over. Quiesce waits for requests in flight and then for a flush, so that what was
+ * written is on the shared storage before another host reads it. If the flush fails, so
+ * does the pause: the guest goes on here, and its next flush hears of it. A guest that had
+ * stopped for its disk anyway is paused without: its next flush fails, here or elsewhere.
+ *
+ * State after the transport's:
+ *   version 1: u64 capacity in sectors
+ *   version 2: the same; u32 flags: 1 the next flush fails; u32 n, and n times u32: head
+ *              of a chain that was popped and is to be done (again)
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/fault.h"
-#include "base/io.h"
 #include "base/log.h"
-#include "hypervisor/xvm/virtio.h"
+#include "hypervisor/xvm/virtio_blk_internal.h"
+#include "storage-check/url.h"
 
-#define WORKERS 4u
-#define SECTOR 512u
 #define SEG_MAX (VIRTIO_CHAIN_MAX - 2u)
-#define ID_LEN 20u
-/* Limits of one request; zeroes may have to be written out, and a pause waits for that. */
-#define DISCARD_RANGES 32u
-#define DISCARD_SECTORS (1u << 21) /* 1 GiB */
-#define ZERO_RANGES 1u
-#define ZERO_SECTORS (1u << 15) /* 16 MiB */
-#define WRITEBACK_BYTES (UINT64_C(8) << 20)
+#define STATE_WITH_REQUESTS 2u
+#define STATE_LOST_WRITES 1u
 
 /* Feature bits (5.2.3). */
 #define FEATURE_SEG_MAX (UINT64_C(1) << 2)
@@ -52,308 +53,117 @@
 #define FEATURE_DISCARD (UINT64_C(1) << 13)
 #define FEATURE_WRITE_ZEROES (UINT64_C(1) << 14)
 
-enum request_type {
-    REQ_IN = 0,
-    REQ_OUT = 1,
-    REQ_FLUSH = 4,
-    REQ_GET_ID = 8,
-    REQ_DISCARD = 11,
-    REQ_WRITE_ZEROES = 13,
-};
+/* ---- opening, leases; control thread ---- */
 
-enum request_status { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
-
-struct request {
-    uint32_t type, reserved;
-    uint64_t sector;
-};
-
-_Static_assert(sizeof(struct request) == 16, "request header of virtio 1.1, 5.2.6");
-
-/* One range of discard or write zeroes (5.2.6). */
-struct range {
-    uint64_t sector;
-    uint32_t sectors, flags;
-};
-
-#define RANGE_UNMAP 0x1u
-
-/* Config space (5.2.4). */
-struct blk_config {
-    uint64_t capacity;
-    uint32_t size_max, seg_max;
-    uint8_t geometry[4];
-    uint32_t blk_size;
-    uint8_t topology[8];
-    uint8_t writeback, unused0;
-    uint16_t num_queues;
-    uint32_t max_discard_sectors, max_discard_seg, discard_sector_alignment;
-    uint32_t max_write_zeroes_sectors, max_write_zeroes_seg;
-    uint8_t write_zeroes_may_unmap, unused1[3];
-} __attribute__((packed));
-
-_Static_assert(sizeof(struct blk_config) == 60, "config space of virtio 1.1, 5.2.4");
-
-struct blk {
-    struct virtio v;
-    char *path;
-    char id[ID_LEN];
-    bool read_only, incoming;
-    atomic_bool lost_writes;  /* a flush before a pause failed */
-    struct blk_config config; /* read only after creation */
-    pthread_mutex_t lock;     /* protects what follows */
-    int fd;                   /* -1 not open yet; atomic for readers */
-    bool open_failed, io_failed;
-    uint64_t unwritten; /* bytes since writeback was last started */
-};
-
-static struct blk *blk_of(struct virtio *v)
+static int open_disk(struct blk *b, struct err *e)
 {
-    return (struct blk *)v;
+    return disk_open(b->source, &b->options, &b->disk, e);
 }
 
-/* ---- the disk ---- */
-
-/* The descriptor, opened now if need be; -1 if that fails. */
-static int disk_fd(struct blk *b)
+/* A file of an incoming domain: is it there, how long is it, could it be opened for writing? */
+static int look_at_file(struct blk *b, struct disk **d, struct err *e)
 {
-    int fd;
+    struct disk_options o = b->options;
+
+    o.read_only = true;
+    if (disk_open(b->source, &o, d, e) < 0)
+        return -1;
+    if (!b->read_only && access(b->source, R_OK | W_OK) < 0)
+        return err_sys(e, "disk %s: no permission to write", b->source);
+    return 0;
+}
+
+static bool wants_lease(const struct blk *b)
+{
+    return !b->read_only && machine_storage(b->v.d.m)->leases;
+}
+
+static int prepare_lease(struct blk *b, enum lease_claim claim, struct err *e)
+{
+    const struct machine_storage *s = machine_storage(b->v.d.m);
+    const struct lease_wish w = { .source = b->source,
+        .options = &b->options,
+        .uuid = machine_def(b->v.d.m)->uuid,
+        .epoch = machine_epoch(b->v.d.m),
+        .claim = claim,
+        .valid_ms = s->lease_ms,
+        .nfs_uid_base = s->nfs_uid_base,
+        .lost = blk_lease_lost,
+        .sure = blk_lease_sure,
+        .arg = b };
+
+    return lease_prepare(&w, b->disk, &b->lease, e);
+}
+
+static int take_lease(struct blk *b, uint64_t epoch, enum lease_claim claim, struct err *e)
+{
+    char note[400];
+    const char *fence;
+
+    if (lease_take(b->lease, epoch, claim, e) < 0)
+        return -1;
+    b->lease_epoch = epoch;
+    fence = lease_fence(b->lease, note, sizeof note);
+    log_info("xvm", "%s: disk %s: lease of epoch %llu taken; %s: %s", b->v.name, b->device,
+        (unsigned long long)epoch,
+        fence[0] != '\0' ? "the storage enforces it" : "the storage does not enforce it",
+        fence[0] != '\0' ? fence : note);
+    return 0;
+}
+
+/* A lost lease never comes back, but a newer epoch may bring a new one. */
+static int renounce_lost(struct blk *b, uint64_t epoch, struct err *e)
+{
+    bool lost;
 
     pthread_mutex_lock(&b->lock);
-    if (b->fd < 0) {
-        b->fd = open(b->path, (b->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-        if (b->fd < 0 && !b->open_failed)
-            log_error("xvm", "%s: disk %s: %s; the guest gets I/O errors until it can be opened",
-                b->v.name, b->path, strerror(errno));
-        else if (b->fd >= 0 && b->open_failed)
-            log_info("xvm", "%s: disk %s is open now", b->v.name, b->path);
-        b->open_failed = b->fd < 0;
-    }
-    fd = b->fd;
+    lost = b->lease_lost;
     pthread_mutex_unlock(&b->lock);
-    return fd;
+    if (!lost)
+        return 0;
+    if (epoch <= b->lease_epoch)
+        return err_set(e, ERR_STATE,
+            "disk %s: its lease of epoch %llu is another host's: this copy of the guest can only "
+            "be "
+            "destroyed",
+            b->source, (unsigned long long)b->lease_epoch);
+    lease_close(&b->lease, false);
+    blk_lease_anew(b);
+    return 0;
 }
 
-static int io_error(struct blk *b, const char *what, uint64_t sector)
+static int claim_lease(struct blk *b, uint64_t epoch, struct err *e)
 {
-    int code = errno;
-
-    pthread_mutex_lock(&b->lock);
-    if (!b->io_failed)
-        log_error("xvm", "%s: disk %s: %s at sector %llu: %s", b->v.name, b->path, what,
-            (unsigned long long)sector, strerror(code));
-    b->io_failed = true;
-    pthread_mutex_unlock(&b->lock);
-    return STATUS_IOERR;
+    if (!wants_lease(b))
+        return 0;
+    if (b->lease != NULL && renounce_lost(b, epoch, e) < 0)
+        return -1;
+    if (b->lease == NULL && prepare_lease(b, LEASE_HANDOVER, e) < 0)
+        return -1;
+    if (epoch <= b->lease_epoch)
+        return 0;
+    return take_lease(b, epoch, LEASE_HANDOVER, e);
 }
 
-/* Starts writing to the medium what has gathered in the page cache; does not wait for it. */
-static void start_writeback(struct blk *b, int fd, uint64_t written)
+static int claim(struct blk *b, uint64_t epoch, struct err *e)
 {
-    bool now;
-
-    pthread_mutex_lock(&b->lock);
-    b->unwritten += written;
-    now = b->unwritten >= WRITEBACK_BYTES;
-    if (now)
-        b->unwritten = 0;
-    pthread_mutex_unlock(&b->lock);
-    if (now)
-        sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    if (b->disk == NULL && open_disk(b, e) < 0)
+        return -1;
+    if (claim_lease(b, epoch, e) < 0)
+        return -1;
+    b->incoming = false;
+    blk_redo(b, true);
+    return 0;
 }
 
-/* ---- requests ---- */
-
-static bool sectors_fit(const struct blk *b, uint64_t sector, uint64_t sectors)
+int virtio_blk_claim(struct machine *m, uint64_t epoch, struct err *e)
 {
-    return sector <= b->config.capacity && sectors <= b->config.capacity - sector;
-}
+    struct virtio *v = NULL;
 
-/* Cuts `skip` bytes off the front and everything behind `len` bytes; returns how many remain. */
-static unsigned trim_iov(struct iovec *iov, unsigned n, uint64_t skip, uint64_t len)
-{
-    unsigned out = 0;
-
-    for (unsigned i = 0; i < n && len > 0; i++) {
-        struct iovec io = iov[i];
-
-        if (skip >= io.iov_len) {
-            skip -= io.iov_len;
-            continue;
-        }
-        io.iov_base = (uint8_t *)io.iov_base + skip;
-        io.iov_len -= skip;
-        skip = 0;
-        if (io.iov_len > len)
-            io.iov_len = len;
-        len -= io.iov_len;
-        iov[out++] = io;
-    }
-    return out;
-}
-
-/* The whole of iov at `offset`; false with errno set. */
-static bool transfer(
-    int fd, struct iovec *iov, unsigned n, uint64_t len, uint64_t offset, bool write)
-{
-    while (len > 0) {
-        ssize_t done = write ? pwritev(fd, iov, (int)n, (off_t)offset)
-                             : preadv(fd, iov, (int)n, (off_t)offset);
-
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0) {
-            if (done == 0)
-                errno = ENODATA; /* the file became shorter */
-            return false;
-        }
-        len -= (uint64_t)done;
-        offset += (uint64_t)done;
-        n = trim_iov(iov, n, (uint64_t)done, len);
-    }
-    return true;
-}
-
-static int read_or_write(struct blk *b, const struct virtio_chain *c, uint64_t sector, bool write)
-{
-    struct iovec iov[VIRTIO_CHAIN_MAX];
-    uint64_t len = write ? c->out_len - sizeof(struct request) : c->in_len - 1;
-    int fd = disk_fd(b);
-    unsigned n;
-
-    if (len % SECTOR != 0 || !sectors_fit(b, sector, len / SECTOR) || (write && b->read_only))
-        return STATUS_IOERR;
-    if (fd < 0)
-        return STATUS_IOERR;
-    if (write) {
-        memcpy(iov, c->iov, c->out_n * sizeof iov[0]);
-        n = trim_iov(iov, c->out_n, sizeof(struct request), len);
-    } else {
-        memcpy(iov, c->iov + c->out_n, c->in_n * sizeof iov[0]);
-        n = trim_iov(iov, c->in_n, 0, len);
-    }
-    if (!transfer(fd, iov, n, len, sector * SECTOR, write))
-        return io_error(b, write ? "write" : "read", sector);
-    if (write)
-        start_writeback(b, fd, len);
-    return STATUS_OK;
-}
-
-static int flush(struct blk *b)
-{
-    int fd = disk_fd(b);
-
-    if (fd < 0 || atomic_exchange(&b->lost_writes, false))
-        return STATUS_IOERR;
-    if (!b->read_only && fdatasync(fd) < 0)
-        return io_error(b, "flush", 0);
-    return STATUS_OK;
-}
-
-/* For storage that cannot make zeroes by itself. */
-static bool write_zeroes_slowly(struct blk *b, int fd, uint64_t offset, uint64_t len)
-{
-    static const uint8_t zeroes[65536];
-
-    while (len > 0) {
-        struct iovec io = { .iov_base = (void *)(uintptr_t)zeroes,
-            .iov_len = len < sizeof zeroes ? len : sizeof zeroes };
-        uint64_t step = io.iov_len;
-
-        if (!transfer(fd, &io, 1, step, offset, true))
-            return false;
-        start_writeback(b, fd, step);
-        offset += step;
-        len -= step;
-    }
-    return true;
-}
-
-static int one_range(struct blk *b, int fd, const struct range *r, bool zeroes)
-{
-    off_t at = (off_t)(r->sector * SECTOR), len = (off_t)((uint64_t)r->sectors * SECTOR);
-    bool punch = !zeroes || (r->flags & RANGE_UNMAP) != 0;
-    int mode = FALLOC_FL_KEEP_SIZE | (punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
-
-    if (r->sectors > (zeroes ? ZERO_SECTORS : DISCARD_SECTORS) ||
-        !sectors_fit(b, r->sector, r->sectors))
-        return STATUS_IOERR;
-    if (len == 0 || fallocate(fd, mode, at, len) == 0)
-        return STATUS_OK;
-    if (!zeroes) /* a discard is advice */
-        return errno == EOPNOTSUPP ? STATUS_OK : io_error(b, "discard", r->sector);
-    if (!write_zeroes_slowly(b, fd, (uint64_t)at, (uint64_t)len))
-        return io_error(b, "write zeroes", r->sector);
-    return STATUS_OK;
-}
-
-static int ranges(struct blk *b, const struct virtio_chain *c, bool zeroes)
-{
-    struct range r[DISCARD_RANGES];
-    uint64_t limit = (zeroes ? ZERO_RANGES : DISCARD_RANGES) * sizeof r[0];
-    uint64_t len = c->out_len - sizeof(struct request);
-    int fd = disk_fd(b), status = STATUS_OK;
-
-    if (fd < 0 || b->read_only || len == 0 || len % sizeof r[0] != 0 || len > limit)
-        return STATUS_IOERR;
-    virtio_chain_read(c, sizeof(struct request), r, len);
-    for (size_t i = 0; i < len / sizeof r[0] && status == STATUS_OK; i++) {
-        if ((r[i].flags & ~RANGE_UNMAP) != 0 || (!zeroes && r[i].flags != 0))
-            return STATUS_UNSUPP;
-        status = one_range(b, fd, &r[i], zeroes);
-    }
-    return status;
-}
-
-static int get_id(struct blk *b, const struct virtio_chain *c)
-{
-    uint64_t room = c->in_len - 1;
-
-    virtio_chain_write(&b->v, c, 0, b->id, room < ID_LEN ? (size_t)room : ID_LEN);
-    return STATUS_OK;
-}
-
-static int serve(struct blk *b, const struct virtio_chain *c)
-{
-    struct request req;
-
-    virtio_chain_read(c, 0, &req, sizeof req);
-    if (FAULT("disk-request"))
-        return STATUS_IOERR;
-    switch ((enum request_type)req.type) {
-    case REQ_IN:
-        return read_or_write(b, c, req.sector, false);
-    case REQ_OUT:
-        return read_or_write(b, c, req.sector, true);
-    case REQ_FLUSH:
-        return flush(b);
-    case REQ_GET_ID:
-        return get_id(b, c);
-    case REQ_DISCARD:
-        return ranges(b, c, false);
-    case REQ_WRITE_ZEROES:
-        return ranges(b, c, true);
-    }
-    return STATUS_UNSUPP;
-}
-
-static void blk_work(struct virtio *v, unsigned queue)
-{
-    struct virtio_chain c;
-
-    while (virtio_pop(v, queue, &c) > 0) {
-        uint8_t status;
-
-        if (c.out_len < sizeof(struct request) || c.in_len < 1 || c.in_len > UINT32_MAX) {
-            virtio_broken(v, "a request without header or status");
-            return;
-        }
-        status = (uint8_t)serve(blk_of(v), &c);
-        virtio_chain_dirty(v, &c, 0, c.in_len - 1);
-        virtio_chain_write(v, &c, c.in_len - 1, &status, 1);
-        virtio_push(v, queue, &c, (uint32_t)c.in_len);
-        virtio_notify(v, queue);
-    }
+    while ((v = virtio_find(m, VIRTIO_BLK, v)) != NULL)
+        if (claim(blk_of(v), epoch, e) < 0)
+            return -1;
+    return 0;
 }
 
 /* ---- life ---- */
@@ -365,29 +175,55 @@ static void blk_config_read(struct virtio *v, unsigned offset, void *data, unsig
 
 static void blk_start(struct virtio *v)
 {
-    struct blk *b = blk_of(v);
-    int fd = disk_fd(b);
-
-    if (b->incoming && fd >= 0)
-        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-    b->incoming = false;
+    blk_redo(blk_of(v), false);
 }
 
-/* The kernel tells a failed write once only: the guest must still hear of it. */
 static void blk_quiesced(struct virtio *v)
 {
-    struct blk *b = blk_of(v);
+    blk_flush_for_pause(blk_of(v));
+}
 
-    if (b->fd < 0 || b->read_only || (!FAULT("disk-flush") && fdatasync(b->fd) == 0))
-        return;
-    io_error(b, "flush before a pause", 0);
-    atomic_store(&b->lost_writes, true);
-    machine_not_flushed(v->d.m, v->d.ops->name);
+static void blk_reset(struct virtio *v)
+{
+    blk_forget(blk_of(v));
 }
 
 static void blk_save(struct virtio *v, struct state_writer *w)
 {
-    state_put_u64(w, blk_of(v)->config.capacity);
+    struct blk *b = blk_of(v);
+    unsigned n = atomic_load(&b->n_again);
+
+    state_put_u64(w, b->config.capacity);
+    state_put_u32(w, atomic_load(&b->lost_writes) ? STATE_LOST_WRITES : 0);
+    pthread_mutex_lock(&b->lock);
+    state_put_u32(w, n + b->n_kept);
+    for (unsigned i = 0; i < n; i++)
+        state_put_u32(w, b->again[i]);
+    for (unsigned i = 0; i < b->n_kept; i++)
+        state_put_u32(w, b->kept[i]);
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* Heads are as little to be trusted as those in the ring: virtio_again checks them. */
+static int load_requests(struct blk *b, struct state_reader *r, struct err *e)
+{
+    uint32_t flags, n, head;
+
+    if (state_get_u32(r, &flags, e) < 0 || state_get_u32(r, &n, e) < 0)
+        return -1;
+    if ((flags & ~STATE_LOST_WRITES) != 0 || n > VIRTIO_QUEUE_SIZE)
+        return err_set(e, ERR_INVALID, "%s: flags %#x, %u requests", b->v.name, flags, n);
+    for (uint32_t i = 0; i < n; i++) {
+        if (state_get_u32(r, &head, e) < 0)
+            return -1;
+        if (head >= VIRTIO_QUEUE_SIZE)
+            return err_set(e, ERR_INVALID, "%s: request %u", b->v.name, head);
+        b->kept[i] = (uint16_t)head;
+    }
+    b->n_kept = n;
+    atomic_store(&b->outstanding, n);
+    atomic_store(&b->lost_writes, flags != 0);
+    return 0;
 }
 
 static int blk_load(struct virtio *v, struct state_reader *r, struct err *e)
@@ -400,93 +236,135 @@ static int blk_load(struct virtio *v, struct state_reader *r, struct err *e)
     if (capacity != b->config.capacity)
         return err_set(e, ERR_INVALID,
             "%s: disk %s has %llu sectors here, the guest's has %llu: it is not the same disk",
-            v->name, b->path, (unsigned long long)b->config.capacity, (unsigned long long)capacity);
-    return 0;
+            v->name, b->source, (unsigned long long)b->config.capacity,
+            (unsigned long long)capacity);
+    atomic_store(&b->unflushed, true); /* by another host, as far as we know */
+    return r->version >= STATE_WITH_REQUESTS ? load_requests(b, r, e) : 0;
 }
 
+/* The disk last: callbacks of the lease and the guard's thread use it. */
 static void blk_destroy(struct virtio *v)
 {
     struct blk *b = blk_of(v);
 
-    io_close(&b->fd);
+    blk_guard_stop(b);
+    if (b->lease != NULL)
+        lease_close(&b->lease, true);
+    if (b->disk != NULL)
+        disk_close(&b->disk);
+    machine_unsuspend(v->d.m, &b->hold);
+    pthread_cond_destroy(&b->cond);
     pthread_mutex_destroy(&b->lock);
-    free(b->path);
+    pthread_mutex_destroy(&b->abort_lock);
+    free(b->pool);
+    free(b->source);
+    free(b->device);
     free(b);
 }
 
 static const struct virtio_ops blk_ops = {
     .type = VIRTIO_BLK,
+    .state_version = STATE_WITH_REQUESTS,
     .queues = 1,
-    .workers = WORKERS,
+    .workers = BLK_WORKERS,
     .config_len = sizeof(struct blk_config),
     .config_read = blk_config_read,
     .config_write = virtio_no_config_write,
     .work = blk_work,
     .wake = virtio_nothing,
+    .abandon = blk_abandon,
     .activate = virtio_nothing,
     .start = blk_start,
     .quiesced = blk_quiesced,
-    .reset = virtio_nothing,
+    .reset = blk_reset,
     .save = blk_save,
     .load = blk_load,
     .destroy = blk_destroy,
 };
 
-/* Size in bytes of the file or block device. */
-static int look_at(const Migrd__Disk *disk, int fd, uint64_t *size, struct err *e)
+/* ---- creation ---- */
+
+static void fill_config(struct blk *b, const struct disk *d)
 {
-    struct stat st;
-    off_t end;
+    uint32_t block = disk_block_size(d);
 
-    if (fstat(fd, &st) < 0)
-        return err_sys(e, "disk %s", disk->source);
-    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-        return err_set(e, ERR_INVALID, "disk %s: neither a file nor a block device", disk->source);
-    end = lseek(fd, 0, SEEK_END);
-    if (end < 0)
-        return err_sys(e, "disk %s: its size", disk->source);
-    if (end < (off_t)SECTOR)
-        return err_set(
-            e, ERR_INVALID, "disk %s: smaller than one sector of %u bytes", disk->source, SECTOR);
-    *size = (uint64_t)end;
-    return 0;
-}
-
-/* Opens the disk, or for an incoming domain only makes sure as far as possible that it can be
- * opened later. */
-static int attach(struct blk *b, const Migrd__Disk *disk, uint64_t *size, struct err *e)
-{
-    bool writable = !disk->read_only && !b->incoming;
-    int fd = open(disk->source, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
-
-    if (fd < 0)
-        return err_sys(e, "disk %s", disk->source);
-    if (look_at(disk, fd, size, e) < 0) {
-        close(fd);
-        return -1;
-    }
-    if (!b->incoming) {
-        b->fd = fd;
-        return 0;
-    }
-    close(fd);
-    if (!disk->read_only && access(disk->source, R_OK | W_OK) < 0)
-        return err_sys(e, "disk %s: no permission to write", disk->source);
-    return 0;
-}
-
-static void fill_config(struct blk *b, uint64_t size)
-{
-    b->config = (struct blk_config){ .capacity = size / SECTOR,
+    b->config = (struct blk_config){ .capacity = disk_size(d) / BLK_SECTOR,
         .seg_max = SEG_MAX,
-        .blk_size = SECTOR,
+        .blk_size = block,
         .num_queues = 1,
-        .max_discard_sectors = DISCARD_SECTORS,
-        .max_discard_seg = DISCARD_RANGES,
-        .discard_sector_alignment = 8,
-        .max_write_zeroes_sectors = ZERO_SECTORS,
-        .max_write_zeroes_seg = ZERO_RANGES,
+        .max_discard_sectors = BLK_DISCARD_SECTORS,
+        .max_discard_seg = BLK_RANGES,
+        .discard_sector_alignment = block > 4096 ? block / BLK_SECTOR : 8,
+        .max_write_zeroes_sectors = BLK_ZERO_SECTORS,
+        .max_write_zeroes_seg = BLK_ZERO_RANGES,
         .write_zeroes_may_unmap = 1 };
+}
+
+static int check_disk(const struct blk *b, const struct disk *d, struct err *e)
+{
+    uint32_t block = disk_block_size(d);
+
+    if (block < BLK_SECTOR || block % BLK_SECTOR != 0)
+        return err_set(e, ERR_UNSUPPORTED, "disk %s: blocks of %u bytes", b->source, block);
+    return 0;
+}
+
+/* Opens, or for the file of an incoming domain only looks; takes or prepares the lease. */
+static int attach(struct blk *b, struct err *e)
+{
+    const struct machine_storage *s = machine_storage(b->v.d.m);
+    bool later = b->incoming && !b->network;
+    struct disk *d = NULL;
+    int r = later ? look_at_file(b, &d, e) : open_disk(b, e);
+
+    if (r == 0)
+        r = check_disk(b, later ? d : b->disk, e);
+    if (r == 0)
+        fill_config(b, later ? d : b->disk);
+    if (d != NULL)
+        disk_close(&d);
+    if (r < 0 || later || !wants_lease(b))
+        return r;
+    if (b->incoming)
+        return prepare_lease(b, LEASE_HANDOVER, e);
+    if (prepare_lease(b, s->proven ? LEASE_PROVEN : LEASE_FREE, e) < 0)
+        return -1;
+    return take_lease(b, machine_epoch(b->v.d.m), s->proven ? LEASE_PROVEN : LEASE_FREE, e);
+}
+
+static void set_options(struct blk *b)
+{
+    const struct machine_storage *s = machine_storage(b->v.d.m);
+
+    b->io_timeout_ms = s->io_timeout_ms != 0 ? s->io_timeout_ms : DISK_TIMEOUT_MS;
+    b->options = (struct disk_options){ .read_only = b->read_only,
+        .host = s->host,
+        .initiator = s->initiator,
+        .secrets = s->secrets[0] != '\0' ? s->secrets : NULL,
+        .timeout_ms = b->io_timeout_ms < DISK_TIMEOUT_MS ? b->io_timeout_ms : DISK_TIMEOUT_MS,
+        .event = blk_disk_event,
+        .event_arg = b };
+}
+
+static Migrd__OnIoError policy_of(const Migrd__Disk *disk, bool network)
+{
+    if (disk->on_io_error != MIGRD__ON_IO_ERROR__IO_DEFAULT)
+        return disk->on_io_error;
+    return network ? MIGRD__ON_IO_ERROR__IO_STOP : MIGRD__ON_IO_ERROR__IO_REPORT;
+}
+
+static int fill_in(struct blk *b, const Migrd__Disk *disk, struct err *e)
+{
+    b->read_only = disk->read_only;
+    b->policy = policy_of(disk, b->network);
+    b->source = strdup(disk->source);
+    b->device = strdup(disk->device[0] != '\0' ? disk->device : b->v.name);
+    b->pool = calloc(BLK_REQUESTS, sizeof *b->pool);
+    if (b->source == NULL || b->device == NULL || b->pool == NULL)
+        return err_set(e, ERR_MEMORY, "disk %s: out of memory", disk->source);
+    memcpy(b->id, disk->serial, strnlen(disk->serial, sizeof b->id));
+    set_options(b);
+    return 0;
 }
 
 int virtio_blk_create(
@@ -494,24 +372,23 @@ int virtio_blk_create(
 {
     uint64_t features = FEATURE_SEG_MAX | FEATURE_BLK_SIZE | FEATURE_FLUSH;
     struct blk *b = calloc(1, sizeof *b);
-    uint64_t size = 0;
 
     if (b == NULL)
         return err_set(e, ERR_MEMORY, "disk %s: out of memory", disk->source);
     features |= disk->read_only ? FEATURE_RO : FEATURE_DISCARD | FEATURE_WRITE_ZEROES;
-    virtio_init(&b->v, &blk_ops, m, slot, "blk", slot, features);
-    pthread_mutex_init(&b->lock, NULL);
-    b->fd = -1;
-    b->read_only = disk->read_only;
+    b->ops = blk_ops;
+    b->network = storage_url_is_network(disk->source);
+    if (b->network)
+        b->ops.workers = 1; /* it only submits */
     b->incoming = incoming;
-    b->path = strdup(disk->source);
-    if (b->path == NULL || attach(b, disk, &size, e) < 0) {
-        if (b->path == NULL)
-            err_set(e, ERR_MEMORY, "disk %s: out of memory", disk->source);
+    virtio_init(&b->v, &b->ops, m, slot, "blk", slot, features);
+    pthread_mutex_init(&b->abort_lock, NULL);
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_cond_init(&b->cond, NULL);
+    if (fill_in(b, disk, e) < 0 || ((b->network || wants_lease(b)) && blk_guard_start(b, e) < 0) ||
+        attach(b, e) < 0) {
         virtio_dispose(&b->v);
         return -1;
     }
-    memcpy(b->id, disk->serial, strnlen(disk->serial, ID_LEN));
-    fill_config(b, size);
     return virtio_add(&b->v, e);
 }

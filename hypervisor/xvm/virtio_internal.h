@@ -14,9 +14,6 @@
 /* Tells the guest; any lock may be held. */
 void virtio_interrupt(struct virtio *v, uint32_t cause);
 
-/* Work for a sleeping worker of the queue; takes the transport's lock. */
-void virtio_kick(struct virtio *v, unsigned queue);
-
 /* Finds the rings of a queue that is made ready. False: an address or size is wrong. */
 bool virtio_ring_map(struct virtio *v, struct virtio_queue *q);
 

@@ -386,6 +386,7 @@ static const struct virtio_ops net_ops = {
     .config_write = virtio_no_config_write,
     .work = net_work,
     .wake = net_wake,
+    .abandon = virtio_no_abandon,
     .activate = net_activate,
     .start = net_start,
     .quiesced = net_quiesced,

@@ -239,6 +239,18 @@ int virtio_pop(struct virtio *v, unsigned queue, struct virtio_chain *c)
     return n > 0;
 }
 
+int virtio_again(struct virtio *v, unsigned queue, uint16_t head, struct virtio_chain *c)
+{
+    const char *wrong;
+
+    if (!virtio_driven(v))
+        return 0;
+    wrong = read_chain(v, &v->queue[queue], c, head);
+    if (wrong != NULL)
+        virtio_broken(v, "queue %u: %s", queue, wrong);
+    return wrong == NULL;
+}
+
 static void stage_locked(
     struct virtio *v, struct virtio_queue *q, const struct virtio_chain *c, uint32_t len)
 {

@@ -81,6 +81,7 @@ static const struct virtio_ops rng_ops = {
     .config_write = virtio_no_config_write,
     .work = rng_work,
     .wake = virtio_nothing,
+    .abandon = virtio_no_abandon,
     .activate = virtio_nothing,
     .start = virtio_nothing,
     .quiesced = virtio_nothing,

@@ -40,6 +40,9 @@ struct machine {
     char dir[64];
     uint64_t drain_until_ns;
     const char *undrained, *unflushed;
+    struct machine_storage storage;
+    uint64_t epoch;
+    struct machine_hold *hold; /* of one device at most; atomic */
 };
 
 int machine_add_device(struct machine *m, struct device *d, struct err *e)
@@ -103,6 +106,41 @@ void machine_not_flushed(struct machine *m, const char *device)
     m->unflushed = device;
 }
 
+void machine_suspend(
+    struct machine *m, struct machine_hold *h, enum machine_hold_kind kind, const char *text)
+{
+    h->kind = kind;
+    snprintf(h->text, sizeof h->text, "%s", text);
+    __atomic_store_n(&m->hold, h, __ATOMIC_SEQ_CST);
+}
+
+void machine_unsuspend(struct machine *m, struct machine_hold *h)
+{
+    if (__atomic_load_n(&m->hold, __ATOMIC_SEQ_CST) == h)
+        __atomic_store_n(&m->hold, NULL, __ATOMIC_SEQ_CST);
+}
+
+bool machine_suspended(struct machine *m)
+{
+    return __atomic_load_n(&m->hold, __ATOMIC_SEQ_CST) != NULL;
+}
+
+bool machine_paused(const struct machine *m)
+{
+    (void)m;
+    return false;
+}
+
+const struct machine_storage *machine_storage(const struct machine *m)
+{
+    return &m->storage;
+}
+
+uint64_t machine_epoch(const struct machine *m)
+{
+    return m->epoch;
+}
+
 const Migrd__Domain *machine_def(const struct machine *m)
 {
     return &m->def;
@@ -137,6 +175,8 @@ static struct machine *fake_new(void)
     memset(m->ram, 0, FAKE_RAM);
     migrd__domain__init(&m->def);
     m->def.name = (char *)(uintptr_t) "guest";
+    m->def.uuid = (char *)(uintptr_t) "11111111-2222-3333-4444-555555555555";
+    m->epoch = 1;
     m->def.memory_kib = FAKE_RAM >> 10;
     m->def.max_memory_kib = FAKE_RAM >> 10;
     snprintf(m->dir, sizeof m->dir, "/tmp/migrd-test-XXXXXX");

@@ -6,136 +6,16 @@
  * Each time a device has worked, what it changed in memory must be marked dirty.
  */
 #define _GNU_SOURCE
-#include "tests/unit/fake_machine.h"
+#include "tests/unit/virtio_guest.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#define DESC UINT64_C(0x10000) /* rings of queue 0; queue n is n * 0x10000 further */
-#define AVAIL UINT64_C(0x14000)
-#define USED UINT64_C(0x18000)
-#define QUEUE_STEP UINT64_C(0x10000)
-#define DATA UINT64_C(0x100000)
-#define QUEUE_SIZE 16u
 #define DISK_SECTORS 2048u
 
-#define D_NEXT 1
-#define D_WRITE 2
-#define D_INDIRECT 4
-#define F_VERSION_1 (UINT64_C(1) << 32)
-#define F_EVENT_IDX (UINT64_C(1) << 29)
-#define F_INDIRECT (UINT64_C(1) << 28)
-#define NEEDS_RESET 0x40u
 #define HANG_MS 3000
-
-struct guest {
-    struct machine *m;
-    struct device *d;
-    unsigned queues;
-    uint16_t avail[2];
-};
-
-static uint32_t in32(struct guest *g, uint64_t reg)
-{
-    uint32_t v = 0;
-
-    g->d->ops->io_read(g->d, reg, &v, 4);
-    return v;
-}
-
-static void out32(struct guest *g, uint64_t reg, uint32_t v)
-{
-    g->d->ops->io_write(g->d, reg, &v, 4);
-}
-
-static void put16(struct guest *g, uint64_t gpa, uint16_t v)
-{
-    __atomic_store_n((uint16_t *)(void *)(g->m->ram + gpa), v, __ATOMIC_SEQ_CST);
-}
-
-static uint16_t get16(struct guest *g, uint64_t gpa)
-{
-    return __atomic_load_n((uint16_t *)(void *)(g->m->ram + gpa), __ATOMIC_SEQ_CST);
-}
-
-static void set_desc(struct guest *g, uint64_t table, unsigned i, uint64_t gpa, uint32_t len,
-    uint16_t flags, uint16_t next)
-{
-    uint8_t *p = g->m->ram + table + (uint64_t)i * 16;
-
-    memcpy(p, &gpa, 8);
-    memcpy(p + 8, &len, 4);
-    memcpy(p + 12, &flags, 2);
-    memcpy(p + 14, &next, 2);
-}
-
-static void offer(struct guest *g, unsigned q, uint16_t head)
-{
-    put16(g, AVAIL + q * QUEUE_STEP + 4 + 2 * (g->avail[q] % QUEUE_SIZE), head);
-    put16(g, AVAIL + q * QUEUE_STEP + 2, ++g->avail[q]);
-}
-
-static void set_queue(struct guest *g, unsigned q)
-{
-    uint64_t step = q * QUEUE_STEP;
-
-    memset(g->m->ram + DESC + step, 0, QUEUE_STEP);
-    out32(g, 0x30, q);
-    out32(g, 0x38, QUEUE_SIZE);
-    out32(g, 0x80, (uint32_t)(DESC + step));
-    out32(g, 0x84, 0);
-    out32(g, 0x90, (uint32_t)(AVAIL + step));
-    out32(g, 0x94, 0);
-    out32(g, 0xa0, (uint32_t)(USED + step));
-    out32(g, 0xa4, 0);
-    out32(g, 0x44, 1);
-    g->avail[q] = 0;
-}
-
-static void drive(struct guest *g, uint64_t features)
-{
-    out32(g, 0x70, 0);
-    out32(g, 0x70, 1);
-    out32(g, 0x70, 3);
-    out32(g, 0x24, 0);
-    out32(g, 0x20, (uint32_t)features);
-    out32(g, 0x24, 1);
-    out32(g, 0x20, (uint32_t)(features >> 32));
-    out32(g, 0x70, 11);
-    assert_int_equal(in32(g, 0x70), 11);
-    for (unsigned q = 0; q < g->queues; q++)
-        set_queue(g, q);
-    out32(g, 0x70, 15);
-    assert_int_equal(in32(g, 0x70), 15);
-}
-
-static void quiet(struct guest *g)
-{
-    g->d->ops->quiesce(g->d);
-}
-
-/* Starts the device, kicks, and waits until it has used as many chains as were offered, or is
- * broken. It is silent again afterwards, so that nothing moves while a test looks. */
-static bool run(struct guest *g, unsigned q)
-{
-    g->d->ops->start(g->d);
-    out32(g, 0x50, q);
-    for (int i = 0; i < 20000; i++) {
-        if (get16(g, USED + q * QUEUE_STEP + 2) == g->avail[q]) {
-            quiet(g);
-            return true;
-        }
-        if ((in32(g, 0x70) & NEEDS_RESET) != 0) {
-            quiet(g);
-            return false;
-        }
-        usleep(100);
-    }
-    fail_msg("no answer");
-    return false;
-}
 
 /* ---- disk ---- */
 
@@ -176,30 +56,6 @@ static struct guest blk_guest(bool read_only)
     assert_int_equal(add_disk(g.m, read_only, false, &e), 0);
     g.d = g.m->dev[0];
     return g;
-}
-
-/* A request of header, data in two pieces, status; returns the status, -1 if broken. */
-static int request(
-    struct guest *g, uint32_t type, uint64_t sector, uint64_t data, uint32_t len, bool in)
-{
-    uint64_t header = DATA - 64, status = DATA - 32;
-    uint16_t way = in ? D_WRITE : 0;
-    uint32_t half = len / 3;
-
-    memset(g->m->ram + header, 0, 16);
-    memcpy(g->m->ram + header, &type, 4);
-    memcpy(g->m->ram + header + 8, &sector, 8);
-    g->m->ram[status] = 0xee;
-    set_desc(g, DESC, 0, header, 16, D_NEXT, 1);
-    set_desc(g, DESC, 1, data, half, way | D_NEXT, 2);
-    set_desc(g, DESC, 2, data + half, len - half, way | D_NEXT, 3);
-    set_desc(g, DESC, 3, status, 1, D_WRITE, 0);
-    offer(g, 0, 0);
-    fake_clean(g->m);
-    if (!run(g, 0))
-        return -1;
-    fake_check_dirty(g->m);
-    return g->m->ram[status];
 }
 
 static void test_identity(void **state)
@@ -763,6 +619,7 @@ static void test_move(void **state)
     assert_int_equal(in32(&b, 0x70), 15);
     b.avail[0] = a.avail[0];
     b.m->ram[DATA - 32] = 0xee;
+    assert_int_equal(virtio_blk_claim(b.m, 2, &e), 0);
     b.d->ops->start(b.d);
     assert_true(is_open(disk_path(b.m)));
     for (int i = 0; i < 20000 && get16(&b, USED + 2) != 21; i++)
@@ -819,6 +676,7 @@ static void test_state_fuzz(void **state)
     make_disk(b.m, DISK_SECTORS * 512);
     assert_int_equal(add_disk(b.m, false, true, &e), 0);
     b.d = b.m->dev[0];
+    assert_int_equal(virtio_blk_claim(b.m, 2, &e), 0);
     srand(4713);
     for (size_t i = 0; i < 20 * len; i++) {
         uint8_t before = blob[i % len];

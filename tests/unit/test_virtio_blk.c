@@ -1,0 +1,912 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * The block device on a disk that does as it is told: a fake in place of storage-check's
+ * disks and leases, with a thread that ends requests, holds them back, fails them, or
+ * says that its server is gone. What must hold: no request is lost or done twice for the
+ * guest, what waits is kept across pauses and moves, and the guest stops and goes on when
+ * the policy says so.
+ */
+#define _GNU_SOURCE
+#include "tests/unit/virtio_guest.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+#include "storage-check/disk.h"
+#include "storage-check/lease.h"
+
+#define DISK_BYTES 65536u
+#define TIMEOUT_MS 150
+
+/* ---- the fake disk: one for all, as a server's would be; and a lease ---- */
+
+struct disk {
+    struct disk_options o;
+    bool network, end;
+    pthread_t thread;
+    struct disk_io *first, *last; /* under fake.lock */
+};
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    uint8_t data[DISK_BYTES];
+    bool stalled;    /* requests wait */
+    int error;       /* of the next requests */
+    unsigned errors; /* how many */
+    unsigned writes, aborts, opens, closes;
+    struct disk *disk; /* opened last */
+    /* lease */
+    bool unsure;
+    const char *refuse; /* lease_take fails with that */
+    struct lease_wish wish;
+    unsigned prepared, taken, closed, released;
+    uint64_t epoch;
+    enum lease_claim claim;
+} fake = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+
+struct lease {
+    uint64_t epoch;
+};
+
+static void copy(const struct disk_io *io, bool write)
+{
+    uint64_t at = io->offset;
+
+    for (unsigned i = 0; i < io->n_iov; at += io->iov[i].iov_len, i++) {
+        if (write)
+            memcpy(fake.data + at, io->iov[i].iov_base, io->iov[i].iov_len);
+        else
+            memcpy(io->iov[i].iov_base, fake.data + at, io->iov[i].iov_len);
+    }
+    assert_int_equal(at - io->offset, io->len);
+}
+
+/* Under the lock. */
+static int perform(const struct disk_io *io)
+{
+    if (fake.errors > 0) {
+        fake.errors--;
+        return fake.error;
+    }
+    fake.writes += io->op == DISK_WRITE;
+    if (io->op == DISK_READ || io->op == DISK_WRITE)
+        copy(io, io->op == DISK_WRITE);
+    else if (io->op != DISK_FLUSH)
+        memset(fake.data + io->offset, 0, io->len);
+    return 0;
+}
+
+static void *disk_thread(void *arg)
+{
+    struct disk *d = arg;
+
+    pthread_mutex_lock(&fake.lock);
+    while (!d->end) {
+        struct disk_io *io = fake.stalled ? NULL : d->first;
+        int error;
+
+        if (io == NULL) {
+            pthread_cond_wait(&fake.cond, &fake.lock);
+            continue;
+        }
+        d->first = io->next;
+        error = perform(io);
+        pthread_mutex_unlock(&fake.lock);
+        io->done(io, error);
+        pthread_mutex_lock(&fake.lock);
+    }
+    pthread_mutex_unlock(&fake.lock);
+    return NULL;
+}
+
+int disk_open(const char *source, const struct disk_options *o, struct disk **out, struct err *e)
+{
+    struct disk *d = calloc(1, sizeof *d);
+
+    (void)e;
+    assert_non_null(d);
+    d->o = *o;
+    d->network = source[0] != '/';
+    fake.disk = *out = d;
+    fake.opens++;
+    if (d->network)
+        assert_int_equal(pthread_create(&d->thread, NULL, disk_thread, d), 0);
+    return 0;
+}
+
+uint64_t disk_size(const struct disk *d)
+{
+    (void)d;
+    return DISK_BYTES;
+}
+
+uint32_t disk_block_size(const struct disk *d)
+{
+    (void)d;
+    return 512;
+}
+
+void disk_submit(struct disk *d, struct disk_io *io)
+{
+    int error;
+
+    pthread_mutex_lock(&fake.lock);
+    if (d->network) {
+        io->next = NULL;
+        *(d->first != NULL ? &d->last->next : &d->first) = io;
+        d->last = io;
+        pthread_cond_broadcast(&fake.cond);
+        pthread_mutex_unlock(&fake.lock);
+        return;
+    }
+    error = perform(io);
+    pthread_mutex_unlock(&fake.lock);
+    io->done(io, error);
+}
+
+void disk_abort(struct disk *d)
+{
+    struct disk_io *list;
+
+    pthread_mutex_lock(&fake.lock);
+    list = d->first;
+    d->first = NULL;
+    fake.aborts++;
+    pthread_mutex_unlock(&fake.lock);
+    while (list != NULL) {
+        struct disk_io *io = list;
+
+        list = io->next;
+        io->done(io, ECANCELED);
+    }
+}
+
+void disk_close(struct disk **d)
+{
+    pthread_mutex_lock(&fake.lock);
+    (*d)->end = true;
+    assert_null((*d)->first);
+    pthread_cond_broadcast(&fake.cond);
+    pthread_mutex_unlock(&fake.lock);
+    if ((*d)->network)
+        pthread_join((*d)->thread, NULL);
+    free(*d);
+    *d = NULL;
+    fake.closes++;
+}
+
+int lease_prepare(const struct lease_wish *w, struct disk *d, struct lease **out, struct err *e)
+{
+    (void)e;
+    assert_non_null(d);
+    fake.wish = *w;
+    fake.prepared++;
+    *out = calloc(1, sizeof **out);
+    return 0;
+}
+
+int lease_take(struct lease *l, uint64_t epoch, enum lease_claim claim, struct err *e)
+{
+    if (fake.refuse != NULL)
+        return err_set(e, ERR_REFUSED, "%s", fake.refuse);
+    fake.taken++;
+    l->epoch = fake.epoch = epoch;
+    fake.claim = claim;
+    return 0;
+}
+
+bool lease_sure(const struct lease *l)
+{
+    (void)l;
+    return !__atomic_load_n(&fake.unsure, __ATOMIC_SEQ_CST);
+}
+
+const char *lease_fence(const struct lease *l, char *note, size_t len)
+{
+    (void)l;
+    snprintf(note, len, "it is a fake");
+    return "";
+}
+
+void lease_close(struct lease **l, bool release)
+{
+    free(*l);
+    *l = NULL;
+    fake.closed++;
+    fake.released += release;
+}
+
+static void stall(bool on)
+{
+    pthread_mutex_lock(&fake.lock);
+    fake.stalled = on;
+    pthread_cond_broadcast(&fake.cond);
+    pthread_mutex_unlock(&fake.lock);
+}
+
+static void fail_next(unsigned n, int error)
+{
+    pthread_mutex_lock(&fake.lock);
+    fake.errors = n;
+    fake.error = error;
+    pthread_mutex_unlock(&fake.lock);
+}
+
+static void set_unsure(bool on)
+{
+    __atomic_store_n(&fake.unsure, on, __ATOMIC_SEQ_CST);
+}
+
+static unsigned writes(void)
+{
+    unsigned n;
+
+    pthread_mutex_lock(&fake.lock);
+    n = fake.writes;
+    pthread_mutex_unlock(&fake.lock);
+    return n;
+}
+
+/* Requests that the disk has not ended. */
+static unsigned waiting(void)
+{
+    unsigned n = 0;
+
+    pthread_mutex_lock(&fake.lock);
+    for (const struct disk_io *io = fake.disk->first; io != NULL; io = io->next)
+        n++;
+    pthread_mutex_unlock(&fake.lock);
+    return n;
+}
+
+/* ---- the guest ---- */
+
+struct set_up {
+    Migrd__OnIoError policy;
+    bool file, incoming, leases, read_only;
+};
+
+static int add(struct machine *m, const struct set_up *s, struct err *e)
+{
+    Migrd__Disk disk = MIGRD__DISK__INIT;
+
+    disk.source = (char *)(uintptr_t)(s->file ? "/disk" : "nfs://server/export/disk");
+    disk.device = (char *)(uintptr_t) "vda";
+    disk.on_io_error = s->policy;
+    disk.read_only = s->read_only;
+    m->storage.io_timeout_ms = TIMEOUT_MS;
+    m->storage.leases = s->leases;
+    return virtio_blk_create(m, 0, &disk, s->incoming, e);
+}
+
+static struct guest guest_of(const struct set_up *s)
+{
+    struct guest g = { .m = fake_new(), .queues = 1 };
+    struct err e;
+
+    assert_int_equal(add(g.m, s, &e), 0);
+    g.d = g.m->dev[0];
+    if (!s->incoming)
+        drive(&g, F_VERSION_1 | F_INDIRECT);
+    return g;
+}
+
+static struct guest new_guest(Migrd__OnIoError policy)
+{
+    const struct set_up s = { .policy = policy };
+
+    return guest_of(&s);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    fake.stalled = fake.unsure = false;
+    fake.errors = fake.writes = fake.aborts = fake.opens = fake.closes = 0;
+    fake.prepared = fake.taken = fake.closed = fake.released = 0;
+    fake.epoch = 0;
+    fake.refuse = NULL;
+    memset(fake.data, 0, sizeof fake.data);
+    return 0;
+}
+
+/* Request i of the ring, by an indirect table: one sector at sector i. */
+static void ask(struct guest *g, uint16_t i, uint32_t type, uint8_t fill)
+{
+    uint8_t *ram = g->m->ram;
+    uint64_t table = DATA + i * 0x1000u, sector = i;
+
+    memset(ram + table, 0, 0x1000);
+    memcpy(ram + table + 256, &type, 4);
+    memcpy(ram + table + 264, &sector, 8);
+    ram[table + 512] = 0xee;
+    memset(ram + table + 1024, fill, 512);
+    set_desc(g, table, 0, table + 256, 16, D_NEXT, 1);
+    set_desc(g, table, 1, table + 1024, 512, type == 1 ? D_NEXT : D_NEXT | D_WRITE, 2);
+    set_desc(g, table, 2, table + 512, 1, D_WRITE, 0);
+    set_desc(g, DESC, i, table, 48, D_INDIRECT, 0);
+    offer(g, 0, i);
+}
+
+static uint8_t status_of(const struct guest *g, unsigned i)
+{
+    return __atomic_load_n(&g->m->ram[DATA + i * 0x1000u + 512], __ATOMIC_SEQ_CST);
+}
+
+static void go(struct guest *g)
+{
+    g->d->ops->start(g->d);
+    out32(g, 0x50, 0);
+}
+
+static unsigned used(struct guest *g)
+{
+    return get16(g, USED + 2);
+}
+
+#define WAIT_FOR(condition)                                                                        \
+    do {                                                                                           \
+        for (int wait_i = 0; wait_i < 50000 && !(condition); wait_i++)                             \
+            usleep(100);                                                                           \
+        assert_true(condition);                                                                    \
+    } while (0)
+
+static const struct machine_hold *hold_of(struct guest *g)
+{
+    const struct machine_hold *h = __atomic_load_n(&g->m->hold, __ATOMIC_SEQ_CST);
+
+    assert_non_null(h);
+    return h;
+}
+
+/* As machine_pause does. */
+static void pause_for(struct guest *g, unsigned ms)
+{
+    g->m->undrained = g->m->unflushed = NULL;
+    g->m->drain_until_ns = clock_ns() + ms * NS_PER_MS;
+    g->d->ops->quiesce(g->d);
+    g->m->drain_until_ns = 0;
+}
+
+static int unpause(struct guest *g, struct err *e)
+{
+    if (virtio_blk_claim(g->m, g->m->epoch, e) < 0)
+        return -1;
+    g->d->ops->start(g->d);
+    return 0;
+}
+
+/* ---- in flight ---- */
+
+static void test_async(void **state)
+{
+    struct guest g = new_guest(MIGRD__ON_IO_ERROR__IO_DEFAULT);
+
+    (void)state;
+    for (unsigned round = 0; round < 50; round++) {
+        bool write = round % 2 == 0;
+
+        for (uint16_t i = 0; i < QUEUE_SIZE; i++)
+            ask(&g, i, write, write ? (uint8_t)(round + i) : 0);
+        fake_clean(g.m);
+        assert_true(run(&g, 0));
+        fake_check_dirty(g.m);
+        for (unsigned i = 0; i < QUEUE_SIZE; i++) {
+            assert_int_equal(status_of(&g, i), 0);
+            assert_int_equal(g.m->ram[DATA + i * 0x1000 + 1024 + 511],
+                (uint8_t)((write ? round : round - 1) + i));
+        }
+    }
+    assert_int_equal(writes(), 25 * QUEUE_SIZE);
+    assert_int_equal(fake.aborts, 0);
+    fake_free(&g.m);
+    assert_int_equal(fake.closes, 1);
+}
+
+/* A running guest whose disk is slow is not paused, and nothing is lost by the attempt. */
+static void test_slow(void **state)
+{
+    struct guest g = new_guest(MIGRD__ON_IO_ERROR__IO_DEFAULT);
+
+    (void)state;
+    stall(true);
+    for (uint16_t i = 0; i < 4; i++)
+        ask(&g, i, 1, 7);
+    go(&g);
+    WAIT_FOR(waiting() == 4);
+    pause_for(&g, 30);
+    assert_string_equal(g.m->undrained, g.d->ops->name);
+    stall(false);
+    WAIT_FOR(used(&g) == 4);
+    pause_for(&g, 5000);
+    assert_null(g.m->undrained);
+    assert_int_equal(writes(), 4);
+    assert_int_equal(fake.aborts, 0);
+    fake_free(&g.m);
+}
+
+/* A flush that takes longer than the pause stays in flight, and the next pause waits for it. */
+static void test_slow_flush(void **state)
+{
+    struct guest g = new_guest(MIGRD__ON_IO_ERROR__IO_DEFAULT);
+
+    (void)state;
+    ask(&g, 0, 1, 7);
+    go(&g);
+    WAIT_FOR(used(&g) == 1);
+    stall(true);
+    pause_for(&g, 30);
+    assert_string_equal(g.m->undrained, g.d->ops->name);
+    g.d->ops->start(g.d);
+    pause_for(&g, 30);
+    assert_string_equal(g.m->undrained, g.d->ops->name);
+    stall(false);
+    pause_for(&g, 5000);
+    assert_null(g.m->undrained);
+    g.d->ops->start(g.d);
+    fail_next(1, EIO);
+    ask(&g, 1, 1, 8);
+    out32(&g, 0x50, 0);
+    WAIT_FOR(machine_suspended(g.m)); /* the write failed: stop */
+    fake_free(&g.m);
+}
+
+/* A reset with requests that nobody answers gives them up; the disk works afterwards. */
+static void test_reset(void **state)
+{
+    struct guest g = new_guest(MIGRD__ON_IO_ERROR__IO_DEFAULT);
+
+    (void)state;
+    stall(true);
+    ask(&g, 0, 1, 7);
+    go(&g);
+    WAIT_FOR(waiting() == 1);
+    drive(&g, F_VERSION_1 | F_INDIRECT);
+    assert_int_equal(fake.aborts, 1);
+    assert_int_equal(used(&g), 0);
+    stall(false);
+    ask(&g, 0, 1, 9);
+    out32(&g, 0x50, 0);
+    WAIT_FOR(used(&g) == 1);
+    assert_int_equal(fake.data[0], 9);
+    assert_int_equal(writes(), 1);
+    fake_free(&g.m);
+}
+
+static void test_too_many(void **state)
+{
+    struct guest g = new_guest(MIGRD__ON_IO_ERROR__IO_DEFAULT);
+
+    (void)state;
+    stall(true);
+    g.d->ops->start(g.d);
+    ask(&g, 0, 1, 7);
+    for (unsigned i = 0; i < 300 && (in32(&g, 0x70) & NEEDS_RESET) == 0; i++) {
+        offer(&g, 0, 0); /* again and again, though it is in flight */
+        out32(&g, 0x50, 0);
+        usleep(300);
+    }
+    WAIT_FOR((in32(&g, 0x70) & NEEDS_RESET) != 0);
+    stall(false);
+    fake_free(&g.m);
+}
+
+/* ---- policies ---- */
+
+static void test_report(void **state)
+{
+    struct guest g = new_guest(MIGRD__ON_IO_ERROR__IO_REPORT);
+
+    (void)state;
+    fail_next(1, EIO);
+    ask(&g, 0, 1, 7);
+    assert_true(run(&g, 0));
+    assert_int_equal(status_of(&g, 0), 1);
+    assert_false(machine_suspended(g.m));
+    fake_free(&g.m);
+}
+
+static void test_ignore(void **state)
+{
+    struct guest g = new_guest(MIGRD__ON_IO_ERROR__IO_IGNORE);
+
+    (void)state;
+    fail_next(2, ENOSPC);
+    ask(&g, 0, 1, 7);
+    ask(&g, 1, 0, 0x55);
+    fake_clean(g.m);
+    assert_true(run(&g, 0));
+    fake_check_dirty(g.m);
+    assert_int_equal(status_of(&g, 0), 0);
+    assert_int_equal(status_of(&g, 1), 0);
+    assert_int_equal(g.m->ram[DATA + 0x1000 + 1024], 0);
+    assert_false(machine_suspended(g.m));
+    fake_free(&g.m);
+}
+
+static void test_file_reports(void **state)
+{
+    const struct set_up s = { .file = true };
+    struct guest g = guest_of(&s);
+
+    (void)state;
+    fail_next(1, EIO);
+    ask(&g, 0, 1, 7);
+    assert_true(run(&g, 0));
+    assert_int_equal(status_of(&g, 0), 1);
+    assert_false(machine_suspended(g.m));
+    fake_free(&g.m);
+}
+
+static void test_stop(void **state)
+{
+    struct guest g = new_guest(MIGRD__ON_IO_ERROR__IO_STOP);
+    struct err e;
+
+    (void)state;
+    fail_next(2, ENOSPC);
+    for (uint16_t i = 0; i < 3; i++)
+        ask(&g, i, 1, (uint8_t)(i + 1));
+    go(&g);
+    WAIT_FOR(machine_suspended(g.m) && used(&g) == 1);
+    assert_int_equal(hold_of(&g)->kind, HOLD_RETRY);
+    assert_non_null(strstr(hold_of(&g)->text, "No space left"));
+    assert_int_equal(virtio_blk_claim(g.m, g.m->epoch, &e), 0); /* unpause */
+    WAIT_FOR(used(&g) == 3);
+    assert_false(machine_suspended(g.m));
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(status_of(&g, i), 0);
+        assert_int_equal(fake.data[i * 512], i + 1);
+    }
+    assert_int_equal(writes(), 3);
+    fake_free(&g.m);
+}
+
+static void lost(bool gone)
+{
+    fake.disk->o.event(fake.disk->o.event_arg, gone ? DISK_LOST : DISK_BACK, "says the fake");
+}
+
+/* The default of network disks: requests wait, the guest stops after a while, and goes on. */
+static void test_server_gone(void **state)
+{
+    struct guest g = new_guest(MIGRD__ON_IO_ERROR__IO_DEFAULT);
+    uint64_t began;
+
+    (void)state;
+    stall(true);
+    lost(true);
+    g.d->ops->start(g.d);
+    usleep(2 * TIMEOUT_MS * 1000); /* nobody waits for the disk: no reason to stop */
+    assert_false(machine_suspended(g.m));
+    ask(&g, 0, 1, 7);
+    began = clock_ns();
+    out32(&g, 0x50, 0);
+    WAIT_FOR(machine_suspended(g.m));
+    assert_true(clock_ns() - began >= TIMEOUT_MS * NS_PER_MS);
+    assert_int_equal(hold_of(&g)->kind, HOLD_WAIT);
+    assert_int_equal(used(&g), 0);
+    lost(false);
+    assert_false(machine_suspended(g.m));
+    stall(false);
+    WAIT_FOR(used(&g) == 1);
+    assert_int_equal(status_of(&g, 0), 0);
+    assert_int_equal(fake.aborts, 0);
+    fake_free(&g.m);
+}
+
+static void test_server_gone_report(void **state)
+{
+    struct guest g = new_guest(MIGRD__ON_IO_ERROR__IO_REPORT);
+
+    (void)state;
+    stall(true);
+    lost(true);
+    ask(&g, 0, 1, 7);
+    go(&g);
+    WAIT_FOR(used(&g) == 1);
+    assert_int_equal(status_of(&g, 0), 1);
+    assert_false(machine_suspended(g.m));
+    ask(&g, 1, 1, 7);
+    out32(&g, 0x50, 0);
+    WAIT_FOR(used(&g) == 2);
+    assert_int_equal(status_of(&g, 1), 1);
+    stall(false);
+    lost(false);
+    ask(&g, 2, 1, 7);
+    out32(&g, 0x50, 0);
+    WAIT_FOR(used(&g) == 3);
+    assert_int_equal(status_of(&g, 2), 0);
+    assert_int_equal(writes(), 1);
+    fake_free(&g.m);
+}
+
+/* ---- moves with requests in flight ---- */
+
+/* Paused while it stands still for its server, the guest takes what was in flight along. */
+static void test_move_in_flight(void **state)
+{
+    struct guest a = new_guest(MIGRD__ON_IO_ERROR__IO_DEFAULT), b;
+    const struct set_up s = { .incoming = true };
+    struct err e;
+
+    (void)state;
+    stall(true);
+    lost(true);
+    for (uint16_t i = 0; i < 5; i++)
+        ask(&a, i, 1, (uint8_t)(i + 1));
+    go(&a);
+    WAIT_FOR(machine_suspended(a.m));
+    fake_clean(a.m);
+    pause_for(&a, 50);
+    fake_check_dirty(a.m);
+    assert_null(a.m->undrained);
+    assert_int_equal(fake.aborts, 1);
+    assert_int_equal(used(&a), 0);
+    assert_int_equal(writes(), 0);
+    stall(false);
+    b = guest_of(&s);
+    assert_int_equal(fake_move(a.m, b.m, &e), 0);
+    b.avail[0] = a.avail[0];
+    assert_int_equal(writes(), 0);
+    assert_int_equal(unpause(&b, &e), 0);
+    WAIT_FOR(used(&b) == 5);
+    assert_int_equal(writes(), 5);
+    for (unsigned i = 0; i < 5; i++) {
+        assert_int_equal(status_of(&b, i), 0);
+        assert_int_equal(fake.data[i * 512], i + 1);
+    }
+    fake_free(&a.m);
+    fake_free(&b.m);
+}
+
+/* The same, but it stays here. */
+static void test_stay_in_flight(void **state)
+{
+    struct guest a = new_guest(MIGRD__ON_IO_ERROR__IO_DEFAULT);
+    struct err e;
+
+    (void)state;
+    stall(true);
+    lost(true);
+    ask(&a, 0, 1, 1);
+    go(&a);
+    WAIT_FOR(machine_suspended(a.m));
+    pause_for(&a, 50);
+    assert_null(a.m->undrained);
+    assert_int_equal(unpause(&a, &e), 0);
+    assert_int_equal(hold_of(&a)->kind, HOLD_WAIT); /* as long as there is no answer */
+    stall(false);
+    WAIT_FOR(used(&a) == 1);
+    assert_false(machine_suspended(a.m)); /* any answer will do */
+    assert_int_equal(writes(), 1);
+    fake_free(&a.m);
+}
+
+static uint32_t saved_version(struct guest *g, uint8_t **blob, size_t *len)
+{
+    struct state_writer w;
+    struct state_blob *b;
+    struct state_reader r;
+    struct err e;
+    uint32_t version;
+
+    state_writer_init(&w);
+    assert_int_equal(g->d->ops->save(g->d, &w, &e), 0);
+    assert_int_equal(state_finish(&w, blob, len, &e), 0);
+    assert_int_equal(state_parse(*blob, *len, &b, &e), 0);
+    assert_int_equal(state_open(b, g->d->ops->name, &r, &e), 0);
+    version = r.version;
+    state_blob_free(&b);
+    return version;
+}
+
+static int load_into(struct guest *g, const uint8_t *blob, size_t len, struct err *e)
+{
+    struct state_blob *b;
+    struct state_reader r;
+    int rc;
+
+    assert_int_equal(state_parse(blob, len, &b, e), 0);
+    assert_int_equal(state_open(b, g->d->ops->name, &r, e), 0);
+    rc = g->d->ops->load(g->d, &r, e);
+    state_blob_free(&b);
+    return rc;
+}
+
+/* Without what came with version 2: the last 8 bytes, as no request waits. */
+static void make_version_1(uint8_t *blob, size_t *len)
+{
+    const size_t head = 12 + 2 + strlen("virtio-blk0");
+    uint32_t body;
+
+    blob[head] = 1;
+    memcpy(&body, blob + head + 4, sizeof body);
+    body -= 8;
+    memcpy(blob + head + 4, &body, sizeof body);
+    *len -= 8;
+}
+
+static void test_state_versions(void **state)
+{
+    struct guest a = new_guest(MIGRD__ON_IO_ERROR__IO_DEFAULT), b;
+    const struct set_up s = { .incoming = true };
+    struct err e;
+    uint8_t *blob;
+    size_t len;
+
+    (void)state;
+    b = guest_of(&s);
+    pause_for(&a, 50);
+    assert_int_equal(saved_version(&a, &blob, &len), 2);
+    assert_int_equal(load_into(&b, blob, len, &e), 0);
+    make_version_1(blob, &len);
+    assert_int_equal(load_into(&b, blob, len, &e), 0);
+    free(blob);
+    fail_next(1, EIO);
+    ask(&a, 3, 1, 1);
+    go(&a);
+    WAIT_FOR(machine_suspended(a.m));
+    pause_for(&a, 50);
+    assert_null(a.m->undrained);
+    assert_int_equal(saved_version(&a, &blob, &len), 2);
+    memcpy(b.m->ram, a.m->ram, FAKE_RAM);
+    assert_int_equal(load_into(&b, blob, len, &e), 0);
+    for (unsigned at = 1; at <= 12; at++) { /* flags, number, head */
+        uint8_t *p = blob + len - at, was = *p;
+
+        if (at == 4) /* any number below the ring's largest may be a head */
+            continue;
+        *p = 0xff;
+        assert_int_equal(load_into(&b, blob, len, &e), -1);
+        *p = was;
+    }
+    free(blob);
+    fake_free(&a.m);
+    fake_free(&b.m);
+}
+
+/* ---- leases ---- */
+
+static void test_lease_boot(void **state)
+{
+    const struct set_up s = { .leases = true }, ro = { .leases = true, .read_only = true };
+    struct machine *m = fake_new();
+    struct err e;
+
+    (void)state;
+    fake.refuse = "host b is alive";
+    assert_int_equal(add(m, &s, &e), -1);
+    assert_string_equal(e.text, "host b is alive");
+    assert_int_equal(fake.opens, fake.closes);
+    assert_int_equal(fake.prepared, fake.closed);
+    fake.refuse = NULL;
+    m->epoch = 7;
+    assert_int_equal(add(m, &s, &e), 0);
+    assert_int_equal(fake.epoch, 7);
+    assert_int_equal(fake.claim, LEASE_FREE);
+    assert_int_equal(virtio_blk_claim(m, 7, &e), 0);
+    assert_int_equal(fake.taken, 1);
+    assert_int_equal(virtio_blk_claim(m, 9, &e), 0); /* taken back after a hand-over */
+    assert_int_equal(fake.epoch, 9);
+    assert_int_equal(fake.claim, LEASE_HANDOVER);
+    fake_free(&m);
+    m = fake_new();
+    m->storage.proven = true;
+    assert_int_equal(add(m, &s, &e), 0);
+    assert_int_equal(fake.claim, LEASE_PROVEN);
+    fake_free(&m);
+    assert_int_equal(fake.prepared, fake.closed);
+    m = fake_new();
+    fake.prepared = 0;
+    assert_int_equal(add(m, &ro, &e), 0);
+    assert_int_equal(fake.prepared, 0);
+    fake_free(&m);
+}
+
+static void test_lease_incoming(void **state)
+{
+    struct guest a = new_guest(MIGRD__ON_IO_ERROR__IO_DEFAULT), b;
+    const struct set_up s = { .leases = true, .incoming = true };
+    struct err e;
+
+    (void)state;
+    b = guest_of(&s);
+    assert_int_equal(fake.prepared, 1);
+    assert_int_equal(fake.taken, 0);
+    pause_for(&a, 50);
+    ask(&a, 0, 1, 5);
+    assert_int_equal(fake_move(a.m, b.m, &e), 0);
+    b.avail[0] = a.avail[0];
+    b.m->epoch = 2;
+    fake.refuse = "the storage knows epoch 3";
+    assert_int_equal(unpause(&b, &e), -1);
+    assert_non_null(strstr(e.text, "epoch 3"));
+    usleep(10000);
+    assert_int_equal(writes(), 0);
+    fake.refuse = NULL;
+    assert_int_equal(unpause(&b, &e), 0);
+    assert_int_equal(fake.epoch, 2);
+    assert_int_equal(fake.claim, LEASE_HANDOVER);
+    WAIT_FOR(used(&b) == 1);
+    assert_int_equal(writes(), 1);
+    fake_free(&a.m);
+    fake_free(&b.m);
+}
+
+static void test_lease_unsure(void **state)
+{
+    const struct set_up s = { .leases = true, .policy = MIGRD__ON_IO_ERROR__IO_REPORT };
+    struct guest g = guest_of(&s);
+
+    (void)state;
+    set_unsure(true);
+    ask(&g, 0, 1, 5);
+    ask(&g, 1, 0, 0x55);
+    ask(&g, 2, 1, 6);
+    go(&g);
+    WAIT_FOR(used(&g) == 1 && machine_suspended(g.m));
+    assert_int_equal(status_of(&g, 1), 0); /* reading is harmless */
+    assert_int_equal(hold_of(&g)->kind, HOLD_WAIT);
+    assert_non_null(strstr(hold_of(&g)->text, "lease"));
+    usleep(30000);
+    assert_int_equal(writes(), 0);
+    set_unsure(false); /* nobody tells: it is looked at */
+    WAIT_FOR(used(&g) == 3);
+    assert_false(machine_suspended(g.m));
+    assert_int_equal(writes(), 2);
+    fake_free(&g.m);
+}
+
+static void test_lease_lost(void **state)
+{
+    const struct set_up s = { .leases = true };
+    struct guest g = guest_of(&s);
+    struct err e;
+
+    (void)state;
+    g.d->ops->start(g.d);
+    set_unsure(true);
+    fake.wish.lost(fake.wish.arg, "host b has it under epoch 2");
+    assert_int_equal(hold_of(&g)->kind, HOLD_LOST);
+    ask(&g, 0, 1, 5);
+    out32(&g, 0x50, 0);
+    usleep(20000);
+    assert_int_equal(virtio_blk_claim(g.m, 1, &e), -1);
+    assert_non_null(strstr(e.text, "another host"));
+    assert_int_equal(used(&g), 0);
+    assert_int_equal(writes(), 0);
+    set_unsure(false);
+    assert_int_equal(virtio_blk_claim(g.m, 3, &e), 0); /* it was given back */
+    assert_int_equal(fake.prepared, 2);
+    assert_false(machine_suspended(g.m));
+    WAIT_FOR(used(&g) == 1);
+    fake_free(&g.m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_async, setup),
+        cmocka_unit_test_setup(test_slow, setup),
+        cmocka_unit_test_setup(test_slow_flush, setup),
+        cmocka_unit_test_setup(test_reset, setup),
+        cmocka_unit_test_setup(test_too_many, setup),
+        cmocka_unit_test_setup(test_report, setup),
+        cmocka_unit_test_setup(test_ignore, setup),
+        cmocka_unit_test_setup(test_file_reports, setup),
+        cmocka_unit_test_setup(test_stop, setup),
+        cmocka_unit_test_setup(test_server_gone, setup),
+        cmocka_unit_test_setup(test_server_gone_report, setup),
+        cmocka_unit_test_setup(test_move_in_flight, setup),
+        cmocka_unit_test_setup(test_stay_in_flight, setup),
+        cmocka_unit_test_setup(test_state_versions, setup),
+        cmocka_unit_test_setup(test_lease_boot, setup),
+        cmocka_unit_test_setup(test_lease_incoming, setup),
+        cmocka_unit_test_setup(test_lease_unsure, setup),
+        cmocka_unit_test_setup(test_lease_lost, setup),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
