@@ -17,7 +17,7 @@ WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototy
             -Wwrite-strings -Wvla -Wformat=2
 HARDEN   := -fstack-protector-strong -fPIE -fcf-protection $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 PKGS     := libuv libprotobuf-c libssl libcrypto libpcre2-8 libxml-2.0 liblz4 libzstd libxxhash \
-            jansson libmicrohttpd libseccomp libcap-ng uuid inih libnfs libiscsi
+            jansson libmicrohttpd libseccomp libcap-ng uuid inih libnfs libiscsi libnl-3.0
 , := ,
 SANFLAGS := $(if $(FUZZ),-fsanitize=fuzzer-no-link) $(if $(filter address,$(SAN)),-fsanitize=address$(,)undefined -fno-sanitize-recover=all) \
             $(if $(filter thread,$(SAN)),-fsanitize=thread) $(if $(SAN),-fno-omit-frame-pointer)
@@ -90,7 +90,7 @@ $(B)/%_smoke: $(B)/obj/tests/integration/%_smoke.o $(LIB)
 DEPS := build-essential pkg-config clang \
         libuv1-dev libprotobuf-c-dev protobuf-c-compiler libssl-dev libpcre2-dev libxml2-dev liblz4-dev \
         libzstd-dev libxxhash-dev libjansson-dev libinih-dev libmicrohttpd-dev libseccomp-dev \
-        libcap-ng-dev uuid-dev libcmocka-dev libnfs-dev libiscsi-dev \
+        libcap-ng-dev uuid-dev libcmocka-dev libnfs-dev libiscsi-dev libnl-3-dev \
         iproute2 util-linux procps kmod cpio busybox-static qemu-system-x86 linux-image-amd64 \
         python3 python3-xxhash python3-lz4 python3-zstandard mandoc curl \
         nfs-ganesha nfs-ganesha-vfs rpcbind tgt sg3-utils
@@ -183,6 +183,15 @@ bench bench-quick: deps
 bench-docs:
 	@tests/bench/bench_docs $(B)/bench.json docs
 
+# Disks on NFS and iSCSI against QEMU's own drivers. BENCH: options, such as "--kinds nfs --repeats 5".
+.PHONY: bench-disk bench-disk-docs
+bench-disk: deps
+	$(SUB) all guests $(B)/bench/bench_disk
+	@tests/bench/disk --build $(abspath $(B)) $(BENCH)
+
+bench-disk-docs:
+	@tests/bench/disk --build $(B) --docs docs
+
 .PHONY: bench-transport
 bench-transport: $(B)/bench/bench_transport
 	$<
@@ -191,7 +200,7 @@ bench-transport: $(B)/bench/bench_transport
 
 SBIN := migrd
 BIN  := xm migctl
-EXEC := migrd-worker xvm-domain
+EXEC := migrd-worker migrd-storage xvm-domain
 MAN  := $(wildcard docs/*.[1-9])
 
 install: all

@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "base/pbjson.h"
 #include "migrd/events.h"
+#include "migrd/facts_query.h"
 #include "migrd/link_history.h"
 #include "migrd/migration_internal.h"
 
@@ -56,6 +57,10 @@ static void mig_free(struct migration *g)
         migrd__domain__free_unpacked(g->def, NULL);
     if (g->offer != NULL)
         migrd__offer__free_unpacked(g->offer, NULL);
+    if (g->facts != NULL)
+        migrd__host_facts__free_unpacked(g->facts, NULL);
+    if (g->checks != NULL)
+        migrd__check_report__free_unpacked(g->checks, NULL);
     if (g->progress != NULL)
         migrd__progress__free_unpacked(g->progress, NULL);
     if (g->report != NULL)
@@ -612,6 +617,7 @@ static void job_finished(struct job *j)
         mig_close(g);
     if (mj->def != NULL)
         migrd__domain__free_unpacked(mj->def, NULL);
+    look_free(&mj->look);
     free(mj);
     retire_if_free(g);
 }
@@ -784,6 +790,7 @@ void migrations_stop(struct migrd *m)
         return;
     ms->stopping = true;
     query_stop_all(m);
+    facts_stop_all(m);
     for (struct migration *g = ms->active; g != NULL; g = g->next) {
         if (g->worker != NULL)
             worker_forget(g->worker);

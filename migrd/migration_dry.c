@@ -3,7 +3,8 @@
  * Dry runs: what would a migration be like? Nothing moves, no journal line, no epoch; the domain is
  * held by one like by a migration, so that there is never one beside the other.
  *
- *   source   worker (job dry_run) -> Finished with a forecast -> kept for the migration to come
+ *   source   a look at this host; worker (job dry_run) -> Finished with a forecast, kept for the
+ *            migration to come
  *   target   a session whose first message is a dry run: the checks of an offer, answered, and
  *            the session is nobody's business: it makes no entry, reserves nothing
  *
@@ -106,17 +107,43 @@ static int start_worker(struct migration *g, struct err *e)
 {
     static const struct worker_calls calls = { on_message, on_ended };
     Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
-    Migrd__SourceStart s = MIGRD__SOURCE_START__INIT;
-    Migrd__LinkHistory history;
-    Migrd__WorkerTls tls;
-    char path[3][PATHS_LEN];
+    struct src_start start;
 
     if (worker_start(g->m, 0, &calls, g, &g->worker, e) < 0)
         return -1;
-    src_fill_start(g, &s, &tls, path, &history);
+    src_fill_start(g, &start);
     t.body_case = MIGRD__TO_WORKER__BODY_DRY_RUN;
-    t.dry_run = &s;
+    t.dry_run = &start.s;
     worker_send(g->worker, &t, -1);
+    return 0;
+}
+
+/* Without facts of this host the target compares less, and says so. */
+static void looked(struct mig_job *mj)
+{
+    struct migration *g = mj->g;
+    struct err e = { 0 };
+
+    if (mj->job.result < 0)
+        log_warn("migration", "facts of this host for %s: %s", g->name, mj->job.err.text);
+    src_keep_facts(g, mj->look);
+    if (g->failure.code != ERR_NONE || start_worker(g, &e) < 0) {
+        mig_fail(g, e.code, "%s", e.text);
+        end_now(g);
+    }
+}
+
+static int start_look(struct migration *g, struct err *e)
+{
+    struct mig_job *mj = mig_job_new(g, MT_CHECK);
+
+    if (mj == NULL || (mj->look = look_new(g, false)) == NULL) {
+        free(mj);
+        return err_set(e, ERR_MEMORY, "domain %s: out of memory", g->name);
+    }
+    mj->quiet = true;
+    mj->then = looked;
+    mig_job_run(mj, look_job_work);
     return 0;
 }
 
@@ -131,7 +158,7 @@ int migration_dry_run(struct migrd *m, struct domain *d, const Migrd__Migrate *r
     if (g == NULL)
         return err_set(e, ERR_MEMORY, "domain %s: out of memory", d->name);
     g->state = DRY_WORKING;
-    if (src_take_request(g, d, rq, e) < 0 || start_worker(g, e) < 0) {
+    if (src_take_request(g, d, rq, e) < 0 || start_look(g, e) < 0) {
         mig_fail(g, e->code, "%s", e->text);
         end_now(g);
         return -1;
@@ -159,20 +186,25 @@ static void checked(struct mig_job *mj)
     struct migration *g = mj->g;
     struct err e = mj->job.err;
 
-    if (mj->job.result == 0 && tgt_check_capabilities(g, &mj->caps, &e) == 0 &&
-        registry_fits(g->m, NULL, mj->caps.memory_free_kib, mj->caps.memory_total_kib,
-            g->def->memory_kib, &e) == 0)
+    if (mj->job.result == 0 && look_judge(g, mj->look, &g->taken, &e) == 0)
         err_clear(&e);
     answer(g, &e);
 }
 
-static int look(const struct migration *g, struct err *e)
+/* A name that is taken is a line of the report; what cannot be read, or held, ends it. */
+static int look(struct migration *g, struct err *e)
 {
     if (g->def == NULL || g->offer == NULL)
         return err_set(e, ERR_PROTOCOL, "the offer cannot be read");
     if (tgt_check_session(g, e) < 0)
         return -1;
-    return registry_may_come(g->m, g->def, g->epoch, e);
+    if (registry_may_come(g->m, g->def, g->epoch, e) == 0)
+        return 0;
+    if (!tgt_goes_on(e))
+        return -1;
+    g->taken = *e;
+    err_clear(e);
+    return 0;
 }
 
 void dry_offer(struct migration *g, const Migrd__OfferSeen *o)
@@ -193,7 +225,7 @@ void dry_offer(struct migration *g, const Migrd__OfferSeen *o)
         return;
     }
     mj = mig_job_new(g, MT_CHECK);
-    if (mj == NULL || (mj->def = define_copy(g->def)) == NULL) {
+    if (mj == NULL || (mj->look = look_new(g, true)) == NULL) {
         free(mj);
         err_set(&e, ERR_MEMORY, "out of memory");
         answer(g, &e);
@@ -201,5 +233,5 @@ void dry_offer(struct migration *g, const Migrd__OfferSeen *o)
     }
     mj->quiet = true;
     mj->then = checked;
-    mig_job_run(mj, tgt_check_work);
+    mig_job_run(mj, look_job_work);
 }

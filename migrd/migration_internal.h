@@ -46,6 +46,9 @@ struct migration {
     Migrd__PrecopyParams params;
     Migrd__Domain *def;
     Migrd__Offer *offer;
+    Migrd__HostFacts *facts;    /* MIG_OUT, MIG_DRY at the source: of this host */
+    Migrd__CheckReport *checks; /* MIG_IN: what the offer came to */
+    struct err taken;           /* MIG_IN: why the domain may have no entry; checks go on */
     struct worker *worker;
     bool is_query; /* MIG_IN: a session that only asks */
     bool is_over;  /* in the finished list, or about to be */
@@ -83,6 +86,9 @@ struct ended_in {
     uint64_t epoch;
 };
 
+/* A host that is being asked what it is; facts_query.c. */
+struct facts_ask;
+
 /* A domain of ours that a target may still hold: it is told that we took it back. */
 struct teller;
 
@@ -90,6 +96,7 @@ struct migrations {
     struct migration *active, *finished;
     struct ended_in *ended; /* newest first */
     struct teller *tellers;
+    struct facts_ask *asks;
     struct link_history *history; /* costs of earlier ones; NULL: no memory for it */
     struct journal_record *open; /* unfinished ones, from the journal */
     size_t n_open, cap_open;
@@ -122,6 +129,32 @@ void mig_take_report(struct migration *g, const Migrd__Finished *f);
 struct domain *mig_domain(const struct migration *g);
 void mig_worker_tls(const struct migrd *m, Migrd__WorkerTls *out, char path[3][PATHS_LEN]);
 
+/* What this host is looked at for, and what was found; migration_look.c. */
+struct mig_look {
+    char host[256];
+    Migrd__Domain *def;
+    Migrd__StorageRequest *storage; /* NULL: no disk is looked at */
+    uint64_t since;                 /* the registry's counter when it began */
+    Migrd__HostFacts *facts;
+    Migrd__StorageReply *disks;
+    bool no_kernel, no_initrd;
+};
+/* Of the migration's domain; with `disks` as its offer wants. NULL only without memory. */
+struct mig_look *look_new(const struct migration *g, bool disks);
+void look_free(struct mig_look **look);
+/* In the pool. */
+int look_work(struct mig_look *l, const struct hv_ops *ops, struct hv *hv, struct err *e);
+void look_job_work(struct job *j);
+/* In the loop: the verdict on the offer; its report is the migration's. `taken`: why there can be no
+ * entry for it, or NULL. */
+int look_judge(struct migration *g, struct mig_look *l, const struct err *taken, struct err *e);
+/* How this host looks at disks; the pointers are the daemon's, and `secrets`. */
+void mig_storage_request(
+    const struct migrd *m, Migrd__StorageRequest *out, char secrets[PATHS_LEN + 32]);
+/* What only the daemon knows of this host, into `f`. */
+void mig_own_facts(const struct migrd *m, const struct domain *without, uint64_t since,
+    Migrd__HostFacts *f, struct registry_promises *promised);
+
 /* Jobs: an operation with a result, in the pool; posts OP_OK or OP_FAILED. */
 struct mig_job {
     struct job job; /* first */
@@ -138,7 +171,7 @@ struct mig_job {
     uint64_t epoch;
     int domid;
     Migrd__Domain *def;
-    struct hv_caps caps;
+    struct mig_look *look; /* owned; NULL none */
     void (*then)(struct mig_job *mj); /* in the loop, before the event; NULL none */
     bool quiet;                       /* posts no event */
     uint64_t journal_us, resume_us;
@@ -170,11 +203,12 @@ void src_destroy_copy(struct migration *g);
 /* Answers those who asked, if the state allows an answer. */
 void tgt_answer(struct migration *g);
 int tgt_check_offer(struct migration *g, struct err *e);
-int tgt_check_host(const struct migration *g, const struct hv_caps *caps, struct err *e);
-/* Parts of the checks: sessions and hypervisor; vCPUs and CPU; in the pool, disks and bridges. */
+/* Is there room for one more session? */
 int tgt_check_session(const struct migration *g, struct err *e);
-int tgt_check_capabilities(const struct migration *g, const struct hv_caps *caps, struct err *e);
-void tgt_check_work(struct job *j);
+/* Do the other checks go on after that one, so that the report is whole? */
+bool tgt_goes_on(const struct err *e);
+/* Back from a look: the verdict, and if it is good the memory is promised. */
+int tgt_check_host(struct migration *g, struct mig_look *l, struct err *e);
 /* Answers the worker's OfferSeen; no: with op_error. */
 void tgt_verdict(struct migration *g, bool ok);
 
@@ -184,9 +218,17 @@ int src_check_request(
 /* Domain, target and parameters of a request; the domain is held. */
 int src_take_request(
     struct migration *g, struct domain *d, const Migrd__Migrate *rq, struct err *e);
-/* A worker's job; the last three are its store. */
-void src_fill_start(struct migration *g, Migrd__SourceStart *s, Migrd__WorkerTls *tls,
-    char path[3][PATHS_LEN], Migrd__LinkHistory *history);
+/* A worker's job, and its store. */
+struct src_start {
+    Migrd__SourceStart s;
+    Migrd__WorkerTls tls;
+    Migrd__LinkHistory history;
+    Migrd__StorageRequest storage;
+    char path[3][PATHS_LEN], secrets[PATHS_LEN + 32];
+};
+void src_fill_start(struct migration *g, struct src_start *out);
+/* After a look at this host: what was seen goes into the offer. */
+void src_keep_facts(struct migration *g, struct mig_look *l);
 /* A code by its name; ERR_INTERNAL if there is none of that name. */
 enum err_code mig_code_of(const char *name);
 

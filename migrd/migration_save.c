@@ -200,20 +200,13 @@ static void made(struct mig_job *mj)
         verdict(g, &(struct err){ 0 });
 }
 
-static void caps_work(struct job *j)
-{
-    struct mig_job *mj = (struct mig_job *)j;
-
-    j->result = mj->ops->capabilities(mj->hv, &mj->caps, &j->err);
-}
-
 static void looked(struct mig_job *mj)
 {
     struct migration *g = mj->g;
     struct mig_job *next;
     struct err e = mj->job.err;
 
-    if (mj->job.result < 0 || tgt_check_host(g, &mj->caps, &e) < 0) {
+    if (mj->job.result < 0 || tgt_check_host(g, mj->look, &e) < 0) {
         refuse(g, &e);
         return;
     }
@@ -271,7 +264,8 @@ static void on_message(void *arg, const Migrd__FromWorker *fw)
         g->state = SV_CHECKING;
         mj->quiet = true;
         mj->then = looked;
-        mig_job_run(mj, caps_work);
+        mj->look = look_new(g, true);
+        mig_job_run(mj, look_job_work);
         return;
     }
     if (e.code == ERR_NONE)
@@ -333,7 +327,7 @@ int migration_save(
     memcpy(g->uuid, d->uuid, sizeof g->uuid);
     memcpy(g->name, d->name, sizeof g->name);
     g->epoch = d->epoch;
-    g->flags = d->info.state == HV_PAUSED ? JF_WAS_PAUSED : 0;
+    g->flags = hv_is_paused(&d->info) ? JF_WAS_PAUSED : 0;
     d->mig = g;
     s.hypervisor = (char *)(uintptr_t)m->hv_ops->name;
     s.run_dir = m->paths.xvm;

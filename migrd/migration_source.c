@@ -93,11 +93,15 @@ static void on_ended(void *arg, const Migrd__Finished *fin, const char *how)
         mig_post(g, SRC_EV_END_FAILED);
 }
 
-void src_fill_start(struct migration *g, Migrd__SourceStart *s, Migrd__WorkerTls *tls,
-    char path[3][PATHS_LEN], Migrd__LinkHistory *history)
+void src_fill_start(struct migration *g, struct src_start *out)
 {
+    Migrd__SourceStart *s = &out->s;
     struct migrd *m = g->m;
 
+    migrd__source_start__init(s);
+    mig_storage_request(m, &out->storage, out->secrets);
+    s->storage = &out->storage;
+    s->facts = g->facts;
     s->migration = g->id;
     s->hypervisor = (char *)(uintptr_t)m->hv_ops->name;
     s->run_dir = m->paths.xvm;
@@ -109,21 +113,18 @@ void src_fill_start(struct migration *g, Migrd__SourceStart *s, Migrd__WorkerTls
     s->own_name = m->host_name;
     s->params = &g->params;
     if ((g->flags & JF_TLS) != 0) {
-        mig_worker_tls(m, tls, path);
-        s->tls = tls;
+        mig_worker_tls(m, &out->tls, out->path);
+        s->tls = &out->tls;
     }
-    if (dry_history(g, history))
-        s->history = history;
+    if (dry_history(g, &out->history))
+        s->history = &out->history;
 }
 
 static void spawn(struct migration *g)
 {
     static const struct worker_calls calls = { on_message, on_ended };
     Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
-    Migrd__SourceStart s = MIGRD__SOURCE_START__INIT;
-    Migrd__LinkHistory history;
-    Migrd__WorkerTls tls;
-    char path[3][PATHS_LEN];
+    struct src_start start;
     struct err e;
 
     if (worker_start(g->m, 0, &calls, g, &g->worker, &e) < 0) {
@@ -131,9 +132,9 @@ static void spawn(struct migration *g)
         mig_post(g, SRC_EV_END_FAILED);
         return;
     }
-    src_fill_start(g, &s, &tls, path, &history);
+    src_fill_start(g, &start);
     t.body_case = MIGRD__TO_WORKER__BODY_SOURCE;
-    t.source = &s;
+    t.source = &start.s;
     worker_send(g->worker, &t, -1);
 }
 
@@ -199,7 +200,7 @@ static void hold_work(struct job *j)
         return;
     }
     j->result = 0;
-    if (info.state == HV_RUNNING || info.state == HV_BLOCKED)
+    if (info.state == HV_RUNNING || info.state == HV_BLOCKED || info.reason[0] != '\0')
         j->result = mj->ops->pause(mj->hv, mj->uuid, mj->epoch, &j->err);
 }
 
@@ -258,6 +259,33 @@ static void given_away(struct mig_job *mj)
 /* --- journal
  * ---------------------------------------------------------------------------------------- */
 
+void src_keep_facts(struct migration *g, struct mig_look *l)
+{
+    struct registry_promises promised;
+
+    if (l == NULL || l->facts == NULL)
+        return;
+    mig_own_facts(g->m, mig_domain(g), l->since, l->facts, &promised);
+    g->facts = l->facts;
+    l->facts = NULL;
+}
+
+static void keep_facts(struct mig_job *mj)
+{
+    src_keep_facts(mj->g, mj->look);
+}
+
+/* The record, and facts of this host for the offer: without them the target compares less. */
+static void started_work(struct job *j)
+{
+    struct mig_job *mj = (struct mig_job *)j;
+    struct err e = { 0 };
+
+    mig_journal_work(j);
+    if (j->result == 0 && mj->look != NULL && look_work(mj->look, mj->ops, mj->hv, &e) < 0)
+        log_warn("migration", "facts of this host for %s: %s", mj->uuid, e.text);
+}
+
 static void put_done(const struct migration *g, struct mig_job *mj)
 {
     mig_record(g, STEP_DONE, &mj->rec[mj->n_rec++]);
@@ -307,7 +335,11 @@ static void journal(struct migration *g, enum mt_step step)
         mig_owner_record(g, ".", g->epoch + 1, &mj->rec[mj->n_rec++]);
         mj->then = reclaimed;
     }
-    mig_job_run(mj, mig_journal_work);
+    if (step == STEP_STARTED) {
+        mj->look = look_new(g, false);
+        mj->then = keep_facts;
+    }
+    mig_job_run(mj, step == STEP_STARTED ? started_work : mig_journal_work);
 }
 
 static void hv_job(struct migration *g, enum mt_op op)
@@ -546,7 +578,7 @@ static void take_params(struct migration *g, const Migrd__Migrate *rq)
 
 static unsigned flags_of(const struct migrd *m, const struct domain *d, const Migrd__Migrate *rq)
 {
-    unsigned flags = d->info.state == HV_PAUSED ? JF_WAS_PAUSED : 0;
+    unsigned flags = hv_is_paused(&d->info) ? JF_WAS_PAUSED : 0;
     bool tls = m->config.relocation_tls;
 
     if (rq->no_tls || strcmp(rq->tls, "no") == 0)

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "migrd/define/define.h"
 #include "migrd/events.h"
+#include "migrd/facts_query.h"
 #include "migrd/migration_internal.h"
 
 /* --- talking to the worker ---------------------------------------------------------------------
@@ -55,6 +56,7 @@ void tgt_verdict(struct migration *g, bool ok)
     v.text = ok ? (char *)(uintptr_t) "" : g->failure.text;
     v.uuid = g->uuid;
     v.channels = TR_CHANNELS_MAX;
+    v.report = g->checks;
     t.body_case = MIGRD__TO_WORKER__BODY_OFFER_VERDICT;
     t.offer_verdict = &v;
     worker_send(g->worker, &t, -1);
@@ -97,6 +99,9 @@ static void on_message(void *arg, const Migrd__FromWorker *fw)
     case MIGRD__FROM_WORKER__BODY_QUERY:
         query_seen(g, fw->query);
         break;
+    case MIGRD__FROM_WORKER__BODY_FACTS:
+        facts_seen(g, fw->facts);
+        break;
     case MIGRD__FROM_WORKER__BODY_WANT_READY:
         mig_post(g, TGT_EV_WANT_READY);
         break;
@@ -125,6 +130,10 @@ static void on_ended(void *arg, const Migrd__Finished *fin, const char *how)
 
     g->worker = NULL;
     mig_take_report(g, fin);
+    if (g->report != NULL && g->report->checks == NULL) {
+        g->report->checks = g->checks;
+        g->checks = NULL;
+    }
     if (fin == NULL)
         mig_fail(g, ERR_INTERNAL, "%s", how);
     else if (!fin->ok)
@@ -251,9 +260,6 @@ int tgt_check_session(const struct migration *g, struct err *e)
             "host %s takes %u migrations at once (relocation-max-sessions) and has as many; try "
             "again later",
             m->host_name, m->config.relocation_max_sessions);
-    if (strcmp(g->def->hypervisor, m->hv_ops->name) != 0)
-        return err_set(e, ERR_UNSUPPORTED, "domain %s needs hypervisor %s, host %s has %s",
-            g->def->name, g->def->hypervisor, m->host_name, m->hv_ops->name);
     return 0;
 }
 
@@ -277,106 +283,22 @@ int tgt_check_offer(struct migration *g, struct err *e)
     return registry_check_epoch(m, g->name, d->epoch, g->epoch, e);
 }
 
-static int check_cpu(const struct migration *g, const struct hv_caps *caps, struct err *e)
-{
-    const Migrd__CpuReport *cpu = g->offer->cpu;
-    char list[256] = "";
-    size_t n = 0;
-    unsigned missing = 0;
-
-    if (cpu == NULL)
-        return err_set(e, ERR_PROTOCOL, "the offer names no CPU");
-    if (strcmp(cpu->vendor, caps->cpu_vendor) != 0)
-        return err_set(e, ERR_REFUSED,
-            "the guest was booted on a CPU by %.16s, host %s has one by %s", cpu->vendor,
-            g->m->host_name, caps->cpu_vendor);
-    for (unsigned w = 0; w < HV_FEATURE_WORDS && w < cpu->n_features; w++) {
-        uint32_t lack = cpu->features[w] & ~caps->features[w];
-
-        for (unsigned b = 0; b < 32; b++) {
-            const char *name = hv_feature_name(w, b);
-
-            if ((lack >> b & 1) == 0)
-                continue;
-            missing++;
-            if (n + 40 < sizeof list)
-                n += name != NULL ? (size_t)snprintf(list + n, sizeof list - n, " %.20s", name)
-                                  : (size_t)snprintf(list + n, sizeof list - n, " %s[%u]",
-                                        hv_feature_word_name(w) ? hv_feature_word_name(w) : "?", b);
-        }
-    }
-    if (missing > 0)
-        return err_set(e, ERR_REFUSED,
-            "the CPU of host %s lacks %u features that the guest may use:%s", g->m->host_name,
-            missing, list);
-    return 0;
-}
-
-int tgt_check_capabilities(const struct migration *g, const struct hv_caps *caps, struct err *e)
-{
-    if (g->def->vcpus > caps->max_vcpus)
-        return err_set(e, ERR_RESOURCE, "domain %s has %u vCPUs, host %s gives at most %u", g->name,
-            g->def->vcpus, g->m->host_name, caps->max_vcpus);
-    return check_cpu(g, caps, e);
-}
-
-/* In the loop, with fresh figures: memory, vCPUs, CPU. Reserves the memory. */
-int tgt_check_host(const struct migration *g, const struct hv_caps *caps, struct err *e)
+/* In the loop, with fresh figures. Reserves the memory. */
+int tgt_check_host(struct migration *g, struct mig_look *l, struct err *e)
 {
     struct domain *d = mig_domain(g);
 
-    if (d == NULL)
+    if (d == NULL && g->taken.code == ERR_NONE)
         return err_set(e, ERR_INTERNAL, "domain %s has no entry", g->name);
-    if (tgt_check_capabilities(g, caps, e) < 0 ||
-        registry_fits(
-            g->m, d, caps->memory_free_kib, caps->memory_total_kib, g->def->memory_kib, e) < 0)
+    if (look_judge(g, l, &g->taken, e) < 0)
         return -1;
     return registry_reserve(d, g->def, e);
-}
-
-/* In the pool: what touches the disk. */
-static int check_files(const Migrd__Domain *d, struct err *e)
-{
-    char path[128];
-
-    for (size_t i = 0; i < d->n_disks; i++) {
-        const Migrd__Disk *k = d->disks[i];
-
-        if (strstr(k->source, "://") == NULL &&
-            access(k->source, k->read_only ? R_OK : R_OK | W_OK) < 0) {
-            err_sys(e, "disk %s (%s) of domain %s", k->device, k->source, d->name);
-            e->code = ERR_REFUSED;
-            return -1;
-        }
-    }
-    for (size_t i = 0; i < d->n_vifs; i++) {
-        const char *b = d->vifs[i]->bridge;
-
-        if (b[0] == '\0')
-            continue;
-        if (strlen(b) > 15 || strchr(b, '/') != NULL)
-            return err_set(e, ERR_INVALID, "domain %s: bridge name %.32s", d->name, b);
-        snprintf(path, sizeof path, "/sys/class/net/%s", b);
-        if (access(path, F_OK) < 0)
-            return err_set(
-                e, ERR_REFUSED, "domain %s needs bridge %s, which is missing", d->name, b);
-    }
-    return 0;
-}
-
-void tgt_check_work(struct job *j)
-{
-    struct mig_job *mj = (struct mig_job *)j;
-
-    j->result = mj->ops->capabilities(mj->hv, &mj->caps, &j->err);
-    if (j->result == 0)
-        j->result = check_files(mj->def, &j->err);
 }
 
 static void checked(struct mig_job *mj)
 {
     if (mj->job.result == 0)
-        mj->job.result = tgt_check_host(mj->g, &mj->caps, &mj->job.err);
+        mj->job.result = tgt_check_host(mj->g, mj->look, &mj->job.err);
     mj->g->op_error = mj->job.err;
 }
 
@@ -496,8 +418,8 @@ static void start_job(struct migration *g, enum mt_op op)
 {
     struct mig_job *mj = mig_job_new(g, op);
 
-    if (mj == NULL ||
-        ((op == MT_CHECK || op == MT_START) && (mj->def = define_copy(g->def)) == NULL)) {
+    if (mj == NULL || (op == MT_CHECK && (mj->look = look_new(g, true)) == NULL) ||
+        (op == MT_START && (mj->def = define_copy(g->def)) == NULL)) {
         free(mj);
         err_set(&g->op_error, ERR_MEMORY, "out of memory");
         mig_post(g, TGT_EV_OP_FAILED);
@@ -507,7 +429,7 @@ static void start_job(struct migration *g, enum mt_op op)
     switch (op) {
     case MT_CHECK:
         mj->then = checked;
-        mig_job_run(mj, tgt_check_work);
+        mig_job_run(mj, look_job_work);
         break;
     case MT_START:
         g->domid = mj->domid = registry_next_domid(g->m);
@@ -561,11 +483,20 @@ static void journal(struct migration *g, enum mt_step step, enum mt_op op)
  * ------------------------------------------------------------------------------------------------
  */
 
+/* What is wrong with the domain's entry here is one line of the report; a hold that ends soon is not:
+ * the source asks again. */
+bool tgt_goes_on(const struct err *e)
+{
+    return e->code == ERR_EXISTS || e->code == ERR_EPOCH;
+}
+
 static void check(struct migration *g)
 {
     struct err e = { 0 };
 
-    if (tgt_check_offer(g, &e) < 0) {
+    if (tgt_check_offer(g, &e) < 0 && tgt_goes_on(&e)) {
+        g->taken = e;
+    } else if (e.code != ERR_NONE) {
         g->op_error = e;
         mig_post(g, TGT_EV_OP_FAILED);
         return;

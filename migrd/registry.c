@@ -119,6 +119,14 @@ void registry_note_record(
         set_ownership(m, uuid, strcmp(owner, ".") == 0 ? m->host_name : owner, epoch, doubt);
 }
 
+void registry_note_proven(struct migrd *m, const char *uuid, uint64_t epoch)
+{
+    struct ownership *o = registry_ownership(m->registry, uuid);
+
+    if (o != NULL)
+        o->proven_epoch = epoch;
+}
+
 int registry_next_domid(struct migrd *m)
 {
     return ++m->registry->last_domid;
@@ -195,8 +203,12 @@ void registry_set_state(struct migrd *m, struct domain *d, enum hv_state state)
 
 void registry_set_live(struct migrd *m, struct domain *d, bool live)
 {
+    bool came = live && !d->live;
+
     d->live = live;
     registry_touch(m, d);
+    if (came)
+        d->appeared = d->changed;
     if (!live) {
         free_def(&d->live_def);
         memset(&d->info, 0, sizeof d->info);
@@ -453,12 +465,50 @@ void registry_memory(const struct registry *r, const struct domain *without,
     *committed_kib = 0;
     *incoming_kib = 0;
     for (struct domain *d = r->domains; d != NULL; d = d->next) {
-        if (d->live_def == NULL || d == without)
+        if (d->live_def == NULL || d == without || d->live_def->huge_pages)
             continue;
         *committed_kib += d->live_def->memory_kib;
         if (d->busy != NULL || !d->live || d->info.state == HV_INCOMING)
             *incoming_kib += d->live_def->memory_kib;
     }
+}
+
+uint64_t registry_changes(const struct registry *r)
+{
+    return r->changes;
+}
+
+void registry_promised(const struct registry *r, const struct domain *without, uint64_t since,
+    struct registry_promises *out)
+{
+    *out = (struct registry_promises){ 0 };
+    for (const struct domain *d = r->domains; d != NULL; d = d->next) {
+        const Migrd__Domain *def = d->live_def;
+        uint64_t most;
+
+        if (def == NULL || d == without)
+            continue;
+        if (!def->huge_pages)
+            out->committed_kib += def->memory_kib;
+        if (d->live && d->appeared <= since)
+            continue;
+        most = def->max_memory_kib > def->memory_kib ? def->max_memory_kib : def->memory_kib;
+        if (def->huge_pages)
+            out->huge_kib += most;
+        else
+            out->memory_kib += most;
+    }
+}
+
+size_t registry_others(
+    const struct registry *r, const char *uuid, const Migrd__Domain **out, size_t max)
+{
+    size_t n = 0;
+
+    for (const struct domain *d = r->domains; d != NULL && n < max; d = d->next)
+        if (d->live_def != NULL && strcmp(d->uuid, uuid) != 0)
+            out[n++] = d->live_def;
+    return n;
 }
 
 int registry_fits(const struct migrd *m, const struct domain *self, uint64_t free_kib,

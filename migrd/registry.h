@@ -33,6 +33,7 @@ struct domain {
     bool doubt; /* the journal does not say whether it may run here */
     uint64_t start_wall_ns;
     uint64_t changed;                 /* registry's counter at the last change */
+    uint64_t appeared;                /* and when it came to exist in the hypervisor */
     const char *busy;                 /* operation in the pool: "start"; NULL none */
     struct migration *mig;            /* hand-over or save under way, not owned */
     enum hv_event_type ended;         /* end that waits for its policy; HV_EV_MAX none */
@@ -129,7 +130,23 @@ int registry_next_domid(struct migrd *m);
 /* Largest number given so far and owners, from the journal. */
 void registry_note_record(
     struct migrd *m, const char *uuid, const char *owner, uint64_t epoch, int domid, bool doubt);
-/* memory_kib of all that exists here, and what incoming ones will still fill. */
+/* Grows with every change: what is read of the host is older than changes with a larger one. */
+uint64_t registry_changes(const struct registry *r);
+/* What was given away and does not show in figures of the host that were read at `since`. */
+struct registry_promises {
+    uint64_t committed_kib;          /* memory_kib of all that exists or comes */
+    uint64_t memory_kib, huge_kib;   /* of those that are not built yet, or came since; of huge pages */
+};
+void registry_promised(const struct registry *r, const struct domain *without, uint64_t since,
+    struct registry_promises *out);
+/* Definitions of all that exists or comes, without that of `uuid`: at most `max`, how many there are. */
+size_t registry_others(
+    const struct registry *r, const char *uuid, const Migrd__Domain **out, size_t max);
+/* An operator says that no other host runs it, in the record of that epoch: counts for a start from
+ * there. */
+void registry_note_proven(struct migrd *m, const char *uuid, uint64_t epoch);
+/* memory_kib of all that exists here, and what incoming ones will still fill; huge pages are not
+ * counted. */
 void registry_memory(const struct registry *r, const struct domain *without,
     uint64_t *committed_kib, uint64_t *incoming_kib);
 /* ERR_MEMORY unless that much more, for `self`, fits beside the reserve. `free_kib`, `total_kib`:

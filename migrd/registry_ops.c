@@ -29,7 +29,7 @@ struct op_job {
     uint64_t epoch;       /* the domain's */
     uint64_t start_epoch; /* of a new boot */
     int domid;
-    bool paused, persistent;
+    bool paused, persistent, proven;
     uint64_t memory_kib;
     Migrd__Domain *def;
     bool gone; /* result of a restart: destroyed, but not started */
@@ -55,7 +55,9 @@ const char *registry_op_name(enum registry_op op)
 
 static int boot(struct op_job *o, struct err *e)
 {
-    const struct hv_start how = { .epoch = o->start_epoch, .domid = o->domid, .paused = o->paused };
+    const struct hv_start how = {
+        .epoch = o->start_epoch, .domid = o->domid, .paused = o->paused, .proven = o->proven
+    };
     struct journal_record r = { .kind = JK_DOMAIN, .epoch = o->start_epoch, .domid = o->domid };
 
     snprintf(r.uuid, sizeof r.uuid, "%s", o->uuid);
@@ -223,6 +225,8 @@ static int check_start(struct migrd *m, struct domain *d, struct err *e)
         return err_set(e, ERR_STATE, "domain %s is %s already", d->name, registry_state(d));
     if (check_may_run(m, d, e) < 0)
         return -1;
+    if (def->huge_pages)
+        return 0; /* its process tells whether there are enough */
     return registry_fits(
         m, d, m->caps.memory_free_kib, m->caps.memory_total_kib, def->memory_kib, e);
 }
@@ -270,6 +274,7 @@ static Migrd__Domain *boot_definition(const struct domain *d, enum registry_op o
 int registry_act(struct migrd *m, struct domain *d, enum registry_op op,
     const struct registry_args *args, registry_done *done, void *arg, struct err *e)
 {
+    const struct ownership *own = registry_ownership(m->registry, d->uuid);
     struct op_job *o;
 
     if (check(m, d, op, args, e) < 0)
@@ -296,6 +301,7 @@ int registry_act(struct migrd *m, struct domain *d, enum registry_op op,
         o->start_epoch = o->epoch + 1;
         o->domid = registry_next_domid(m);
     }
+    o->proven = own != NULL && own->proven_epoch != 0 && own->proven_epoch == o->epoch;
     o->paused = args != NULL && args->paused;
     o->memory_kib = args != NULL ? args->memory_kib : 0;
     o->done = done;

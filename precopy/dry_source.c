@@ -3,6 +3,7 @@
  * A dry run, at the source: what a migration would be like, without one.
  *
  *   attach     as a migration does, so that there is never one of the domain at the same time
+ *   identify   what the disks are, as a migration does
  *   ask        connect, DryRun -> Accept or Refuse: the target makes all its checks, builds
  *              nothing. The offer travels in a message of its own, not as a mark in an Offer: a
  *              host that does not know it refuses it.
@@ -47,6 +48,8 @@ struct dry {
     struct tr_tls *tls;
     struct tr_conn *msg;
     char cipher[128];
+    struct offer_facts facts;
+    Migrd__CheckReport *checks;
     struct outlook look;
     struct dry_delta delta;
 };
@@ -76,7 +79,7 @@ static int attach(struct dry *d, struct err *e)
     if (info.state != HV_RUNNING && info.state != HV_BLOCKED && info.state != HV_PAUSED)
         return err_set(e, ERR_STATE, "domain %s is %s: only one that runs or is paused can move",
             st->domain->name, hv_state_name(info.state));
-    d->paused = info.state == HV_PAUSED;
+    d->paused = hv_is_paused(&info);
     if (attach_domain(&d->at, st->domain->uuid, HV_SOURCE, e) < 0 ||
         (d->bitmap = attach_bitmap(&d->at, e)) == NULL ||
         d->at.ops->mig_populated(d->at.mig, d->bitmap, e) < 0)
@@ -92,9 +95,8 @@ static int send_offer(struct dry *d, struct err *e)
     Migrd__Session m = MIGRD__SESSION__INIT;
     Migrd__Offer o = MIGRD__OFFER__INIT;
     struct offer_regions regions;
-    struct offer_host host;
 
-    offer_set_host(&o, &host, &d->at);
+    offer_set_facts(&o, &d->facts, d->start, &d->at);
     offer_set_regions(&o, &regions, &d->at.layout);
     o.protocol = PROTOCOL;
     o.source_host = d->start->own_name;
@@ -114,8 +116,9 @@ static int send_offer(struct dry *d, struct err *e)
 static int ask(struct dry *d, struct err *e)
 {
     struct tr_options opt = { .dead_peer_ms = d->par->dead_peer_ms };
-    Migrd__Session *m;
+    Migrd__Session *m = NULL;
     char line[32];
+    int r;
 
     snprintf(line, sizeof line, "RELOCATE %d", PROTOCOL);
     if (worker_tls(d->start->tls, &d->tls, e) < 0)
@@ -126,11 +129,13 @@ static int ask(struct dry *d, struct err *e)
         return -1;
     ctl_watch(d->ctl, d->msg);
     snprintf(d->cipher, sizeof d->cipher, "%s", tr_cipher(d->msg));
-    if (send_offer(d, e) < 0 || enter_sandbox(d->opt, e) < 0 ||
-        expect_accept(d->msg, d->tls != NULL, &m, e) < 0)
-        return -1;
-    migrd__session__free_unpacked(m, NULL);
-    return 0;
+    r = send_offer(d, e);
+    if (r == 0)
+        r = expect_accept(d->msg, d->tls != NULL, &m, &d->checks, e);
+    offer_forget(&d->facts, d->start);
+    if (m != NULL)
+        migrd__session__free_unpacked(m, NULL);
+    return r < 0 ? r : enter_sandbox(d->opt, e);
 }
 
 /* --- the link --- */
@@ -237,6 +242,7 @@ static void report(struct dry *d, const struct err *e)
     f.total_us = (clock_ns() - d->began_ns) / NS_PER_US;
     f.cipher = d->cipher;
     f.channels = d->look.in.channels;
+    f.checks = d->checks;
     if (e == NULL)
         f.forecast = &d->look.message;
     send_finished(d->ctl, &f, e);
@@ -246,7 +252,7 @@ static int fail(struct dry *d, struct err *e)
 {
     ctl_ended(d->ctl, e); /* the cause, where a cancel broke the connection */
     if (d->msg != NULL)
-        send_refuse(d->msg, e);
+        send_refuse(d->msg, e, NULL);
     report(d, e);
     return -1;
 }
@@ -256,7 +262,7 @@ static int work(struct dry *d, struct err *e)
     if (attach(d, e) < 0)
         return -1;
     note(d, MIGRD__PHASE__PHASE_CONNECT, "asking the target");
-    if (ask(d, e) < 0)
+    if (offer_identify(&d->facts, d->start, e) < 0 || ask(d, e) < 0)
         return -1;
     note(d, MIGRD__PHASE__PHASE_CONNECT, "the target would take it; probing the link");
     if (probe(d, e) < 0)
@@ -284,6 +290,9 @@ int dry_source_run(
         r = fail(&d, &e);
     }
     hang_up(&d);
+    offer_forget(&d.facts, start);
+    if (d.checks != NULL)
+        migrd__check_report__free_unpacked(d.checks, NULL);
     dry_delta_end(&d.delta);
     attach_close(&d.at);
     free(d.bitmap);

@@ -21,30 +21,28 @@
 #define SINK_BYTES ((size_t)128 << 20)
 #define SINK_VECTORS 1024
 
-static int ask_migrd_of(struct ctl *ctl, const Migrd__Offer *o, const char *cert, struct err *e)
+static int ask_migrd_of(struct ctl *ctl, const Migrd__Offer *o, const char *cert,
+    Migrd__ToWorker **m, struct err *e)
 {
-    Migrd__ToWorker *m;
     const Migrd__OfferVerdict *v;
-    int r = 0;
 
     if (send_offer_seen(ctl, o, cert, true, e) < 0 ||
-        ctl_wait(ctl, MIGRD__TO_WORKER__BODY_OFFER_VERDICT, clock_ns() + VERDICT_MS * NS_PER_MS, &m,
+        ctl_wait(ctl, MIGRD__TO_WORKER__BODY_OFFER_VERDICT, clock_ns() + VERDICT_MS * NS_PER_MS, m,
             NULL, e) < 0)
         return -1;
-    v = m->offer_verdict;
-    if (!v->ok)
-        r = migrd_said(v->code, v->text, e);
-    migrd__to_worker__free_unpacked(m, NULL);
-    return r;
+    v = (*m)->offer_verdict;
+    return v->ok ? 0 : migrd_said(v->code, v->text, e);
 }
 
-static int accept_it(struct tr_conn *c, const Migrd__Offer *o, const char *own_name, struct err *e)
+static int accept_it(struct tr_conn *c, const Migrd__Offer *o, const char *own_name,
+    Migrd__CheckReport *report, struct err *e)
 {
     Migrd__Session m = MIGRD__SESSION__INIT;
     Migrd__Accept a = MIGRD__ACCEPT__INIT;
 
     a.channels = o->channels < TR_CHANNELS_MAX ? o->channels : TR_CHANNELS_MAX;
     a.target_host = (char *)(uintptr_t)own_name;
+    a.report = report;
     m.body_case = MIGRD__SESSION__BODY_ACCEPT;
     m.accept = &a;
     return tr_send(c, &m, e);
@@ -160,17 +158,19 @@ static int take_all(struct ctl *ctl, struct tr_conn *c, struct probes *s, struct
     return err_set(e, ERR_TIMEOUT, "a dry run may not take longer than %d s", LIMIT_MS / 1000);
 }
 
-int dry_target_run(
-    struct ctl *ctl, struct tr_conn *c, const Migrd__Offer *o, const char *own_name, struct err *e)
+int dry_target_run(struct ctl *ctl, struct tr_conn *c, const Migrd__Offer *o, const char *own_name,
+    Migrd__ToWorker **verdict, struct err *e)
 {
     struct probes s = { 0 };
     int r;
 
-    if (offer_check(o, false, e) < 0 || ask_migrd_of(ctl, o, tr_peer_name(c), e) < 0 ||
+    if (offer_check(o, false, e) < 0 || ask_migrd_of(ctl, o, tr_peer_name(c), verdict, e) < 0 ||
         make_sink(&s, o->domain != NULL && o->domain->huge_pages, e) < 0)
         return -1;
     s.cpu_ns = clock_cpu_ns();
-    r = accept_it(c, o, own_name, e) < 0 ? -1 : take_all(ctl, c, &s, e);
+    r = accept_it(c, o, own_name, (*verdict)->offer_verdict->report, e) < 0
+            ? -1
+            : take_all(ctl, c, &s, e);
     munmap(s.sink, SINK_BYTES);
     return r;
 }

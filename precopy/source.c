@@ -3,7 +3,8 @@
  * The source worker, from SourceStart to Finished:
  *
  *   attach      driver, domain, layout, bitmaps
- *   connect     message channel, Offer -> Accept, data channels, sandbox
+ *   identify    what the disks are; a challenge beside each
+ *   connect     message channel, Offer -> Accept, challenges gone, data channels, sandbox
  *   rounds      source_rounds.c
  *   hand-over   source_handover.c
  *   undo        after a failure before COMMITTED, in the order that is kindest to the
@@ -39,7 +40,7 @@ static int attach(struct source *s, struct err *e)
     if (info.state != HV_RUNNING && info.state != HV_BLOCKED && info.state != HV_PAUSED)
         return err_set(e, ERR_STATE, "domain %s is %s: only one that runs or is paused can move",
             st->domain->name, hv_state_name(info.state));
-    s->was_paused = info.state == HV_PAUSED;
+    s->was_paused = hv_is_paused(&info);
     if (attach_domain(&s->at, st->domain->uuid, HV_SOURCE, e) < 0)
         return -1;
     s->work = attach_bitmap(&s->at, e);
@@ -70,9 +71,8 @@ static int send_offer(struct source *s, struct err *e)
     Migrd__Session m = MIGRD__SESSION__INIT;
     Migrd__Offer o = MIGRD__OFFER__INIT;
     struct offer_regions regions;
-    struct offer_host host;
 
-    offer_set_host(&o, &host, &s->at);
+    offer_set_facts(&o, &s->facts, s->start, &s->at);
     offer_set_regions(&o, &regions, &s->at.layout);
     o.protocol = PROTOCOL;
     o.migration = s->start->migration;
@@ -148,8 +148,12 @@ static int negotiate(struct source *s, struct err *e)
     Migrd__Session *m;
     int r;
 
-    if (send_offer(s, e) < 0 || expect_accept(s->msg, s->tls != NULL, &m, e) < 0)
+    if (s->checks != NULL)
+        migrd__check_report__free_unpacked(s->checks, NULL);
+    s->checks = NULL;
+    if (send_offer(s, e) < 0 || expect_accept(s->msg, s->tls != NULL, &m, &s->checks, e) < 0)
         return -1;
+    offer_forget(&s->facts, s->start);
     r = say_accepted(s, m->accept, e);
     if (r == 0)
         r = connect_channels(s, m->accept, e);
@@ -196,6 +200,7 @@ static int connect_peer(struct source *s, struct err *e)
         return -1;
     while ((r = connect_and_offer(s, e)) < 0 && s->msg != NULL && ask_again(s, e, deadline))
         err_clear(e);
+    offer_forget(&s->facts, s->start);
     return r;
 }
 
@@ -290,6 +295,7 @@ static void report(struct source *s, const struct err *e, bool guest_runs)
     f.n_pause_steps = s->steps.n;
     f.pause_steps = s->steps.ptr;
     f.forecast = s->forecast_made ? &s->look.message : NULL;
+    f.checks = s->checks;
     send_finished(s->ctl, &f, e);
 }
 
@@ -303,7 +309,7 @@ static int fail(struct source *s, struct err *e)
         ctl_ended(s->ctl, e); /* the cause, where a cancel broke the connections */
         runs = s->at.mig == NULL || undo(s);
         if (s->msg != NULL)
-            send_refuse(s->msg, e);
+            send_refuse(s->msg, e, NULL);
         log_warn("precopy", "%s: migration to %s failed: %s", s->start->domain->name,
             s->start->host, e->text);
     }
@@ -314,6 +320,9 @@ static int fail(struct source *s, struct err *e)
 static void dispose(struct source *s)
 {
     close_connections(s);
+    offer_forget(&s->facts, s->start);
+    if (s->checks != NULL)
+        migrd__check_report__free_unpacked(s->checks, NULL);
     attach_close(&s->at);
     free(s->work);
     free(s->next);
@@ -331,7 +340,8 @@ int source_run(struct ctl *ctl, const Migrd__SourceStart *start, const struct wo
 
     s.par = start->params != NULL ? start->params : &defaults;
     s.phase = MIGRD__PHASE__PHASE_CONNECT;
-    if (attach(&s, &e) < 0 || populated_now(&s, &e) < 0 || connect_peer(&s, &e) < 0 ||
+    if (attach(&s, &e) < 0 || populated_now(&s, &e) < 0 ||
+        offer_identify(&s.facts, start, &e) < 0 || connect_peer(&s, &e) < 0 ||
         source_rounds(&s, &e) < 0 || source_handover(&s, &e) < 0) {
         r = fail(&s, &e);
     } else {

@@ -32,6 +32,8 @@ struct source {
     uint64_t *peek;
     uint64_t populated;
 
+    struct offer_facts facts;
+    Migrd__CheckReport *checks; /* the target's word */
     struct tr_tls *tls; /* the peer */
     struct tr_shaper *shaper;
     struct tr_conn *msg, *data[TR_CHANNELS_MAX];

@@ -4,6 +4,7 @@
  *
  *   the socket     TLS, certificate against the name that the acl saw
  *   Query          QuerySeen -> QueryVerdict; QueryReply; end
+ *   FactsQuery     FactsSeen -> FactsVerdict; HostFacts; end
  *   Offer          limits; OfferSeen -> OfferVerdict: migrd has journalled PREPARED and
  *                  started the incoming domain; Accept; data channels; sandbox
  *   RoundEnd       when all channels have ended the round: RoundAck
@@ -58,6 +59,7 @@ struct target {
     char cipher[128];
 
     Migrd__Session *first; /* the offer or query */
+    Migrd__ToWorker *verdict; /* migrd's on an offer; NULL: none came */
     struct attach at;
     struct receiver *rx;
     struct err rx_err;
@@ -180,19 +182,23 @@ static int obey_verdict(
 static int prepare(struct target *t, struct err *e)
 {
     Migrd__Offer *o = t->first->offer;
-    Migrd__ToWorker *v;
-    int r;
 
     if (offer_check(o, true, e) < 0)
         return -1;
     t->epoch = o->epoch;
     if (send_offer_seen(t->ctl, o, tr_peer_name(t->msg), false, e) < 0 ||
         ctl_wait(t->ctl, MIGRD__TO_WORKER__BODY_OFFER_VERDICT, clock_ns() + VERDICT_MS * NS_PER_MS,
-            &v, NULL, e) < 0)
+            &t->verdict, NULL, e) < 0)
         return -1;
-    r = obey_verdict(t, o, v->offer_verdict, e);
-    migrd__to_worker__free_unpacked(v, NULL);
-    return r;
+    return obey_verdict(t, o, t->verdict->offer_verdict, e);
+}
+
+/* What was checked, if that is why it is refused. */
+static const Migrd__CheckReport *refused_by(const struct target *t)
+{
+    const Migrd__OfferVerdict *v = t->verdict != NULL ? t->verdict->offer_verdict : NULL;
+
+    return v != NULL && !v->ok ? v->report : NULL;
 }
 
 static int send_accept(struct target *t, struct err *e)
@@ -204,6 +210,7 @@ static int send_accept(struct target *t, struct err *e)
     a.channels = t->channels;
     a.target_host = t->start->own_name;
     a.encodings = t->first->offer->encodings & FRAME_EVERY;
+    a.report = t->verdict->offer_verdict->report;
     m.body_case = MIGRD__SESSION__BODY_ACCEPT;
     m.accept = &a;
     return tr_send(t->msg, &m, e);
@@ -520,6 +527,8 @@ static int dispatch(struct target *t, const Migrd__Session *m, struct err *e)
     case MIGRD__SESSION__BODY_DRY_RUN:
     case MIGRD__SESSION__BODY_PROBE:
     case MIGRD__SESSION__BODY_PROBE_ACK:
+    case MIGRD__SESSION__BODY_FACTS_QUERY:
+    case MIGRD__SESSION__BODY_FACTS:
     default:
         return err_set(
             e, ERR_PROTOCOL, "message of kind %d came at the wrong time", (int)m->body_case);
@@ -615,14 +624,16 @@ int target_run(
     else if (r == 0 && t.first->body_case == MIGRD__SESSION__BODY_QUERY)
         r = answer_query(&t, t.first->query, &e);
     else if (r == 0 && t.first->body_case == MIGRD__SESSION__BODY_DRY_RUN)
-        r = dry_target_run(ctl, t.msg, t.first->dry_run, start->own_name, &e);
+        r = dry_target_run(ctl, t.msg, t.first->dry_run, start->own_name, &t.verdict, &e);
+    else if (r == 0 && t.first->body_case == MIGRD__SESSION__BODY_FACTS_QUERY)
+        r = facts_answer(ctl, t.msg, t.first->facts_query, &e);
     else if (r == 0)
         r = err_set(
             &e, ERR_PROTOCOL, "the source began with message kind %d", (int)t.first->body_case);
     if (r < 0) {
         find_cause(&t, &e);
         if (t.msg != NULL)
-            send_refuse(t.msg, &e);
+            send_refuse(t.msg, &e, refused_by(&t));
         log_warn("precopy", "incoming migration failed: %s", e.text);
     }
     if (t.rx != NULL)
@@ -631,6 +642,8 @@ int target_run(
     attach_close(&t.at);
     report(&t, &c, r < 0 ? &e : NULL);
     close_connections(&t);
+    if (t.verdict != NULL)
+        migrd__to_worker__free_unpacked(t.verdict, NULL);
     if (t.first != NULL)
         migrd__session__free_unpacked(t.first, NULL);
     return r;

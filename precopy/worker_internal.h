@@ -27,6 +27,7 @@ int target_run(
 int dry_source_run(
     struct ctl *ctl, const Migrd__SourceStart *start, const struct worker_options *opt);
 int query_run(struct ctl *ctl, const Migrd__QueryStart *start);
+int facts_run(struct ctl *ctl, const Migrd__FactsStart *start);
 int save_run(
     struct ctl *ctl, const Migrd__SaveStart *start, int fd, const struct worker_options *opt);
 int restore_run(
@@ -54,9 +55,12 @@ int worker_tls(const Migrd__WorkerTls *files, struct tr_tls **out, struct err *e
 /* The next message, which must be `want`; a Refuse becomes the error it carries. */
 int expect(struct tr_conn *c, Migrd__Session__BodyCase want, unsigned timeout_ms,
     Migrd__Session **out, struct err *e);
-/* The answer to an offer; tls: whether we speak it. */
-int expect_accept(struct tr_conn *c, bool tls, Migrd__Session **out, struct err *e);
-int send_refuse(struct tr_conn *c, const struct err *why);
+/* The answer to an offer; tls: whether we speak it. *report: what the target checked, also where it
+ * refuses; NULL where it does not tell. */
+int expect_accept(struct tr_conn *c, bool tls, Migrd__Session **out, Migrd__CheckReport **report,
+    struct err *e);
+/* `report` of a refused offer, or NULL. */
+int send_refuse(struct tr_conn *c, const struct err *why, const Migrd__CheckReport *report);
 
 /* The memory map of an offer against limits, and against the domain made for it. */
 int offer_check(const Migrd__Offer *o, bool needs_migration, struct err *e);
@@ -76,12 +80,31 @@ struct offer_host {
 };
 void offer_set_host(Migrd__Offer *o, struct offer_host *store, const struct attach *at);
 
+/* offer_facts.c: what else the target compares. The disks are looked at before the connection is
+ * made, each gets a challenge that the target reads back; forget removes them, once the target has
+ * answered and before the sandbox: both start a program. */
+struct offer_facts {
+    struct offer_host host;
+    struct hv_caps guest;
+    Migrd__CpuReport guest_cpu;
+    Migrd__StorageReply *disks; /* NULL: the domain has none, or nobody said how to look */
+};
+int offer_identify(struct offer_facts *f, const Migrd__SourceStart *start, struct err *e);
+void offer_set_facts(Migrd__Offer *o, struct offer_facts *f, const Migrd__SourceStart *start,
+    const struct attach *at);
+void offer_forget(struct offer_facts *f, const Migrd__SourceStart *start);
+/* A report of another host's, in bounds: not more lines than CHECKS_MAX, texts cut and clean. */
+void report_limit(Migrd__CheckReport *r);
+
 /* An offer as it came, to migrd; `cert` is the name in the certificate, or "". */
 int send_offer_seen(
     struct ctl *ctl, const Migrd__Offer *o, const char *cert, bool dry_run, struct err *e);
-/* The target's part of a dry run, after its first message; returns when the source hangs up. */
+/* The target's part of a dry run, after its first message; returns when the source hangs up.
+ * *verdict: migrd's message, the caller's; NULL if there was none. */
 int dry_target_run(struct ctl *ctl, struct tr_conn *c, const Migrd__Offer *o, const char *own_name,
-    struct err *e);
+    Migrd__ToWorker **verdict, struct err *e);
+/* The target's part of a facts session, after its first message. */
+int facts_answer(struct ctl *ctl, struct tr_conn *c, const Migrd__FactsQuery *q, struct err *e);
 /* Code and text of a verdict or step as an error; returns -1. */
 int migrd_said(const char *code, const char *text, struct err *e);
 /* Waits for StepOk, pinging `peer` (may be NULL) meanwhile; ok=false is an error with migrd's text. */

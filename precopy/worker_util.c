@@ -73,8 +73,19 @@ static enum err_code code_of(const char *name)
     return ERR_REFUSED;
 }
 
-int expect(struct tr_conn *c, Migrd__Session__BodyCase want, unsigned timeout_ms,
-    Migrd__Session **out, struct err *e)
+/* The report of a message moves to its reader. */
+static void take_report(Migrd__CheckReport **in, Migrd__CheckReport **out)
+{
+    if (out == NULL)
+        return;
+    *out = *in;
+    *in = NULL;
+    if (*out != NULL)
+        report_limit(*out);
+}
+
+static int expect_or_report(struct tr_conn *c, Migrd__Session__BodyCase want, unsigned timeout_ms,
+    Migrd__Session **out, Migrd__CheckReport **report, struct err *e)
 {
     Migrd__Session *m;
 
@@ -84,33 +95,45 @@ int expect(struct tr_conn *c, Migrd__Session__BodyCase want, unsigned timeout_ms
         *out = m;
         return 0;
     }
-    if (m->body_case == MIGRD__SESSION__BODY_REFUSE)
+    if (m->body_case == MIGRD__SESSION__BODY_REFUSE) {
         tr_refused(c, m->refuse, e);
-    else
+        take_report(&m->refuse->report, report);
+    } else
         err_set(e, ERR_PROTOCOL, "message of kind %d came where %d was due", (int)m->body_case,
             (int)want);
     migrd__session__free_unpacked(m, NULL);
     return -1;
 }
 
-/* A host that wants TLS can't tell one who speaks plain TCP what is wrong: it closes. */
-int expect_accept(struct tr_conn *c, bool tls, Migrd__Session **out, struct err *e)
+int expect(struct tr_conn *c, Migrd__Session__BodyCase want, unsigned timeout_ms,
+    Migrd__Session **out, struct err *e)
 {
-    if (expect(c, MIGRD__SESSION__BODY_ACCEPT, ACCEPT_MS, out, e) == 0)
+    return expect_or_report(c, want, timeout_ms, out, NULL, e);
+}
+
+/* A host that wants TLS can't tell one who speaks plain TCP what is wrong: it closes. */
+int expect_accept(struct tr_conn *c, bool tls, Migrd__Session **out, Migrd__CheckReport **report,
+    struct err *e)
+{
+    *report = NULL;
+    if (expect_or_report(c, MIGRD__SESSION__BODY_ACCEPT, ACCEPT_MS, out, report, e) == 0) {
+        take_report(&(*out)->accept->report, report);
         return 0;
+    }
     if (e->code == ERR_PEER && !tls)
         return err_prefix(
             e, "the offer went in plain TCP (does the target want TLS? then use --tls yes)");
     return -1;
 }
 
-int send_refuse(struct tr_conn *c, const struct err *why)
+int send_refuse(struct tr_conn *c, const struct err *why, const Migrd__CheckReport *report)
 {
     Migrd__Session m = MIGRD__SESSION__INIT;
     Migrd__Refuse r = MIGRD__REFUSE__INIT;
 
     r.code = (char *)err_code_name(why->code);
     r.text = (char *)why->text;
+    r.report = (Migrd__CheckReport *)(uintptr_t)report;
     m.body_case = MIGRD__SESSION__BODY_REFUSE;
     m.refuse = &r;
     return tr_send(c, &m, NULL);

@@ -85,7 +85,10 @@ static int finish(struct follow *f, const Migrd__Reply *r)
         tool_json(&m->base);
     else if (m != NULL && f->show != MIGRATE_SILENT)
         report_print(m);
-    if (client_failure(r, &e) < 0)
+    if (m != NULL && checks_refused(m->report))
+        rc = checks_refusal(m,
+            strcmp(m->direction, "dry-run") == 0 && f->show != MIGRATE_SILENT);
+    else if (client_failure(r, &e) < 0)
         rc = tool_fail(&e);
     else if (m != NULL && m->report != NULL && !m->report->ok)
         rc = tool_error("%s", m->report->text);

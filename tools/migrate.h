@@ -42,6 +42,13 @@ void progress_end(struct progress *p);
 /* report.c: what became of a finished migration. */
 void report_print(const Migrd__MigrationInfo *m);
 
+/* checks.c: what the target compared: its whole report, or refusals and warnings alone. */
+void checks_print(const Migrd__MigrationInfo *m, bool all);
+bool checks_refused(const Migrd__Finished *f);
+/* Says the first refusal, what would mend it, and how many more there are; TOOL_FAILED. Only if there
+ * is one. */
+int checks_refusal(const Migrd__MigrationInfo *m, bool all_shown);
+
 /* forecast.c: a dry run's result; one line that compares a migration with what was forecast. */
 #define FORECAST_SURE 0.8 /* a migration of that probability is expected to converge */
 bool forecast_is_good(const Migrd__Forecast *f);

@@ -181,6 +181,8 @@ void report_print(const Migrd__MigrationInfo *m)
         printf("%s: %s\n", m->domain, m->state);
         return;
     }
+    if (is(m, "dry-run"))
+        checks_print(m, true);
     if (is(m, "dry-run") && m->forecast != NULL) {
         forecast_print(m, m->forecast);
         return;
@@ -189,6 +191,8 @@ void report_print(const Migrd__MigrationInfo *m)
         print_success(m);
     else
         print_failure(m);
+    if (!is(m, "dry-run"))
+        checks_print(m, false);
     print_rounds(f);
     print_pause(f);
     if (f->wire_bytes > 0)

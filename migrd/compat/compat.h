@@ -17,11 +17,20 @@ struct compat {
     size_t n_disks; /* of the target's identities, in the order of the domain's disks */
     Migrd__DiskIdentity *const *disks;
     char *const *answers, *const *answer_errors; /* to the source's challenges; as many */
+
+    /* What only the target's registry knows. */
+    size_t n_others;
+    const Migrd__Domain *const *others; /* that run there, or come, beside this one */
+    uint64_t committed_kib;             /* memory that they have been given */
+    uint64_t promised_huge_kib; /* of it: of huge pages, not yet seen in `target->huge_pages` */
+    const struct err *taken;    /* why it may not have an entry there; NULL or ERR_NONE: it may */
+    bool no_kernel, no_initrd;  /* the definition names one that is missing there */
 };
 
 void compat_check(const struct compat *in, struct checks *out);
 
-/* For the wire and for tools: a message that owns all of it, and back. */
+/* For the wire and for tools: a message that owns all of it. NULL only without memory. Texts of
+ * others may be in it: control characters and broken UTF-8 become '?'. */
 Migrd__CheckReport *compat_report(const struct checks *c);
 
 #endif

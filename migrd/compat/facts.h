@@ -10,11 +10,19 @@
 #include "hypervisor/hypervisor.h"
 #include "transport/session.pb-c.h"
 
-/* `def` (may be NULL): whose nets are looked at. NULL only without memory. */
+#define FACTS_MACS_MAX 1024 /* of one bridge */
+#define FACTS_SUBNETS_MAX 16
+
+/* `def` (may be NULL): whose nets are looked at. NULL only without memory. What only the daemon
+ * knows (promised memory, reserve, overcommit) is left 0. */
 Migrd__HostFacts *facts_gather(
     const char *host, const char *hypervisor, const struct hv_caps *caps, const Migrd__Domain *def);
 
-/* One bridge or device; what cannot be learnt is in `error`. */
+/* One bridge or device; what cannot be learnt is in `error`. Kinds: "" there is none, "bridge",
+ * "tap", "tap in use", "device". */
 Migrd__NetFacts *facts_net(const char *name);
+
+/* A CPU as it is told to another host; NULL without memory. */
+Migrd__CpuReport *facts_cpu(const struct hv_caps *caps);
 
 #endif

@@ -113,21 +113,39 @@ def fields(buf):
 
 
 # Schema: field number -> (name, type). Types: u unsigned varint, b bool, F fixed64,
-# s string, y bytes, [X] repeated, or the name of a message.
+# s string, y bytes, w repeated numbers, [X] repeated X, or the name of a message.
 SCHEMA = {
     "Region": {1: ("gfn", "u"), 2: ("pages", "u")},
     "CpuReport": {1: ("vendor", "s"), 2: ("model", "s"), 3: ("features", "w"),
                   4: ("xsave_size", "u"), 5: ("xcr0", "u"), 6: ("tsc_khz", "u")},
     "Domain": {1: ("uuid", "s"), 2: ("name", "s"), 3: ("hypervisor", "s"),
-               4: ("memory_kib", "u"), 6: ("vcpus", "u")},
+               4: ("memory_kib", "u"), 6: ("vcpus", "u"), 10: ("disks", ["Disk"])},
+    "Disk": {1: ("source", "s"), 2: ("device", "s"), 3: ("read_only", "b")},
+    "NetFacts": {1: ("name", "s"), 2: ("kind", "s"), 3: ("mtu", "u"), 4: ("vlans", "w"),
+                 5: ("subnets", ["s"]), 6: ("macs", ["s"]), 7: ("error", "s")},
+    "HugePages": {1: ("size_kib", "u"), 2: ("total", "u"), 3: ("free", "u")},
+    "Designator": {1: ("kind", "s"), 2: ("value", "s")},
+    "Challenge": {1: ("name", "s"), 2: ("nonce", "s")},
+    "DiskIdentity": {1: ("device", "s"), 2: ("source", "s"), 3: ("kind", "u"), 4: ("size", "u"),
+                     5: ("block_size", "u"), 6: ("read_only", "b"),
+                     7: ("designators", ["Designator"]), 8: ("challenge", "Challenge"),
+                     9: ("fence", "s"), 10: ("fence_note", "s"), 11: ("locks", "b"),
+                     12: ("used_by", "s"), 13: ("backing", ["s"]), 14: ("cache", "s"),
+                     15: ("code", "s"), 16: ("error", "s"), 17: ("lease_owner", "s"),
+                     18: ("lease_epoch", "u"), 19: ("shared", "b"), 20: ("path_kind", "s")},
+    "Check": {1: ("result", "s"), 2: ("area", "s"), 3: ("object", "s"), 4: ("source", "s"),
+              5: ("target", "s"), 6: ("text", "s"), 7: ("remedy", "s")},
+    "CheckReport": {1: ("checks", ["Check"])},
     "Offer": {1: ("protocol", "u"), 2: ("migration", "s"), 3: ("source_host", "s"),
               4: ("domain", "Domain"), 5: ("epoch", "u"), 6: ("regions", ["Region"]),
               7: ("cpu", "CpuReport"), 8: ("hypervisor_release", "s"), 9: ("channels", "u"),
               10: ("verify", "b"), 11: ("live", "b"), 12: ("stay_paused", "b"),
-              13: ("change_home", "b"), 14: ("populated_pages", "u"), 15: ("encodings", "u")},
+              13: ("change_home", "b"), 14: ("populated_pages", "u"), 15: ("encodings", "u"),
+              20: ("source", "HostFacts"), 21: ("guest_cpu", "CpuReport"),
+              22: ("disks", ["DiskIdentity"]), 23: ("identified", "b")},
     "Accept": {1: ("session", "s"), 2: ("channels", "u"), 3: ("target_host", "s"),
-               4: ("encodings", "u")},
-    "Refuse": {1: ("code", "s"), 2: ("text", "s")},
+               4: ("encodings", "u"), 5: ("report", "CheckReport")},
+    "Refuse": {1: ("code", "s"), 2: ("text", "s"), 3: ("report", "CheckReport")},
     "RoundEnd": {1: ("round", "u"), 2: ("frames", "u"), 3: ("wire_bytes", "u")},
     "RoundAck": {1: ("round", "u"), 2: ("frames", "u")},
     "FinalState": {1: ("state", "y"), 2: ("frames", "u"), 3: ("paused_wall_ns", "u"),
@@ -144,12 +162,20 @@ SCHEMA = {
     "Probe": {1: ("number", "u"), 2: ("last", "b"), 3: ("follow", "u"),
               4: ("anew", "b")},
     "ProbeAck": {1: ("number", "u"), 2: ("bytes", "u"), 3: ("cpu_us", "u")},
+    "FactsQuery": {1: ("source_host", "s")},
+    "HostFacts": {1: ("host", "s"), 2: ("hypervisor", "s"), 3: ("hypervisor_release", "s"),
+                  4: ("release", "s"), 5: ("cpu", "CpuReport"), 6: ("cpus", "u"),
+                  7: ("max_vcpus", "u"), 8: ("memory_total_kib", "u"), 9: ("memory_free_kib", "u"),
+                  10: ("memory_promised_kib", "u"), 11: ("huge_pages", ["HugePages"]),
+                  12: ("nets", ["NetFacts"]), 13: ("overcommit", "b"),
+                  14: ("tsc_scaling", "b"), 15: ("memory_reserve_kib", "u")},
     "Ping": {1: ("stamp_ns", "u")},
     "Pong": {1: ("stamp_ns", "u")},
 }
 BODIES = {1: "Offer", 2: "Accept", 3: "Refuse", 4: "RoundEnd", 5: "RoundAck", 6: "FinalState",
           7: "MemoryDigests", 8: "Ready", 9: "Go", 10: "Running", 11: "Query", 12: "QueryReply",
-          13: "Ping", 14: "Pong", 15: "DryRun", 16: "Probe", 17: "ProbeAck"}
+          13: "Ping", 14: "Pong", 15: "DryRun", 16: "Probe", 17: "ProbeAck",
+          18: "FactsQuery", 19: "HostFacts"}
 SCHEMA["DryRun"] = SCHEMA["Offer"]
 EMPTY = {"u": 0, "b": False, "F": 0, "s": "", "y": b"", "w": ()}
 
@@ -176,11 +202,13 @@ def parse(name, buf):
             continue
         key, kind = schema[number]
         where = f"{name}.{key}"
-        if isinstance(kind, list):
+        if kind == ["s"]:
+            out[key].append(scalar("s", wire, value, where))
+        elif isinstance(kind, list):
             need(wire == 2, f"{where}: wire type {wire}")
             out[key].append(parse(kind[0], value))
         elif kind == "w":
-            need(wire in (2, 5), f"{where}: wire type {wire}")
+            need(wire in (0, 2, 5), f"{where}: wire type {wire}")
         elif kind in EMPTY:
             out[key] = scalar(kind, wire, value, where)
         else:
@@ -416,6 +444,8 @@ ORDER = {
     ("start", "S", "Offer"): "offered",
     ("start", "S", "Query"): "asked",
     ("asked", "T", "QueryReply"): "end",
+    ("start", "S", "FactsQuery"): "wondered",
+    ("wondered", "T", "HostFacts"): "end",
     ("start", "S", "DryRun"): "weighed",
     ("weighed", "T", "Accept"): "probed",
     ("probed", "S", "Probe"): "probe ends",
@@ -429,6 +459,35 @@ ORDER = {
     ("ready", "S", "Go"): "committed",
     ("committed", "T", "Running"): "end",
 }
+
+
+def check_facts(offer):
+    """What an offer tells beside the domain."""
+    disks = offer["domain"]["disks"]
+    if offer["identified"]:
+        need(len(offer["disks"]) == len(disks), f"{len(offer['disks'])} identities")
+        for disk, identity in zip(disks, offer["disks"]):
+            need(disk["device"] == identity["device"], f"identity of {identity['device']}")
+    else:
+        need(not offer["disks"], "identities of a source that knows none")
+    for disk in offer["disks"]:
+        need("@" not in re.sub(r"^[a-z]+://[^@/:]*@", "", disk["source"]), "a password in a source")
+    for net in offer["source"]["nets"] if offer["source"] else ():
+        need(net["kind"] in ("", "bridge", "tap", "tap in use", "device"), f"net {net['kind']}")
+
+
+def check_report(report, side):
+    """The lines of a comparison, which only the target makes."""
+    if report is None:
+        return
+    need(side == "T", "a report of the source")
+    need(len(report["checks"]) <= 256, f"a report of {len(report['checks'])} lines")
+    for c in report["checks"]:
+        need(c["result"] in ("ok", "warning", "refused"), f"check with result {c['result']!r}")
+        need(c["area"] != "" and c["text"] != "", "a check without area or text")
+        need(max(len(c[k].encode()) for k in ("text", "remedy")) < 400, "a check too long")
+        need(max(len(c[k].encode()) for k in ("source", "target")) < 160, "a value too long")
+        need(not re.search("[\x00-\x1f\x7f]", "".join(c.values())), "control characters")
 
 
 class Session:
@@ -476,6 +535,7 @@ class Session:
     def take(self, side, kind, m):
         if kind == "Refuse":
             need(m["code"] in CODES, f"Refuse with code {m['code']!r}")
+            check_report(m["report"], side)
             self.refused = (side, m["code"], m["text"])
             self.state = "end"
             return
@@ -491,11 +551,13 @@ class Session:
         need(m["migration"] != "", "offer without migration")
         need(m["domain"] is not None and m["domain"]["name"] != "", "offer without domain")
         need(1 <= m["channels"] <= 16, f"offer of {m['channels']} channels")
+        check_facts(m)
         self.offer = m
 
     def on_DryRun(self, m):
         need(m["protocol"] == 1, f"dry run of protocol {m['protocol']}")
         need(m["migration"] == "", "a dry run names a migration")
+        check_facts(m)
 
     def on_Probe(self, m):
         need(m["number"] == self.probes + 1, f"probe {m['number']} out of turn")
@@ -507,6 +569,9 @@ class Session:
         need(m["number"] == self.probes, "ProbeAck of another probe")
 
     def on_Accept(self, m):
+        check_report(m["report"], "T")
+        need(m["report"] is None or all(c["result"] != "refused" for c in m["report"]["checks"]),
+             "an Accept with a refusal in its report")
         if self.offer is None:  # of a dry run
             need(m["session"] == "", "a dry run gets a session")
             return
@@ -555,6 +620,13 @@ class Session:
 
     def on_QueryReply(self, m):
         need(m["outcome"] <= 3, f"outcome {m['outcome']}")
+
+    def on_FactsQuery(self, m):
+        pass
+
+    def on_HostFacts(self, m):
+        need(m["host"] != "" and m["cpu"] is not None, "facts without a host or a CPU")
+        need(m["cpu"]["vendor"] != "", "a CPU without a vendor")
 
 
 def check_memory(session, memory):
