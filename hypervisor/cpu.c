@@ -67,6 +67,10 @@ static const char *const names_8_ebx[32] = { "clzero", "irperf", "xsaveerptr", N
     "amd_stibp_always_on", NULL, NULL, NULL, NULL, NULL, "amd_ppin", "amd_ssbd", "virt_ssbd",
     "amd_ssb_no", NULL, "amd_psfd" };
 
+static const char *const names_7_1_edx[32] = { NULL, NULL, NULL, NULL, "avx_vnni_int8",
+    "avx_ne_convert", NULL, NULL, "amx_complex", NULL, NULL, NULL, NULL, NULL, "prefetchi" };
+static const char *const names_21_eax[32] = { "no_nested_data_bp", NULL, "lfence_serializing", NULL,
+    NULL, NULL, "null_sel_clr_base", NULL, "autoibrs", "no_smm_ctl_msr" };
 static const char *const names_6_eax[32] = { "dtherm", "ida", "arat", NULL, "pln", "ecmd", "pts",
     "hwp", "hwp_notify", "hwp_act_window", "hwp_epp", "hwp_pkg_req" };
 static const char *const names_kvm[32] = { "kvm_clock", "kvm_nop_io", "kvm_mmu_op", "kvm_clock_new",
@@ -77,8 +81,8 @@ static const char *const names_kvm[32] = { "kvm_clock", "kvm_nop_io", "kvm_mmu_o
 
 /* By word, NULL where no bit of the word has a name. */
 static const char *const *const names[N_PLACES] = { names_1_ecx, names_1_edx, names_7_ebx,
-    names_7_ecx, names_7_edx, names_7_1_eax, NULL, NULL, names_d_0_eax, names_d_1_eax,
-    names_ext_ecx, names_ext_edx, names_7_power, names_8_ebx, NULL, names_6_eax, NULL, NULL,
+    names_7_ecx, names_7_edx, names_7_1_eax, names_7_1_edx, NULL, names_d_0_eax, names_d_1_eax,
+    names_ext_ecx, names_ext_edx, names_7_power, names_8_ebx, names_21_eax, names_6_eax, NULL, NULL,
     names_kvm };
 
 const struct hv_word_place *hv_word_place(unsigned word)

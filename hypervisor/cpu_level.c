@@ -54,7 +54,8 @@ static const struct {
     { "sse4_1", "sse4_2" },
     { "sse4_2", "avx" },
     { "xsave", "avx pku xsaveopt xsavec xgetbv1 xsaves" },
-    { "avx", "avx2 fma f16c vaes vpclmulqdq avx_vnni avx_ifma xop fma4" },
+    { "avx",
+        "avx2 fma f16c vaes vpclmulqdq avx_vnni avx_vnni_int8 avx_ne_convert avx_ifma xop fma4" },
     { "avx2", "avx512f" },
     { "avx512f",
         "avx512dq avx512ifma avx512pf avx512er avx512cd avx512bw avx512vl avx512vbmi "
@@ -157,6 +158,20 @@ static void append_name(char *out, size_t len, size_t *n, unsigned word, unsigne
     *n += (size_t)snprintf(out + *n, len - *n, "%s%s", *n > 0 ? " " : "", text);
 }
 
+static bool lacks(const uint32_t *guest, const uint32_t *host, unsigned word, unsigned bit)
+{
+    return ((guest[word] & ~host[word]) >> bit & 1) != 0;
+}
+
+/* Its name was told already, of an earlier word. */
+static bool repeats(const uint32_t *guest, const uint32_t *host, unsigned word, unsigned bit)
+{
+    const char *name = hv_feature_name(word, bit);
+    unsigned first = name != NULL ? find_feature(name, 0) : word * 32 + bit;
+
+    return first < word * 32 + bit && lacks(guest, host, first / 32, first % 32);
+}
+
 unsigned cpu_level_missing(
     const uint32_t *guest, size_t n, const uint32_t *host, char *out, size_t len)
 {
@@ -167,7 +182,7 @@ unsigned cpu_level_missing(
         out[0] = '\0';
     for (unsigned w = 0; w < WORDS && w < n; w++)
         for (unsigned b = 0; b < 32; b++) {
-            if (((guest[w] & ~host[w]) >> b & 1) == 0 || per_guest(w, b))
+            if (!lacks(guest, host, w, b) || per_guest(w, b) || repeats(guest, host, w, b))
                 continue;
             count++;
             append_name(out, len, &at, w, b);

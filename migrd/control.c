@@ -205,6 +205,7 @@ static control_handler *const handlers[] = {
     [MIGRD__REQUEST__BODY_HOST] = control_host,
     [MIGRD__REQUEST__BODY_RELOAD] = control_reload,
     [MIGRD__REQUEST__BODY_DRY_RUN] = control_dry_run,
+    [MIGRD__REQUEST__BODY_GET_FACTS] = control_facts,
 };
 
 static void dispatch(struct client *c, const Migrd__Request *rq)

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "migrd/control_internal.h"
 #include "migrd/daemon.h"
+#include "migrd/facts_query.h"
 #include "migrd/journal.h"
 #include "migrd/registry.h"
 #include "migrd/relocation.h"
@@ -145,6 +146,32 @@ void control_log(struct client *c, const Migrd__Request *rq)
 void control_host(struct client *c, const Migrd__Request *rq)
 {
     control_send_own(c, rq->serial, report_host(c->m));
+}
+
+static void facts_came(void *arg, const Migrd__HostFacts *f, const struct err *e)
+{
+    struct request *r = arg;
+    Migrd__Reply reply = MIGRD__REPLY__INIT;
+
+    reply.facts = (Migrd__HostFacts *)(uintptr_t)f;
+    if (f != NULL)
+        control_send(r->c, r->serial, &reply, true);
+    else
+        control_fail(r->c, r->serial, e);
+    request_end(r);
+}
+
+void control_facts(struct client *c, const Migrd__Request *rq)
+{
+    struct request *r = request_new(c, rq);
+    struct err e;
+
+    if (r == NULL)
+        return;
+    if (facts_of(c->m, rq->get_facts, facts_came, r, &e) == 0)
+        return;
+    control_fail(c, rq->serial, &e);
+    request_end(r);
 }
 
 void control_reload(struct client *c, const Migrd__Request *rq)

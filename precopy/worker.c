@@ -46,10 +46,14 @@ static int dispatch(
     case MIGRD__TO_WORKER__BODY_QUERY:
         io_close(&fd);
         return query_run(ctl, m->query);
+    case MIGRD__TO_WORKER__BODY_FACTS:
+        io_close(&fd);
+        return facts_run(ctl, m->facts);
     case MIGRD__TO_WORKER__BODY__NOT_SET:
     case MIGRD__TO_WORKER__BODY_CHANNEL:
     case MIGRD__TO_WORKER__BODY_OFFER_VERDICT:
     case MIGRD__TO_WORKER__BODY_QUERY_VERDICT:
+    case MIGRD__TO_WORKER__BODY_FACTS_VERDICT:
     case MIGRD__TO_WORKER__BODY_STEP:
     case MIGRD__TO_WORKER__BODY_CANCEL:
     case MIGRD__TO_WORKER__BODY_SET_PARAMS:

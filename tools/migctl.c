@@ -52,6 +52,15 @@ static const char pki_options[] =
     "  --out DIR            where host.key, host.crt and ca.crt go (default: --dir)\n"
     "  --alt NAME           a further name or address of the host; may be repeated\n";
 
+static const char cpu_options[] =
+    "  show [HOST]          CPU and features that a host can give to guests\n"
+    "  baseline [HOST]...   the CPU level that this host and HOSTs share, for cpu_level=\n"
+    "  compare HOST         what this host and HOST lack of each other\n\n"
+    "  --port PORT          port of the others' migrd (default 8002)\n"
+    "  --tls yes|no         encrypt, or not, whatever migrd.conf says\n"
+    "  --json               as JSON\n\n"
+    "Exit status of compare 0: HOST has all that this host has, 3: it lacks something.\n";
+
 static const char acl_options[] =
     "  --config FILE        ask that migrd.conf, not the running migrd\n\n"
     "Exit status 0: admitted, 1: refused.\n";
@@ -86,6 +95,8 @@ static const struct tool_cmd commands[] = {
         "  -n N                 the last N entries (default 50)\n", false },
     { "log", "[-n LINES]", "migrd's log.", xm_log,
         "  -n LINES             so many (default 1000)\n", false },
+    { "cpu", "show|baseline|compare [HOST]... [options]",
+        "CPUs of hosts, and the level that they share.", migctl_cpu, cpu_options, false },
     { "acl", "test NAME|ADDRESS [--config FILE]",
         "Which expression admits or refuses a host, and why.", migctl_acl, acl_options, false },
     { "pki", "init|issue|renew|show [options]", "Certificates for the hosts of a cluster.",

@@ -6,7 +6,9 @@
  *
  *   xvm_smoke KERNEL [name=value ...]
  *     cmdline=... initrd=... mem=MiB vcpus=N moves=N warm=S settle=S want=TEXT disk=PATH huge=1
+ *     cpu=LEVEL
  *     want: after the last move the console log must get this text again within 60 s.
+ *     The guest's CPU must be what the level says, on every host.
  *
  * Exit status: 0 fine, 1 failed, 77 skipped (no /dev/kvm).
  */
@@ -22,13 +24,14 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "hypervisor/cpu_level.h"
 #include "hypervisor/hypervisor.h"
 
 #define UUID "6f1de1a2-0c57-4d3a-9b0e-000000000001"
 #define HOSTS 2
 
 struct options {
-    const char *kernel, *cmdline, *initrd, *want, *disk;
+    const char *kernel, *cmdline, *initrd, *want, *disk, *cpu;
     unsigned mem, vcpus, moves, warm, settle, huge;
 };
 
@@ -59,6 +62,7 @@ static void parse(struct options *o, int argc, char **argv)
         .cmdline = "fill=64 ws=32 rate=100 tick_ms=500 verify_s=1",
         .initrd = "",
         .want = "static=ok ws=ok",
+        .cpu = "",
         .mem = 256,
         .vcpus = 1,
         .moves = 4,
@@ -76,6 +80,8 @@ static void parse(struct options *o, int argc, char **argv)
             o->initrd = v;
         else if (strcmp(argv[i], "want") == 0)
             o->want = v;
+        else if (strcmp(argv[i], "cpu") == 0)
+            o->cpu = v;
         else if (strcmp(argv[i], "disk") == 0)
             o->disk = v;
         else if (strcmp(argv[i], "mem") == 0)
@@ -95,7 +101,7 @@ static void parse(struct options *o, int argc, char **argv)
 
 static void open_host(struct host *h, unsigned n)
 {
-    struct hv_config cfg = { h->run, h->log };
+    struct hv_config cfg = { .run_dir = h->run, .log_dir = h->log };
     struct err e;
 
     snprintf(h->run, sizeof h->run, "%s/h%u/xvm", base_dir, n);
@@ -134,6 +140,7 @@ static void define(Migrd__Domain *d, Migrd__Disk *disk, const struct options *o)
     d->cmdline = (char *)o->cmdline;
     d->rng = true;
     d->huge_pages = o->huge != 0;
+    d->cpu_level = (char *)o->cpu;
     if (o->disk == NULL)
         return;
     migrd__disk__init(disk);
@@ -262,6 +269,25 @@ static void print_info(struct host *h)
         (unsigned long long)i.memory_kib, i.vcpus, (double)i.cpu_ns / 1e9, i.pid, i.console);
 }
 
+/* What the guest was booted with: the host's CPU at that level, no more and no less. */
+static void check_cpu(struct host *h, const char *level)
+{
+    struct hv_caps want, is;
+    char names[400];
+    struct err e;
+
+    if (ops->capabilities(h->hv, &want, &e) < 0 || cpu_level_apply(level, &want, &e) < 0 ||
+        ops->guest_cpu(h->hv, UUID, &is, &e) < 0)
+        die("guest_cpu", &e);
+    if (cpu_level_missing(is.features, HV_FEATURE_WORDS, want.features, names, sizeof names) > 0 ||
+        cpu_level_missing(want.features, HV_FEATURE_WORDS, is.features, names, sizeof names) > 0 ||
+        is.xcr0 != want.xcr0 || strcmp(is.cpu_vendor, want.cpu_vendor) != 0)
+        printf("FAIL: the guest's CPU is not at its level: %s\n", names), exit(1);
+    printf("  guest's CPU: %s, %s, XCR0 0x%llx, %u bytes, %llu kHz\n", is.cpu_model,
+        cpu_level_of(is.features, HV_FEATURE_WORDS), (unsigned long long)is.xcr0, is.xsave_size,
+        (unsigned long long)is.tsc_khz);
+}
+
 /* How often the console log of a host has the text. */
 static unsigned count_text(const struct host *h, const char *text)
 {
@@ -303,12 +329,14 @@ static void run(struct host *host, const struct options *o)
         printf("FAIL: the guest did not say \"%s\"\n", o->want), exit(1);
     sleep(o->warm);
     print_info(&host[0]);
+    check_cpu(&host[0], o->cpu);
     for (unsigned i = 0; i < o->moves; i++) {
         seen = count_text(&host[1 - at], o->want);
         move(&host[at], &host[1 - at], &d, i + 2);
         at = 1 - at;
         sleep(o->settle);
         print_info(&host[at]);
+        check_cpu(&host[at], o->cpu);
         print_events(&host[0], "host0");
         print_events(&host[1], "host1");
         if (!wait_text(&host[at], o->want, seen, 60))
