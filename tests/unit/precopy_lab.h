@@ -78,7 +78,7 @@ struct lab {
     unsigned port;
     struct msgconn *conn[2];
     pid_t pid[2];
-    unsigned seen[2][16]; /* by body case */
+    unsigned seen[2][32]; /* by body case */
     bool disturbed;
     struct lab_end end[2];
     unsigned go_received;
@@ -251,6 +251,28 @@ static inline void lab_query_verdict(struct lab *l, const Migrd__QuerySeen *q)
     lab_tell(l, LAB_DST, &m, -1);
 }
 
+static inline void lab_facts_verdict(struct lab *l, bool ok)
+{
+    Migrd__ToWorker m = MIGRD__TO_WORKER__INIT;
+    Migrd__FactsVerdict v = MIGRD__FACTS_VERDICT__INIT;
+    Migrd__HostFacts f = MIGRD__HOST_FACTS__INIT;
+    Migrd__CpuReport cpu = MIGRD__CPU_REPORT__INIT;
+    uint32_t features[3] = { 1, 0, 5 };
+
+    f.host = (char *)"host2";
+    cpu.vendor = (char *)"GenuineIntel";
+    cpu.features = features;
+    cpu.n_features = 3;
+    f.cpu = &cpu;
+    v.ok = ok;
+    v.code = (char *)(ok ? "" : "memory");
+    v.text = (char *)(ok ? "" : "out of memory");
+    v.facts = ok ? &f : NULL;
+    m.body_case = MIGRD__TO_WORKER__BODY_FACTS_VERDICT;
+    m.facts_verdict = &v;
+    lab_tell(l, LAB_DST, &m, -1);
+}
+
 static inline void lab_cancel(struct lab *l, enum lab_who who)
 {
     Migrd__ToWorker m = MIGRD__TO_WORKER__INIT;
@@ -321,6 +343,9 @@ static inline void lab_message(struct lab *l, enum lab_who who, Migrd__FromWorke
         break;
     case MIGRD__FROM_WORKER__BODY_QUERY:
         lab_query_verdict(l, m->query);
+        break;
+    case MIGRD__FROM_WORKER__BODY_FACTS:
+        lab_facts_verdict(l, ok);
         break;
     case MIGRD__FROM_WORKER__BODY_WANT_PAUSE:
     case MIGRD__FROM_WORKER__BODY_WANT_COMMIT:

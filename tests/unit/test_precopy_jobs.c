@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* The other jobs of a worker: TLS between hosts with names, save, restore, query. */
+/* The other jobs of a worker: TLS between hosts with names, save, restore, query, facts. */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
@@ -288,6 +288,86 @@ static void test_another_host_answers(void **state)
     lab_end(&l);
 }
 
+/* --- facts --- */
+
+static const Migrd__Finished *facts(struct lab *l, const struct lab_scenario *sc)
+{
+    Migrd__ToWorker m = MIGRD__TO_WORKER__INIT;
+    Migrd__FactsStart f = MIGRD__FACTS_START__INIT;
+
+    lab_init(l, sc, PAGES);
+    lab_listen(l);
+    lab_worker(l, LAB_SRC);
+    lab_worker(l, LAB_DST);
+    f.host = (char *)"127.0.0.1";
+    f.port = l->port;
+    f.own_name = (char *)"host1";
+    f.tls = sc->tls[LAB_SRC];
+    m.body_case = MIGRD__TO_WORKER__BODY_FACTS;
+    m.facts = &f;
+    lab_tell(l, LAB_SRC, &m, -1);
+    assert_true(lab_drive(l));
+    assert_non_null(lab_finished(l, LAB_SRC));
+    return lab_finished(l, LAB_SRC);
+}
+
+static void test_facts(void **state)
+{
+    struct tls_paths tls[2];
+    const struct lab_scenario sc = { .tls = { tls_of(&tls[0], "host1"), tls_of(&tls[1], "host2") },
+        .peer_name = "host1" };
+    const Migrd__Finished *f;
+    struct lab l;
+
+    (void)state;
+    f = facts(&l, &sc);
+    assert_true(f->ok);
+    assert_non_null(f->facts);
+    assert_string_equal(f->facts->host, "host2");
+    assert_string_equal(f->facts->cpu->vendor, "GenuineIntel");
+    assert_int_equal(f->facts->cpu->n_features, 3);
+    assert_int_equal(f->facts->cpu->features[2], 5);
+    assert_true(lab_finished(&l, LAB_DST)->ok);
+    assert_int_equal(l.seen[LAB_DST][MIGRD__FROM_WORKER__BODY_FACTS], 1);
+    assert_int_equal(l.seen[LAB_DST][MIGRD__FROM_WORKER__BODY_OFFER], 0);
+    lab_end(&l);
+}
+
+static void test_facts_refused(void **state)
+{
+    const struct lab_scenario sc = { .disturb = { .who = LAB_DST,
+                                         .on = MIGRD__FROM_WORKER__BODY_FACTS,
+                                         .nth = 1,
+                                         .what = LAB_SAY_NO } };
+    const Migrd__Finished *f;
+    struct lab l;
+
+    (void)state;
+    f = facts(&l, &sc);
+    assert_false(f->ok);
+    assert_null(f->facts);
+    assert_string_equal(f->code, "memory");
+    assert_non_null(strstr(f->text, "out of memory"));
+    lab_end(&l);
+}
+
+/* Somebody whose certificate is for another host learns nothing. */
+static void test_facts_certificate(void **state)
+{
+    struct tls_paths tls[2];
+    const struct lab_scenario sc = { .tls = { tls_of(&tls[0], "host1"), tls_of(&tls[1], "host2") },
+        .peer_name = "host9" };
+    const Migrd__Finished *f;
+    struct lab l;
+
+    (void)state;
+    f = facts(&l, &sc);
+    assert_false(f->ok);
+    assert_null(f->facts);
+    assert_int_equal(l.seen[LAB_DST][MIGRD__FROM_WORKER__BODY_FACTS], 0);
+    lab_end(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -296,6 +376,9 @@ int main(void)
         cmocka_unit_test(test_wrong_name),
         cmocka_unit_test(test_save_restore),
         cmocka_unit_test(test_save_fails),
+        cmocka_unit_test(test_facts),
+        cmocka_unit_test(test_facts_refused),
+        cmocka_unit_test(test_facts_certificate),
         cmocka_unit_test(test_query),
         cmocka_unit_test(test_another_host_answers),
     };
