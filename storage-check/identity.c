@@ -38,6 +38,7 @@
 #include "base/pbjson.h"
 #include "storage-check/disk.h"
 #include "storage-check/image.h"
+#include "storage-check/lease.h"
 #include "storage-check/url.h"
 
 #define DISKS_MAX 64u
@@ -298,12 +299,35 @@ static void look_backing(struct look *l)
     }
 }
 
+/* Who has it, by the record on the storage itself. Of a block device only this host's own processes
+ * could be told, which is nothing to compare. */
+static void look_lease(struct look *l)
+{
+    struct disk_options o = { .read_only = true,
+        .host = l->rq->host,
+        .initiator = l->rq->initiator,
+        .secrets = l->rq->secrets,
+        .timeout_ms = l->timeout_ms / 2 };
+    struct lease_record r;
+    struct err e;
+
+    if (l->what == MIGRD__STORAGE_REQUEST__WHAT__CLEAN || look_failed(l) ||
+        l->out->kind == MIGRD__STORAGE_KIND__STORAGE_BLOCK)
+        return;
+    look_step(l, "reading the record of its lease");
+    if (lease_read(l->disk->source, &o, &r, &e) < 0) {
+        log_warn("storage", "%s: its lease: %s", l->disk->source, e.text);
+        return;
+    }
+    id_text(&l->out->lease_owner, "%s", r.owner);
+    l->out->lease_epoch = r.epoch;
+}
+
 void look_at(struct look *l)
 {
     struct storage_url u;
     struct err e;
 
-    l->out->kind = MIGRD__STORAGE_KIND__STORAGE_UNKNOWN;
     look_step(l, "looking");
     if (FAULT("storage-look"))
         look_fail(l, ERR_SYSTEM, "fault point storage-look");
@@ -316,6 +340,7 @@ void look_at(struct look *l)
     else
         look_file(l);
     look_backing(l);
+    look_lease(l);
 }
 
 /* --- all disks -----------------------------------------------------------------------------------
@@ -330,6 +355,16 @@ struct child {
     Migrd__StorageReply *reply;
 };
 
+static void set_kind(Migrd__DiskIdentity *id)
+{
+    struct storage_url u;
+
+    if (storage_url_parse(id->source, &u, NULL) < 0 || u.kind == MIGRD__STORAGE_KIND__STORAGE_FILE)
+        return; /* a file or a device: the host knows */
+    id->kind = u.kind;
+    id->shared = true;
+}
+
 static Migrd__DiskIdentity *new_identity(const Migrd__Disk *disk)
 {
     Migrd__DiskIdentity *id = malloc(sizeof *id);
@@ -340,6 +375,7 @@ static Migrd__DiskIdentity *new_identity(const Migrd__Disk *disk)
     id_text(&id->device, "%s", disk->device);
     id_text(&id->source, "%s", disk->source);
     id_text(&id->cache, "%s", disk->cache);
+    set_kind(id);
     return id;
 }
 

@@ -78,6 +78,9 @@ void look_block(struct look *l, dev_t dev, bool there);
 void look_nfs(struct look *l);
 void look_iscsi(struct look *l);
 
+/* Does anything accept connections there? Fails the look if not; `what`: "NFS". */
+bool look_reach(struct look *l, const char *host, unsigned port, const char *what);
+
 /* One file of at most `limit` bytes below `root`, without a newline at the end; false: none. */
 bool look_read(const struct look *l, char *out, size_t size, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

@@ -67,11 +67,6 @@ static void login_failed(struct iscsi_look *n)
     else if (says(why, "LOGICAL_UNIT_NOT_SUPPORTED") || says(why, "LOGICAL UNIT NOT SUPPORTED"))
         look_fail(n->l, ERR_NOT_FOUND, "%s: %s has no LUN %u; correct the URL, or map the LUN",
             n->what, n->u.target, n->u.lun);
-    else if (says(why, "refused"))
-        look_fail(n->l, ERR_PEER,
-            "%s: nothing serves iSCSI at %s (connection refused); start the target there, or "
-            "correct the URL",
-            n->what, n->portal);
     else if (says(why, "timed out") || says(why, "timeout"))
         look_fail(n->l, ERR_TIMEOUT,
             "%s: %s does not answer; check that it is up and reachable from this host, or raise "
@@ -91,6 +86,8 @@ static bool log_in(struct iscsi_look *n)
     unsigned s = (n->l->timeout_ms - n->l->timeout_ms / 5) / 1000;
     struct err e;
 
+    if (!look_reach(n->l, n->u.host, n->u.port, "iSCSI"))
+        return false;
     n->c = disk_iscsi_context(&n->u, &o, 0, &e);
     if (n->c == NULL) {
         look_fail(n->l, e.code, "%s", e.text);
@@ -331,8 +328,6 @@ void look_iscsi(struct look *l)
 {
     struct iscsi_look *n;
 
-    l->out->kind = MIGRD__STORAGE_KIND__STORAGE_ISCSI;
-    l->out->shared = true;
     n = l->what != MIGRD__STORAGE_REQUEST__WHAT__CLEAN ? calloc(1, sizeof *n) : NULL;
     if (n == NULL)
         return;

@@ -32,6 +32,8 @@
 #include "storage-check/image.h"
 
 #define LOCK_MS 3000u
+#define PORTMAPPER 111u
+#define NFS_PORT 2049u
 #define FOLDER_MAX (1u << 20) /* bytes of a folder that is searched for old challenges */
 #define NAME_MAX_LEN 1100u
 #define HANDLE_MAX 128
@@ -49,7 +51,8 @@ struct nfs_look {
     struct nfs_context *nfs;
     struct nfsfh *disk;
     struct nfs_stat_64 st;
-    const char *what; /* the source, for texts */
+    int may_not_write; /* what opening it for writing gave */
+    const char *what;  /* the source, for texts */
 };
 
 /* --- what went wrong ------------------------------------------------------------------------- */
@@ -70,11 +73,6 @@ static void mount_failed(struct nfs_look *n, int r)
             "%s: the NFS server %s does not answer; check that it is up and reachable from this "
             "host, or raise storage-timeout",
             n->what, host);
-    else if (says(why, "refused"))
-        look_fail(n->l, ERR_PEER,
-            "%s: nothing serves NFS at %s (connection refused); start the server there, or correct "
-            "nfsport= and mountport=",
-            n->what, host);
     else if (r == -EACCES || says(why, "ACCES") || says(why, "PERM"))
         look_fail(n->l, ERR_REFUSED,
             "%s: the NFS server %s does not export %s to this host; add this host's address to its "
@@ -84,8 +82,12 @@ static void mount_failed(struct nfs_look *n, int r)
         look_fail(n->l, ERR_NOT_FOUND,
             "%s: the NFS server %s exports no %s; see 'showmount -e %s', or correct the URL",
             n->what, host, path, host);
-    else
-        look_fail(n->l, ERR_SYSTEM, "%s: cannot be mounted: %s", n->what, why);
+    else if (look_reach(n->l, host, n->u.port != 0 ? n->u.port : NFS_PORT, "NFS"))
+        look_fail(n->l, ERR_SYSTEM,
+            "%s: cannot be mounted: %s; the NFS server %s answers, look whether it speaks version "
+            "%u "
+            "and whether its mount service runs",
+            n->what, why, host, n->u.version);
 }
 
 /* Why a call about the disk itself failed. */
@@ -173,14 +175,14 @@ static bool open_disk(struct nfs_look *n)
     }
     add_names(n);
     look_step(n->l, "opening the file on %s", n->u.host);
-    r = nfs_open(n->nfs, n->u.file, n->l->disk->read_only ? O_RDONLY : O_RDWR, &n->disk);
-    if (r == -EROFS) {
-        n->l->out->read_only = true;
+    r = n->l->disk->read_only ? 0 : nfs_open(n->nfs, n->u.file, O_RDWR, &n->disk);
+    if (r < 0)
+        n->may_not_write = r; /* whose fault that is shows when a file is made beside it */
+    if (n->disk == NULL || r < 0)
         r = nfs_open(n->nfs, n->u.file, O_RDONLY, &n->disk);
-    }
     if (r < 0) {
         n->disk = NULL;
-        call_failed(n, n->l->disk->read_only ? "opening" : "opening for writing", r);
+        call_failed(n, "opening", r);
         return false;
     }
     add_handle(n);
@@ -208,13 +210,14 @@ static void beside(char out[NAME_MAX_LEN], const char *name)
     snprintf(out, NAME_MAX_LEN, "/%s", name);
 }
 
-/* Another user must not be able to write a file that is not his. Tried on the challenge, as root
- * and as the users that epochs would have. */
+/* A user must not be able to write a file that is another's, its owner must. Tried on our file, as
+ * users that epochs would have. (The library tells failed writes of all kinds as EFAULT.) */
 static void try_fence(struct nfs_look *n, const char *path, struct nfsfh *fh)
 {
     unsigned base = n->l->rq->nfs_uid_base, uid = n->u.has_uid ? n->u.uid : 0;
-    char byte[1] = { 'x' };
-    int r;
+    unsigned gid = n->u.has_gid ? n->u.gid : 0;
+    char byte[1] = { '\n' };
+    int r, other, owner;
 
     if (base == 0) {
         id_text(&n->l->out->fence_note, "storage-nfs-uid-base is not set");
@@ -231,14 +234,20 @@ static void try_fence(struct nfs_look *n, const char *path, struct nfsfh *fh)
     }
     nfs_set_uid(n->nfs, (int)(base + 1));
     nfs_set_gid(n->nfs, (int)(base + 1));
-    r = nfs_pwrite(n->nfs, fh, NONCE_LEN, sizeof byte, byte);
+    other = nfs_pwrite(n->nfs, fh, NONCE_LEN + 1, sizeof byte, byte);
+    nfs_set_uid(n->nfs, (int)base);
+    nfs_set_gid(n->nfs, (int)base);
+    owner = nfs_pwrite(n->nfs, fh, NONCE_LEN + 1, sizeof byte, byte);
     nfs_set_uid(n->nfs, (int)uid);
-    nfs_set_gid(n->nfs, n->u.has_gid ? (int)n->u.gid : 0);
-    nfs_chown(n->nfs, path, (int)uid, n->u.has_gid ? (int)n->u.gid : 0);
-    if (r == -EACCES || r == -EPERM)
+    nfs_set_gid(n->nfs, (int)gid);
+    nfs_chown(n->nfs, path, (int)uid, (int)gid);
+    if (other < 0 && owner > 0)
         id_text(&n->l->out->fence, "uid");
-    else
+    else if (other > 0)
         id_text(&n->l->out->fence_note, "the server lets one user write another one's file");
+    else
+        id_text(&n->l->out->fence_note, "the server does not let users %u and up write their files",
+            base);
 }
 
 static void lock_result(struct nfs_look *n, struct nfs_context *v4, int r)
@@ -411,6 +420,14 @@ static void remove_stale(struct nfs_look *n)
 /* --- the look ------------------------------------------------------------------------------------
  */
 
+/* Where the library knocks first. */
+static unsigned first_port(const struct storage_url *u)
+{
+    if (u->mount_port != 0)
+        return u->mount_port;
+    return u->version == 4 && u->port != 0 ? u->port : PORTMAPPER;
+}
+
 static bool mount_it(struct nfs_look *n)
 {
     struct err e;
@@ -421,6 +438,8 @@ static bool mount_it(struct nfs_look *n)
         .initiator = n->l->rq->initiator,
         .secrets = n->l->rq->secrets,
         .timeout_ms = n->l->timeout_ms - n->l->timeout_ms / 5 };
+    if (!look_reach(n->l, n->u.host, first_port(&n->u), "NFS"))
+        return false;
     n->nfs = disk_nfs_context(&n->u, &n->o, &e);
     if (n->nfs == NULL) {
         look_fail(n->l, e.code, "%s", e.text);
@@ -460,6 +479,10 @@ static void identify(struct nfs_look *n)
         read_challenge(n, name);
     if (!n->l->disk->read_only && !look_failed(n->l))
         make_file(n);
+    if (n->may_not_write == -EROFS)
+        n->l->out->read_only = true;
+    else if (n->may_not_write < 0 && !n->l->out->read_only)
+        call_failed(n, "opening for writing", n->may_not_write);
     remove_stale(n);
 }
 
@@ -471,8 +494,6 @@ void look_nfs(struct look *l)
         return;
     n->l = l;
     n->what = l->disk->source;
-    l->out->kind = MIGRD__STORAGE_KIND__STORAGE_NFS;
-    l->out->shared = true;
     if (storage_url_parse(l->disk->source, &n->u, NULL) == 0) {
         if (l->what == MIGRD__STORAGE_REQUEST__WHAT__CLEAN)
             clean(n);

@@ -35,9 +35,11 @@ static void show_one(const Migrd__DiskIdentity *id, FILE *to)
     if (id->code[0] != '\0')
         line(to, "error", id->error);
     if (id->kind != MIGRD__STORAGE_KIND__STORAGE_UNKNOWN)
-        fprintf(to, "  %-16s %s%s%s, %llu bytes%s\n", "is", kind_words(id),
-            id->path_kind[0] != '\0' ? " on " : "", id->path_kind, (unsigned long long)id->size,
+        fprintf(to, "  %-16s %s%s%s%s\n", "is", kind_words(id),
+            id->path_kind[0] != '\0' ? " on " : "", id->path_kind,
             id->read_only ? ", read only" : "");
+    if (id->size != 0)
+        fprintf(to, "  %-16s %llu bytes\n", "size", (unsigned long long)id->size);
     if (id->block_size != 0)
         fprintf(to, "  %-16s %u bytes\n", "blocks", id->block_size);
     for (size_t i = 0; i < id->n_designators; i++)
@@ -45,7 +47,8 @@ static void show_one(const Migrd__DiskIdentity *id, FILE *to)
     for (size_t i = 0; i < id->n_backing; i++)
         line(to, "needs", id->backing[i]);
     line(to, "in use by", id->used_by);
-    line(to, "shared", id->shared ? "other hosts may reach it" : "this host alone");
+    if (id->kind != MIGRD__STORAGE_KIND__STORAGE_UNKNOWN)
+        line(to, "shared", id->shared ? "other hosts may reach it" : "this host alone");
     if (id->shared && id->code[0] == '\0')
         line(to, "fence", id->fence[0] != '\0' ? id->fence : "none");
     line(to, "because", id->fence_note);

@@ -61,6 +61,13 @@ static const char cpu_options[] =
     "  --json               as JSON\n\n"
     "Exit status of compare 0: HOST has all that this host has, 3: it lacks something.\n";
 
+static const char storage_options[] =
+    "  check SOURCE...      what this host sees of disks: files, devices, nfs://, iscsi://\n"
+    "  lease SOURCE...      who has a lease on them, under which epoch\n\n"
+    "  --read-only          as disks that the guest only reads\n"
+    "  --json               as JSON\n\n"
+    "Exit status of check 0: all can be used, 1: some cannot.\n";
+
 static const char acl_options[] =
     "  --config FILE        ask that migrd.conf, not the running migrd\n\n"
     "Exit status 0: admitted, 1: refused.\n";
@@ -97,6 +104,8 @@ static const struct tool_cmd commands[] = {
         "  -n LINES             so many (default 1000)\n", false },
     { "cpu", "show|baseline|compare [HOST]... [options]",
         "CPUs of hosts, and the level that they share.", migctl_cpu, cpu_options, false },
+    { "storage", "check|lease SOURCE... [options]", "What this host sees of disks, and leases.",
+        migctl_storage, storage_options, false },
     { "acl", "test NAME|ADDRESS [--config FILE]",
         "Which expression admits or refuses a host, and why.", migctl_acl, acl_options, false },
     { "pki", "init|issue|renew|show [options]", "Certificates for the hosts of a cluster.",

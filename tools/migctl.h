@@ -30,6 +30,9 @@ int migctl_pki(struct tool *t, int argc, char **argv);
 /* migctl_cpu.c */
 int migctl_cpu(struct tool *t, int argc, char **argv);
 
+/* migctl_storage.c */
+int migctl_storage(struct tool *t, int argc, char **argv);
+
 /* migctl_config.c */
 int migctl_acl(struct tool *t, int argc, char **argv);
 int migctl_config(struct tool *t, int argc, char **argv);
