@@ -17,7 +17,9 @@
 #include <uuid.h>
 
 #include "base/pbjson.h"
+#include "hypervisor/cpu_level.h"
 #include "migrd/define/internal.h"
+#include "storage-check/url.h"
 
 #define PINNED_CPU_MAX 4095
 #define DEVICES_READ_MAX 64 /* of a kind; define_check says how many are useful */
@@ -230,6 +232,10 @@ static int fill(struct reader *r)
         d->balloon = true;
     if (d->cmdline[0] != '\0')
         trim(d->cmdline);
+    for (size_t i = 0; i < d->n_disks; i++) {
+        lower(d->disks[i]->wwn);
+        lower(d->disks[i]->npiv);
+    }
     for (size_t i = 0; i < d->n_vifs; i++) {
         if (d->vifs[i]->mac[0] == '\0' && make_mac(r, d->vifs[i]) < 0)
             return -1;
@@ -427,8 +433,7 @@ static int check_disk(const Migrd__Disk *k, struct err *e)
         return err_set(e, ERR_INVALID,
             "disk %.60s: device %.20s: this must be a name such as xvda or vda", k->source,
             k->device);
-    if (strncmp(k->source, "nfs://", 6) != 0 && strncmp(k->source, "iscsi://", 8) != 0 &&
-        check_path("disk", k->source, e) < 0)
+    if (!storage_url_is_network(k->source) && check_path("disk", k->source, e) < 0)
         return -1;
     if (check_printable("disk", k->source, DEFINE_PATH_MAX, e) < 0)
         return -1;
@@ -436,7 +441,7 @@ static int check_disk(const Migrd__Disk *k, struct err *e)
         return err_set(e, ERR_INVALID,
             "disk %s: serial %.30s: at most %d characters of A-Z, a-z, 0-9, '.', '_', '+', '-'",
             k->device, k->serial, DEFINE_SERIAL_MAX);
-    return 0;
+    return define_check_storage(k, e);
 }
 
 static int check_disks(const Migrd__Domain *d, struct err *e)
@@ -537,6 +542,14 @@ static int check_boot(const Migrd__Domain *d, struct err *e)
     return check_printable("kernel command line", d->cmdline, DEFINE_CMDLINE_MAX, e);
 }
 
+static int check_cpu_level(const Migrd__Domain *d, struct err *e)
+{
+    if (d->cpu_level[0] != '\0' && strcmp(d->hypervisor, "xvm") != 0)
+        return err_set(e, ERR_UNSUPPORTED,
+            "cpu_level is not supported by hypervisor %s; remove it or use xvm", d->hypervisor);
+    return cpu_level_check(d->cpu_level, e);
+}
+
 static bool on_event_known(Migrd__OnEvent on)
 {
     return on == MIGRD__ON_EVENT__ON_DEFAULT || define_on_event_word(on) != NULL;
@@ -553,7 +566,8 @@ int define_check(const Migrd__Domain *d, struct err *e)
     if (d->vcpus < 1 || d->vcpus > DEFINE_VCPUS_MAX)
         return err_set(
             e, ERR_INVALID, "vcpus = %u must be from 1 to %d", d->vcpus, DEFINE_VCPUS_MAX);
-    if (check_pinning(d->vcpu_pinning, e) < 0 || check_boot(d, e) < 0 || check_devices(d, e) < 0)
+    if (check_pinning(d->vcpu_pinning, e) < 0 || check_cpu_level(d, e) < 0 ||
+        check_boot(d, e) < 0 || check_devices(d, e) < 0)
         return -1;
     if (!on_event_known(d->on_poweroff) || !on_event_known(d->on_reboot) ||
         !on_event_known(d->on_crash))

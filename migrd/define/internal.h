@@ -19,6 +19,8 @@
 #define DEFINE_VCPUS_MAX 64
 #define DEFINE_MEMORY_MAX_KIB (UINT64_C(16) << 30) /* 16 TiB */
 #define DEFINE_SERIAL_MAX 20
+/* Namespace of our own elements in <metadata>: <migrd:cpu level='...'/>. */
+#define DEFINE_XML_NS "urn:migrd:domain:1"
 
 /* A definition being read. Failures go through define_fault, which names file and line. */
 struct reader {
@@ -49,6 +51,32 @@ int define_on_event(
 
 /* NULL for ON_DEFAULT. */
 const char *define_on_event_word(Migrd__OnEvent on);
+
+/* ---- storage.c ---- */
+
+/* "report", ...; `key` is for the message. */
+int define_io_error(
+    struct reader *r, unsigned line, const char *key, const char *word, Migrd__OnIoError *out);
+
+/* NULL for IO_DEFAULT. */
+const char *define_io_error_word(Migrd__OnIoError on);
+
+int define_cache(struct reader *r, unsigned line, const char *word, char **field);
+
+/* The rules of a disk's storage: source, cache, error policy, wwn, npiv. */
+int define_check_storage(const Migrd__Disk *k, struct err *e);
+
+/* nfs://HOST[:PORT]NAME[?QUERY] or iscsi://[USER@]HOST[:PORT]/NAME */
+struct define_source {
+    const char *protocol; /* "nfs", "iscsi" */
+    char host[DEFINE_PATH_MAX + 1], port[16], user[DEFINE_PATH_MAX + 1];
+    char name[DEFINE_PATH_MAX + 1], query[DEFINE_PATH_MAX + 1];
+};
+
+/* False for a path. */
+bool define_source_split(const char *source, struct define_source *s);
+int define_source_join(
+    struct reader *r, unsigned line, const struct define_source *s, char **field);
 
 /* The readers fill r->d. */
 int define_read_xm(struct reader *r, const char *text, size_t len, const char *const *overrides,

@@ -312,6 +312,14 @@ static int set_balloon(struct xm *x, const struct pyvalue *v)
     return 0;
 }
 
+/* "host" is the same as nothing. */
+static int set_cpu_level(struct xm *x, const struct pyvalue *v)
+{
+    if (v->type == PY_TEXT && strcmp(v->text, "host") == 0)
+        return define_text(x->r, &x->r->d->cpu_level, "");
+    return set_field(x, v, &x->r->d->cpu_level);
+}
+
 static int set_hypervisor(struct xm *x, const struct pyvalue *v)
 {
     if (v->type != PY_TEXT || (strcmp(v->text, "xvm") != 0 && strcmp(v->text, "xen") != 0))
@@ -340,6 +348,7 @@ static const struct xm_key keys[] = {
     { "vcpus", set_vcpus, NULL, NULL },
     { "cpu", set_cpu, NULL, NULL },
     { "cpus", set_cpus, NULL, NULL },
+    { "cpu_level", set_cpu_level, NULL, NULL },
     { "kernel", set_kernel, NULL, NULL },
     { "ramdisk", set_ramdisk, NULL, NULL },
     { "root", set_root, NULL, NULL },
@@ -406,8 +415,8 @@ static const struct xm_key keys[] = {
     { "cpu_cap", NULL, "there is no cap on a domain's CPU time", NULL },
     { "vcpu_avail", NULL, "all vCPUs are there from the start", NULL },
     { "maxvcpus", NULL, "all vCPUs are there from the start; use vcpus=", NULL },
-    { "cpuid", NULL, "the guest sees what all hosts have", NULL },
-    { "cpuid_check", NULL, "the guest sees what all hosts have", NULL },
+    { "cpuid", NULL, "use cpu_level=", NULL },
+    { "cpuid_check", NULL, "use cpu_level=", NULL },
     { "bootloader", NULL,
         "kernels are not taken out of disk images; set kernel= and ramdisk=", NULL },
     { "bootargs", NULL, "there is no boot loader", NULL },

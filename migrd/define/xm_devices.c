@@ -2,10 +2,14 @@
 /*
  * xm's words for devices.
  *
- *   disk  TYPE:PATH,DEVICE,MODE[,serial=TEXT]
+ *   disk  TYPE:PATH,DEVICE,MODE[,KEY=VALUE...]
  *         TYPE  file:, phy:, tap:aio:, tap2:aio:, raw:, or nothing before a path
  *         PATH  of a raw file or block device; phy: without a slash is below /dev
+ *         in place of both: nfs://SERVER/EXPORT/FILE or iscsi://PORTAL/TARGET/LUN, also
+ *         nfs:SERVER:/EXPORT/FILE and iscsi:TARGET/LUN@PORTAL
  *         MODE  r or w (also ro, rw)
+ *         KEY   serial, on_io_error (report, stop, ignore), cache (none, writethrough,
+ *               writeback, unsafe), wwn, npiv (WWPN:WWNN)
  *   vif   KEY=VALUE,... with mac, bridge, vifname, mtu; '' is all defaults
  *
  * Blanks around commas are ignored. A path with a comma cannot be written this way.
@@ -17,6 +21,7 @@
 #include <string.h>
 
 #include "base/nearest.h"
+#include "storage-check/url.h"
 
 #define PARTS_MAX 16
 #define DEVICE_TEXT_MAX 2048
@@ -77,14 +82,52 @@ static int refuse_disk_type(struct reader *r, unsigned line, const char *uname)
             uname);
     if (colon != NULL && strchr(uname, '/') != NULL && colon < strchr(uname, '/'))
         return define_fault(r, line, ERR_UNSUPPORTED,
-            "disk '%.80s': %.*s: is not supported; use file:, phy:, tap:aio: or raw:", uname, n,
-            uname);
+            "disk '%.80s': %.*s: is not supported; use file:, phy:, tap:aio:, raw:, nfs:// or "
+            "iscsi://",
+            uname, n, uname);
     return define_fault(r, line, ERR_INVALID, "disk '%.80s': an absolute path is missing", uname);
+}
+
+/* nfs:SERVER:/EXPORT/FILE, as mount writes it. */
+static int set_nfs(struct reader *r, unsigned line, Migrd__Disk *k, const char *text)
+{
+    const char *path = strstr(text, ":/");
+    char url[DEVICE_TEXT_MAX + 16];
+
+    if (path == NULL)
+        return define_fault(r, line, ERR_INVALID,
+            "disk 'nfs:%.80s': it must be of the form nfs:SERVER:/EXPORT/FILE or "
+            "nfs://SERVER/EXPORT/FILE",
+            text);
+    snprintf(url, sizeof url, "nfs://%.*s%s", (int)(path - text), text, path + 1);
+    return define_text(r, &k->source, url);
+}
+
+/* iscsi:TARGET/LUN@PORTAL */
+static int set_iscsi(struct reader *r, unsigned line, Migrd__Disk *k, const char *text)
+{
+    const char *at = strchr(text, '@'), *slash = strchr(text, '/');
+    char url[DEVICE_TEXT_MAX + 16];
+
+    if (at == NULL || slash == NULL || slash > at)
+        return define_fault(r, line, ERR_INVALID,
+            "disk 'iscsi:%.80s': it must be of the form iscsi:TARGET/LUN@PORTAL or "
+            "iscsi://PORTAL/TARGET/LUN",
+            text);
+    snprintf(url, sizeof url, "iscsi://%s/%.*s", at + 1, (int)(at - text), text);
+    return define_text(r, &k->source, url);
 }
 
 static int set_source(struct reader *r, unsigned line, Migrd__Disk *k, const char *uname)
 {
     char path[DEVICE_TEXT_MAX + 8];
+
+    if (storage_url_is_network(uname))
+        return define_text(r, &k->source, uname);
+    if (strncmp(uname, "nfs:", 4) == 0)
+        return set_nfs(r, line, k, uname + 4);
+    if (strncmp(uname, "iscsi:", 6) == 0)
+        return set_iscsi(r, line, k, uname + 6);
 
     for (size_t i = 0; i < sizeof disk_types / sizeof disk_types[0]; i++) {
         size_t n = strlen(disk_types[i]);
@@ -98,7 +141,7 @@ static int set_source(struct reader *r, unsigned line, Migrd__Disk *k, const cha
         snprintf(path, sizeof path, "/dev/%s", uname + n);
         return define_text(r, &k->source, path);
     }
-    if (uname[0] == '/' || strncmp(uname, "nfs://", 6) == 0 || strncmp(uname, "iscsi://", 8) == 0)
+    if (uname[0] == '/')
         return define_text(r, &k->source, uname);
     return refuse_disk_type(r, line, uname);
 }
@@ -133,10 +176,22 @@ static int set_mode(struct reader *r, unsigned line, Migrd__Disk *k, const char 
     return define_fault(r, line, ERR_INVALID, "disk mode '%.20s' must be r or w", mode);
 }
 
-static int set_fourth(struct reader *r, unsigned line, Migrd__Disk *k, const char *part)
+/* What follows the mode. */
+static int set_further(struct reader *r, unsigned line, Migrd__Disk *k, const char *part)
 {
     if (strncmp(part, "serial=", 7) == 0)
         return define_text(r, &k->serial, part + 7);
+    if (strncmp(part, "on_io_error=", 12) == 0)
+        return define_io_error(r, line, "on_io_error", part + 12, &k->on_io_error);
+    if (strncmp(part, "cache=", 6) == 0)
+        return define_cache(r, line, part + 6, &k->cache);
+    if (strncmp(part, "wwn=", 4) == 0)
+        return define_text(r, &k->wwn, part + 4);
+    if (strncmp(part, "npiv=", 5) == 0)
+        return define_text(r, &k->npiv, part + 5);
+    if (strchr(part, '=') != NULL)
+        return define_fault(r, line, ERR_INVALID,
+            "disk: '%.40s' is not known; serial=, on_io_error=, cache=, wwn= and npiv= are", part);
     return define_fault(r, line, ERR_UNSUPPORTED,
         "disk: '%.40s' behind the mode is not supported (there are no driver domains)", part);
 }
@@ -151,14 +206,17 @@ int xm_add_disk(struct reader *r, unsigned line, const char *text)
     if (strstr(text, "target=") != NULL || strstr(text, "vdev=") != NULL)
         return define_fault(r, line, ERR_INVALID,
             "disk '%.80s': write it as 'file:/path,xvda,w' instead of key=value", text);
-    if (p.n != 3 && p.n != 4)
+    if (p.n < 3)
         return define_fault(r, line, ERR_INVALID,
             "disk '%.80s' has %d parts; it must be of the form 'file:/path,xvda,w'", text, p.n);
     k = define_add_disk(r);
     if (k == NULL || set_source(r, line, k, p.part[0]) < 0 ||
         set_device(r, line, k, p.part[1]) < 0 || set_mode(r, line, k, p.part[2]) < 0)
         return -1;
-    return p.n == 4 ? set_fourth(r, line, k, p.part[3]) : 0;
+    for (int i = 3; i < p.n; i++)
+        if (set_further(r, line, k, p.part[i]) < 0)
+            return -1;
+    return 0;
 }
 
 /* ---- vif ---- */

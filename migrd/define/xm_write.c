@@ -40,12 +40,26 @@ static void put_event(FILE *f, const char *key, Migrd__OnEvent on)
         put_text(f, key, word);
 }
 
+/* ",key=value" at the end of a disk's text, or nothing. */
+static void add_part(char *text, size_t size, const char *key, const char *value)
+{
+    size_t n = strlen(text);
+
+    if (value != NULL && value[0] != '\0')
+        snprintf(text + n, size - n, ",%s=%s", key, value);
+}
+
 static void put_disk(FILE *f, const Migrd__Disk *k)
 {
-    char text[DEFINE_PATH_MAX + 128];
+    char text[DEFINE_PATH_MAX + 256];
 
-    snprintf(text, sizeof text, "%s%s,%s,%s%s%s", k->source[0] == '/' ? "file:" : "", k->source,
-        k->device, k->read_only ? "r" : "w", k->serial[0] != '\0' ? ",serial=" : "", k->serial);
+    snprintf(text, sizeof text, "%s%s,%s,%s", k->source[0] == '/' ? "file:" : "", k->source,
+        k->device, k->read_only ? "r" : "w");
+    add_part(text, sizeof text, "serial", k->serial);
+    add_part(text, sizeof text, "on_io_error", define_io_error_word(k->on_io_error));
+    add_part(text, sizeof text, "cache", k->cache);
+    add_part(text, sizeof text, "wwn", k->wwn);
+    add_part(text, sizeof text, "npiv", k->npiv);
     put_quoted(f, text);
 }
 
@@ -84,6 +98,7 @@ static void put_domain(FILE *f, const Migrd__Domain *d)
     fprintf(f, "memory = %" PRIu64 "\nmaxmem = %" PRIu64 "\nvcpus = %u\n", d->memory_kib / 1024,
         d->max_memory_kib / 1024, d->vcpus);
     put_text(f, "cpus", d->vcpu_pinning);
+    put_text(f, "cpu_level", d->cpu_level);
     put_text(f, "kernel", d->kernel);
     put_text(f, "ramdisk", d->initrd);
     put_text(f, "extra", d->cmdline);

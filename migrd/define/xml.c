@@ -17,6 +17,7 @@
 #include <libxml/parser.h>
 #include <libxml/tree.h>
 
+#include "hypervisor/cpu_level.h"
 #include "migrd/define/internal.h"
 
 #define ATTR_MAX 1024
@@ -221,9 +222,98 @@ static int walk(
 
 static int read_disk_driver(struct reader *r, xmlNode *n, void *object)
 {
-    (void)object;
-    return want_attr(r, n, "type", "raw");
+    char cache[ATTR_MAX], policy[ATTR_MAX];
+    Migrd__Disk *k = object;
+
+    if (want_attr(r, n, "type", "raw") < 0 || get_attr(r, n, "cache", cache) < 0 ||
+        get_attr(r, n, "error_policy", policy) < 0)
+        return -1;
+    if (cache[0] != '\0' && define_cache(r, line_of(n), cache, &k->cache) < 0)
+        return -1;
+    return policy[0] == '\0' ? 0
+                             : define_io_error(
+                                   r, line_of(n), "error_policy", policy, &k->on_io_error);
 }
+
+static int read_source_host(struct reader *r, xmlNode *n, void *object)
+{
+    char host[ATTR_MAX], port[ATTR_MAX];
+    struct define_source *s = object;
+
+    if (want_attr(r, n, "transport", "tcp") < 0 || need_attr(r, n, "name", host) < 0 ||
+        get_attr(r, n, "port", port) < 0)
+        return -1;
+    if (strpbrk(host, "/?@[]") != NULL || strlen(port) >= sizeof s->port)
+        return define_fault(r, line_of(n), ERR_INVALID, "<host name='%.60s' port='%.20s'> is none",
+            host, port);
+    strcpy(s->host, host);
+    strcpy(s->port, port);
+    return 0;
+}
+
+static int read_auth_secret(struct reader *r, xmlNode *n, void *object)
+{
+    (void)object;
+    return want_attr(r, n, "type", "iscsi") < 0 ? -1 : want_attr(r, n, "usage", "storage-secrets");
+}
+
+static const struct rule auth_rules[] = {
+    { "secret", "type usage", read_auth_secret, NULL, false },
+};
+
+static int read_source_auth(struct reader *r, xmlNode *n, void *object)
+{
+    char user[ATTR_MAX];
+    struct define_source *s = object;
+
+    if (need_attr(r, n, "username", user) < 0)
+        return -1;
+    if (strpbrk(user, "/?") != NULL)
+        return define_fault(
+            r, line_of(n), ERR_INVALID, "<auth username='%.60s'>: no user's name", user);
+    strcpy(s->user, user);
+    return walk(r, n, auth_rules, COUNT(auth_rules), NULL);
+}
+
+static const struct rule network_rules[] = {
+    { "host", "name port transport", read_source_host, NULL, false },
+    { "auth", "username", read_source_auth, NULL, false },
+};
+
+static int read_network_source(struct reader *r, xmlNode *n, Migrd__Disk *k)
+{
+    struct define_source s = { .host = "" };
+    char protocol[ATTR_MAX];
+
+    if (check_attrs(r, n, "protocol name query") < 0 ||
+        need_attr(r, n, "protocol", protocol) < 0 ||
+        want_attr(r, n, "protocol", "nfs iscsi") < 0 || need_attr(r, n, "name", s.name) < 0 ||
+        get_attr(r, n, "query", s.query) < 0 ||
+        walk(r, n, network_rules, COUNT(network_rules), &s) < 0)
+        return -1;
+    s.protocol = strcmp(protocol, "nfs") == 0 ? "nfs" : "iscsi";
+    if (s.host[0] == '\0')
+        return define_fault(r, line_of(n), ERR_INVALID, "<source> has no <host>");
+    if (strcmp(protocol, "nfs") == 0 && s.name[0] != '/')
+        return define_fault(r, line_of(n), ERR_INVALID,
+            "<source protocol='nfs' name='%.60s'> must begin with '/'", s.name);
+    return define_source_join(r, line_of(n), &s, &k->source);
+}
+
+static int read_adapter(struct reader *r, xmlNode *n, void *object)
+{
+    char wwnn[ATTR_MAX], wwpn[ATTR_MAX], text[2 * ATTR_MAX + 2];
+
+    if (want_attr(r, n, "type", "fc_host") < 0 || need_attr(r, n, "wwnn", wwnn) < 0 ||
+        need_attr(r, n, "wwpn", wwpn) < 0)
+        return -1;
+    snprintf(text, sizeof text, "%s:%s", wwpn, wwnn);
+    return define_text(r, &((Migrd__Disk *)object)->npiv, text);
+}
+
+static const struct rule source_rules[] = {
+    { "adapter", "type wwnn wwpn", read_adapter, NULL, false },
+};
 
 static int read_disk_source(struct reader *r, xmlNode *n, void *object)
 {
@@ -232,9 +322,21 @@ static int read_disk_source(struct reader *r, xmlNode *n, void *object)
 
     if (need_attr(r, n->parent, "type", type) < 0)
         return -1;
-    if (need_attr(r, n, strcmp(type, "block") == 0 ? "dev" : "file", path) < 0)
+    if (strcmp(type, "network") == 0)
+        return read_network_source(r, n, k);
+    if (check_attrs(r, n, "file dev index startupPolicy") < 0 ||
+        need_attr(r, n, strcmp(type, "block") == 0 ? "dev" : "file", path) < 0 ||
+        define_text(r, &k->source, path) < 0)
         return -1;
-    return define_text(r, &k->source, path);
+    if (path[0] != '/')
+        return define_fault(r, line_of(n), ERR_INVALID,
+            "<source> of type %s: %.100s must be an absolute path", type, path);
+    return walk(r, n, source_rules, COUNT(source_rules), k);
+}
+
+static int read_disk_wwn(struct reader *r, xmlNode *n, void *object)
+{
+    return set_text(r, n, &((Migrd__Disk *)object)->wwn);
 }
 
 static int read_disk_target(struct reader *r, xmlNode *n, void *object)
@@ -272,9 +374,10 @@ static int read_backing_store(struct reader *r, xmlNode *n, void *object)
 static const struct rule disk_rules[] = {
     { "driver", "name type cache io discard detect_zeroes error_policy queues", read_disk_driver,
         NULL, false },
-    { "source", "file dev index startupPolicy", read_disk_source, NULL, false },
+    { "source", "*", read_disk_source, NULL, false },
     { "target", "dev bus", read_disk_target, NULL, false },
     { "serial", "", read_disk_serial, NULL, false },
+    { "wwn", "", read_disk_wwn, NULL, false },
     { "readonly", "", read_readonly, NULL, false },
     { "backingStore", "", read_backing_store, NULL, false },
     { "boot", "order", NULL, NULL, false },
@@ -289,7 +392,7 @@ static int read_disk(struct reader *r, xmlNode *n, void *object)
     Migrd__Disk *k;
 
     (void)object;
-    if (need_attr(r, n, "type", type) < 0 || want_attr(r, n, "type", "file block") < 0 ||
+    if (need_attr(r, n, "type", type) < 0 || want_attr(r, n, "type", "file block network") < 0 ||
         want_attr(r, n, "device", "disk") < 0)
         return -1;
     k = define_add_disk(r);
@@ -600,19 +703,94 @@ static int read_topology(struct reader *r, xmlNode *n, void *object)
     return 0;
 }
 
+/* A CPU level as <cpu> tells it: the model (or "host"), and its features behind it. */
+struct cpu_text {
+    bool custom, has_model;
+    char level[CPU_LEVEL_MAX], features[CPU_LEVEL_MAX];
+};
+
+static int read_cpu_model(struct reader *r, xmlNode *n, void *object)
+{
+    struct cpu_text *c = object;
+    char *text = get_text(r, n);
+    int rc = 0;
+
+    if (text == NULL)
+        return -1;
+    c->has_model = true;
+    if (c->custom && (strncmp(text, "x86-64-v", 8) != 0 || strlen(text) != 9))
+        rc = define_fault(r, line_of(n), ERR_UNSUPPORTED,
+            "<model>%.40s</model> is not supported; use x86-64-v1 to x86-64-v4", text);
+    else if (c->custom)
+        snprintf(c->level, sizeof c->level, "%s", text);
+    free(text);
+    return rc;
+}
+
+static int read_cpu_feature(struct reader *r, xmlNode *n, void *object)
+{
+    char name[ATTR_MAX], policy[ATTR_MAX];
+    struct cpu_text *c = object;
+    size_t at = strlen(c->features);
+
+    if (need_attr(r, n, "name", name) < 0 || need_attr(r, n, "policy", policy) < 0 ||
+        want_attr(r, n, "policy", "require disable") < 0)
+        return -1;
+    if (strchr(name, ',') != NULL || at + strlen(name) + 3 > sizeof c->features)
+        return define_fault(r, line_of(n), ERR_INVALID,
+            "<feature name='%.40s'>: no such feature, or too many of them", name);
+    snprintf(c->features + at, sizeof c->features - at, ",%c%s",
+        strcmp(policy, "disable") == 0 ? '-' : '+', name);
+    return 0;
+}
+
 static const struct rule cpu_rules[] = {
     { "topology", "sockets dies clusters cores threads", read_topology, NULL, false },
-    { "model", "fallback", NULL, NULL, false },
-    { "feature", "", NULL, "the guest sees what all hosts have", true },
+    { "model", "fallback", read_cpu_model, NULL, false },
+    { "feature", "name policy", read_cpu_feature, NULL, true },
     { "numa", "", NULL, "the guest has one node", false },
     { "cache", "", NULL, "the guest sees the host's", false },
 };
 
+/* <topology> is the same without a mode; then only a model says that it is a custom one. */
+static bool is_custom(xmlNode *n, const char *mode)
+{
+    if (mode[0] != '\0')
+        return strcmp(mode, "custom") == 0;
+    for (const xmlNode *c = n->children; c != NULL; c = c->next)
+        if (c->type == XML_ELEMENT_NODE && strcmp(name_of(c), "model") == 0)
+            return true;
+    return false;
+}
+
+static int set_cpu_level(struct reader *r, xmlNode *n, const struct cpu_text *c)
+{
+    char level[2 * CPU_LEVEL_MAX];
+
+    if (c->custom && !c->has_model)
+        return define_fault(r, line_of(n), ERR_INVALID, "<cpu mode='custom'> has no <model>");
+    if (!c->custom && c->features[0] == '\0')
+        return 0; /* a level in <metadata> stays */
+    if (r->d->cpu_level[0] != '\0')
+        return define_fault(r, line_of(n), ERR_INVALID,
+            "<cpu> chooses features, and <metadata> has a level; remove one of them");
+    snprintf(level, sizeof level, "%s%s", c->custom ? c->level : "host", c->features);
+    return define_text(r, &r->d->cpu_level, level);
+}
+
 static int read_cpu(struct reader *r, xmlNode *n, void *object)
 {
-    if (want_attr(r, n, "mode", "host-passthrough host-model maximum") < 0)
+    struct cpu_text c = { .custom = false };
+    char mode[ATTR_MAX];
+
+    (void)object;
+    if (want_attr(r, n, "mode", "host-passthrough host-model maximum custom") < 0 ||
+        want_attr(r, n, "match", "exact") < 0 || get_attr(r, n, "mode", mode) < 0)
         return -1;
-    return walk(r, n, cpu_rules, COUNT(cpu_rules), object);
+    c.custom = is_custom(n, mode);
+    if (walk(r, n, cpu_rules, COUNT(cpu_rules), &c) < 0)
+        return -1;
+    return set_cpu_level(r, n, &c);
 }
 
 static int unit_factor(struct reader *r, xmlNode *n, uint64_t *bytes)
@@ -804,12 +982,41 @@ static int read_seclabel(struct reader *r, xmlNode *n, void *object)
     return want_attr(r, n, "type", "none dynamic");
 }
 
+static int read_own_cpu(struct reader *r, xmlNode *n)
+{
+    char level[ATTR_MAX];
+
+    if (check_attrs(r, n, "level") < 0 || need_attr(r, n, "level", level) < 0)
+        return -1;
+    if (r->d->cpu_level[0] != '\0')
+        return define_fault(r, line_of(n), ERR_INVALID,
+            "<migrd:cpu>: the CPU level is there twice, here and in <cpu> or before");
+    return define_text(r, &r->d->cpu_level, strcmp(level, "host") == 0 ? "" : level);
+}
+
+/* Other programs' notes are theirs; what is in our namespace we know. */
+static int read_metadata(struct reader *r, xmlNode *n, void *object)
+{
+    (void)object;
+    for (xmlNode *c = n->children; c != NULL; c = c->next) {
+        if (c->type != XML_ELEMENT_NODE || c->ns == NULL || c->ns->href == NULL ||
+            strcmp((const char *)c->ns->href, DEFINE_XML_NS) != 0)
+            continue;
+        if (strcmp(name_of(c), "cpu") != 0)
+            return define_fault(r, line_of(c), ERR_UNSUPPORTED,
+                "<%.40s> of namespace " DEFINE_XML_NS " is not supported", name_of(c));
+        if (read_own_cpu(r, c) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static const struct rule domain_rules[] = {
     { "name", "", read_name, NULL, false },
     { "uuid", "", read_uuid, NULL, false },
     { "title", "", NULL, NULL, false },
     { "description", "", NULL, NULL, false },
-    { "metadata", "*", NULL, NULL, false },
+    { "metadata", "*", read_metadata, NULL, false },
     { "memory", "unit", read_memory, NULL, false },
     { "currentMemory", "unit", read_current_memory, NULL, false },
     { "memoryBacking", "", read_backing, NULL, false },

@@ -4,12 +4,15 @@
  * Reading the result gives the same definition again.
  */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <libxml/xmlwriter.h>
 
+#include "hypervisor/cpu_level.h"
 #include "migrd/define/internal.h"
+#include "storage-check/url.h"
 
 /* Failures of single calls are collected in `failed`: they all mean no memory. */
 struct writer {
@@ -56,10 +59,52 @@ static void number(struct writer *x, const char *name, uint64_t kib)
     end(x);
 }
 
+/* A level of one's own: libvirt has no words for it. */
+static void put_metadata(struct writer *x, const Migrd__Domain *d)
+{
+    if (strchr(d->cpu_level, '/') == NULL)
+        return;
+    begin(x, "metadata");
+    x->failed |= xmlTextWriterStartElementNS(x->w, (const xmlChar *)"migrd",
+                     (const xmlChar *)"cpu", (const xmlChar *)DEFINE_XML_NS) < 0;
+    attr(x, "level", d->cpu_level);
+    end(x);
+    end(x);
+}
+
+/* "x86-64-v2,-avx,+aes", or "host,-avx". */
+static void put_cpu(struct writer *x, const Migrd__Domain *d)
+{
+    size_t n = strcspn(d->cpu_level, ",");
+    bool host = strncmp(d->cpu_level, "host", 4) == 0;
+    const char *p = d->cpu_level + n;
+    char word[CPU_LEVEL_MAX];
+
+    if (d->cpu_level[0] == '\0' || strchr(d->cpu_level, '/') != NULL)
+        return;
+    begin(x, "cpu");
+    attr(x, "mode", host ? "host-passthrough" : "custom");
+    if (!host) {
+        attr(x, "match", "exact");
+        snprintf(word, sizeof word, "%.*s", (int)n, d->cpu_level);
+        text(x, "model", word);
+    }
+    for (; *p == ','; p += n) {
+        n = 1 + strcspn(p + 1, ",");
+        snprintf(word, sizeof word, "%.*s", (int)n - 2, p + 2);
+        begin(x, "feature");
+        attr(x, "policy", p[1] == '-' ? "disable" : "require");
+        attr(x, "name", word);
+        end(x);
+    }
+    end(x);
+}
+
 static void put_head(struct writer *x, const Migrd__Domain *d)
 {
     text(x, "name", d->name);
     text(x, "uuid", d->uuid);
+    put_metadata(x, d);
     number(x, "memory", d->max_memory_kib);
     number(x, "currentMemory", d->memory_kib);
     if (d->huge_pages) {
@@ -89,6 +134,7 @@ static void put_os(struct writer *x, const Migrd__Domain *d)
     if (d->cmdline[0] != '\0')
         text(x, "cmdline", d->cmdline);
     end(x);
+    put_cpu(x, d);
     tag(x, "clock", "offset", "utc");
 }
 
@@ -100,21 +146,75 @@ static void put_event(struct writer *x, const char *name, Migrd__OnEvent on)
         text(x, name, word);
 }
 
+static void put_network_source(struct writer *x, const struct define_source *s)
+{
+    begin(x, "source");
+    attr(x, "protocol", s->protocol);
+    attr(x, "name", s->name);
+    if (s->query[0] != '\0')
+        attr(x, "query", s->query);
+    begin(x, "host");
+    attr(x, "name", s->host);
+    if (s->port[0] != '\0')
+        attr(x, "port", s->port);
+    end(x);
+    if (s->user[0] != '\0') {
+        begin(x, "auth");
+        attr(x, "username", s->user);
+        begin(x, "secret");
+        attr(x, "type", "iscsi");
+        attr(x, "usage", "storage-secrets");
+        end(x);
+        end(x);
+    }
+    end(x);
+}
+
+static void put_source(struct writer *x, const Migrd__Disk *k, bool block)
+{
+    char wwpn[17];
+
+    begin(x, "source");
+    attr(x, block ? "dev" : "file", k->source);
+    if (k->npiv[0] != '\0') {
+        snprintf(wwpn, sizeof wwpn, "%.16s", k->npiv);
+        begin(x, "adapter");
+        attr(x, "type", "fc_host");
+        attr(x, "wwnn", k->npiv + 17);
+        attr(x, "wwpn", wwpn);
+        end(x);
+    }
+    end(x);
+}
+
 static void put_disk(struct writer *x, const Migrd__Domain *d, const Migrd__Disk *k)
 {
+    const char *policy = define_io_error_word(k->on_io_error);
     bool block = strncmp(k->source, "/dev/", 5) == 0;
+    struct define_source s;
 
     begin(x, "disk");
-    attr(x, "type", block ? "block" : "file");
+    attr(x, "type", storage_url_is_network(k->source) ? "network" : block ? "block" : "file");
     attr(x, "device", "disk");
-    tag(x, "driver", "type", "raw");
-    tag(x, "source", block ? "dev" : "file", k->source);
+    begin(x, "driver");
+    attr(x, "type", "raw");
+    if (k->cache[0] != '\0')
+        attr(x, "cache", k->cache);
+    if (policy != NULL)
+        attr(x, "error_policy", policy);
+    end(x);
+    if (define_source_split(k->source, &s))
+        put_network_source(x, &s);
+    else
+        put_source(x, k, block);
     begin(x, "target");
     attr(x, "dev", k->device);
     attr(x, "bus", strcmp(d->hypervisor, "xen") == 0 ? "xen" : "virtio");
     end(x);
     if (k->serial[0] != '\0')
         text(x, "serial", k->serial);
+    if (k->wwn[0] != '\0')
+        text(x, "wwn", k->wwn);
     if (k->read_only) {
         begin(x, "readonly");
         end(x);

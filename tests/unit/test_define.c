@@ -226,6 +226,11 @@ static const struct bad_case bad[] = {
     { BASE "cpus = '0,'", "a list of CPUs" },
     { BASE "cpus = '0 1'", "a list of CPUs" },
     { BASE "cpus = '5000'", "a list of CPUs" },
+    { BASE "cpu_level = 'Haswell'", "f: cpu_level Haswell is not known" },
+    { BASE "cpu_level = 1", "cpu_level 1 is not known" },
+    { BASE "cpu_level = 'x86-64-v2,+avx2'", "avx2: what it is built on" },
+    { BASE "cpuid = ['1:ecx=x']", "f:3: cpuid is not supported: use cpu_level=" },
+    { BASE "hypervisor = 'xen'\ncpu_level = 'x86-64-v2'", "not supported by hypervisor xen" },
     { BASE "kernel = ['x']", "kernel" },
     { "name = 'a'", "f: the domain has no kernel" },
     { "kernel = '/k'", "f: the domain has no name" },
@@ -269,7 +274,7 @@ static const struct bad_case bad[] = {
     { BASE "disk = 1", "f:3: disk must be a list of texts" },
     { BASE "disk = [ '' ]", "f:3: disk '' has 1 parts" },
     { BASE "disk = [ 'file:/x,xvda' ]", "has 2 parts; it must be of the form" },
-    { BASE "disk = [ 'file:/a,b.img,xvda,w,x' ]", "has 5 parts" },
+    { BASE "disk = [ 'file:/a,b.img,xvda,w,x' ]", "disk mode 'xvda' must be r or w" },
     { BASE "disk = [ 'file:x.img,xvda,w' ]", "an absolute path is missing" },
     { BASE "disk = [ 'phy:,xvda,w' ]", "an absolute path is missing" },
     { BASE "disk = [ 'x.img,xvda,w' ]", "an absolute path is missing" },
@@ -287,6 +292,22 @@ static const struct bad_case bad[] = {
     { BASE "disk = [ 'file:/x,xvda,w', 'file:/y,xvda,w' ]", "device xvda is taken by /x" },
     { BASE "disk = [ 'file:/x,xvda,w', 'file:/x,xvdb,r' ]", "is there twice, as xvda and xvdb" },
     { BASE "disk = [ 'format=raw, vdev=xvda, target=/x' ]", "instead of key=value" },
+    { BASE "disk = [ 'file:/x,xvda,w,on_io_error=retry' ]",
+        "on_io_error retry must be report, stop or ignore" },
+    { BASE "disk = [ 'file:/x,xvda,w,on_io_error=enospace' ]", "enospace is not supported" },
+    { BASE "disk = [ 'file:/x,xvda,w,cache=directsync' ]", "use none or writethrough" },
+    { BASE "disk = [ 'file:/x,xvda,w,cache=some' ]", "cache some must be none, writethrough" },
+    { BASE "disk = [ 'file:/x,xvda,w,wwn=12' ]", "wwn 12: this must be 16 or 32 hex digits" },
+    { BASE "disk = [ 'file:/x,xvda,w,npiv=1:2' ]", "npiv 1:2: this must be WWPN:WWNN" },
+    { BASE "disk = [ 'file:/x,xvda,w,speed=1' ]", "'speed=1' is not known; serial=, on_io_error=" },
+    { BASE "disk = [ 'nfs://h/e/f,xvda,w,wwn=0123456789abcdef' ]",
+        "wwn and npiv are for disks of this host" },
+    { BASE "disk = [ 'nfs:h/e/f,xvda,w' ]", "must be of the form nfs:SERVER:/EXPORT/FILE" },
+    { BASE "disk = [ 'iscsi:iqn.x:y,xvda,w' ]", "must be of the form iscsi:TARGET/LUN@PORTAL" },
+    { BASE "disk = [ 'nfs://h,xvda,w' ]", "disk nfs://h: there is nothing behind the server's" },
+    { BASE "disk = [ 'nfs://h/e/f?version=4,xvda,w' ]", "leave version=4 out" },
+    { BASE "disk = [ 'iscsi://u:pw@h/iqn.x:y/1,xvda,w' ]",
+        "disk iscsi://u@h/iqn.x:y/1: a password must not stand in a definition" },
     /* vifs */
     { BASE "vif = [ 'mac' ]", "f:3: vif: 'mac' is not of the form key=value" },
     { BASE "vif = [ 'mac=00:16:3e:00:00' ]", "mac 00:16:3e:00:00: this must be of the form" },
@@ -303,6 +324,35 @@ static const struct bad_case bad[] = {
     { BASE "vif = [ 'mtu=10' ]", "mtu=10 must be from 68 to 65535" },
     { BASE "vif = ['','','','','','','','','','','']", "12 devices (disks, vifs, rng, balloon)" },
 };
+
+/* Each way to write a disk's storage, and what it is then. */
+static void test_storage(void **state)
+{
+    static const char text[] =
+        BASE "disk = [ 'nfs://st/export/a.img?nfsport=12049,vda,w,cache=none,on_io_error=stop',"
+             " 'nfs:st:/export/b.img,vdb,r', 'iscsi:iqn.2026-01.lab:d/3@st,vdc,w,on_io_error=report',"
+             " 'iscsi://joe@[fd99::1]:3261/iqn.2026-01.lab:d/4,vdd,w,cache=writeback',"
+             " 'phy:mapper/x,vde,w,serial=S1,wwn=600140500000000000000000000000AB,"
+             "npiv=2100000000000001:2000000000000001,on_io_error=ignore' ]";
+    struct err e;
+    Migrd__Domain *d = parse_with(text, NULL, 0, &e);
+
+    (void)state;
+    assert_non_null(d);
+    assert_string_equal(d->disks[0]->source, "nfs://st/export/a.img?nfsport=12049");
+    assert_string_equal(d->disks[0]->cache, "none");
+    assert_int_equal(d->disks[0]->on_io_error, MIGRD__ON_IO_ERROR__IO_STOP);
+    assert_string_equal(d->disks[1]->source, "nfs://st/export/b.img");
+    assert_true(d->disks[1]->read_only);
+    assert_string_equal(d->disks[2]->source, "iscsi://st/iqn.2026-01.lab:d/3");
+    assert_int_equal(d->disks[2]->on_io_error, MIGRD__ON_IO_ERROR__IO_REPORT);
+    assert_string_equal(d->disks[3]->source, "iscsi://joe@[fd99::1]:3261/iqn.2026-01.lab:d/4");
+    assert_string_equal(d->disks[4]->source, "/dev/mapper/x");
+    assert_string_equal(d->disks[4]->wwn, "600140500000000000000000000000ab");
+    assert_string_equal(d->disks[4]->npiv, "2100000000000001:2000000000000001");
+    assert_int_equal(d->disks[4]->on_io_error, MIGRD__ON_IO_ERROR__IO_IGNORE);
+    migrd__domain__free_unpacked(d, NULL);
+}
 
 static void test_bad(void **state)
 {
@@ -439,7 +489,7 @@ int main(void)
         cmocka_unit_test(test_full),
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_good),
-        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_storage), cmocka_unit_test(test_bad),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_overrides),
         cmocka_unit_test(test_copy_and_write),

@@ -140,6 +140,9 @@ static void test_libvirt_like(void **state)
 #define WITH(rest) DOMAIN("kvm", OS, rest)
 #define DEVICE(x) WITH("<devices>" x "</devices>")
 #define DISK(x) DEVICE("<disk type='file'><source file='/x'/><target dev='vda'/>" x "</disk>")
+#define NET(protocol, name, x)                                                                     \
+    DEVICE("<disk type='network'><source protocol='" protocol "' name='" name "'>" x               \
+           "</source><target dev='vda'/></disk>")
 #define VIF(x) DEVICE("<interface type='bridge'><source bridge='b'/>" x "</interface>")
 
 static void test_small(void **state)
@@ -216,9 +219,31 @@ static const struct {
     { WITH("<on_reboot>rename-restart</on_reboot>"), "on_reboot: rename-restart is not supported" },
     { WITH("<clock offset='localtime'/>"), "<clock offset='localtime'> is not supported" },
     { WITH("<features><hyperv/></features>"), "<hyperv> in <features> is not supported" },
-    { WITH("<cpu mode='custom'/>"), "<cpu mode='custom'> is not supported" },
-    { WITH("<cpu mode='host-model'><feature name='x' policy='require'/></cpu>"),
-        "<feature> in <cpu> is not supported" },
+    { WITH("<cpu mode='custom'/>"), "<cpu mode='custom'> has no <model>" },
+    { WITH("<cpu mode='custom'><model>Haswell</model></cpu>"),
+        "<model>Haswell</model> is not supported; use x86-64-v1 to x86-64-v4" },
+    { WITH("<cpu><model>Haswell</model></cpu>"), "<model>Haswell</model> is not supported" },
+    { WITH("<cpu mode='custom'><model>x86-64-v7</model></cpu>"), "x86-64-v7 is not known" },
+    { WITH("<cpu match='minimum'><model>x86-64-v2</model></cpu>"),
+        "<cpu match='minimum'> is not supported; supported: exact" },
+    { WITH("<cpu mode='host-model'><feature name='zzzzzzz' policy='require'/></cpu>"),
+        "there is no CPU feature zzzzzzz; migctl cpu show" },
+    { WITH("<cpu mode='custom'><model>x86-64-v2</model><feature name='avx' policy='force'/></cpu>"),
+        "<feature policy='force'> is not supported; supported: require disable" },
+    { WITH("<cpu mode='host-passthrough'><feature policy='disable'/></cpu>"),
+        "<feature> has no attribute name" },
+    { WITH("<cpu><numa/></cpu>"), "the guest has one node" },
+    { WITH("<metadata xmlns:m='urn:migrd:domain:1'><m:colour/></metadata>"),
+        "<colour> of namespace urn:migrd:domain:1 is not supported" },
+    { WITH("<metadata xmlns:m='urn:migrd:domain:1'><m:cpu/></metadata>"),
+        "<cpu> has no attribute level" },
+    { WITH("<metadata xmlns:m='urn:migrd:domain:1'><m:cpu level='x86-64-v2'/></metadata>"
+           "<cpu mode='custom'><model>x86-64-v1</model></cpu>"),
+        "<cpu> chooses features, and <metadata> has a level" },
+    { WITH("<metadata xmlns:m='urn:migrd:domain:1'><m:cpu level='486'/></metadata>"),
+        "cpu_level 486 is not known" },
+    { DOMAIN("xen", OS, "<cpu mode='custom'><model>x86-64-v2</model></cpu>"),
+        "cpu_level is not supported by hypervisor xen" },
     { WITH("<cpu><topology sockets='4' cores='1' threads='1'/></cpu>"), "<topology> has 4 CPUs" },
     { WITH("<cputune><shares>1</shares></cputune>"), "use <vcpu cpuset=...>" },
     { WITH("<memoryBacking><locked/></memoryBacking>"), "guest memory is not locked" },
@@ -245,7 +270,22 @@ static const struct {
     { DEVICE("<disk type='file'><target dev='vda'/></disk>"), "<disk> has no <source>" },
     { DEVICE("<disk type='file'><source file='/x'/></disk>"), "<disk> has no <target>" },
     { DEVICE("<disk type='block'><source file='/x'/></disk>"), "<source> has no attribute dev" },
-    { DEVICE("<disk type='network'/>"), "<disk type='network'> is not supported" },
+    { DEVICE("<disk type='volume'/>"), "<disk type='volume'> is not supported" },
+    { DEVICE("<disk type='network'/>"), "<disk> has no <source>" },
+    { DISK("<driver type='raw' error_policy='enospace'/>"), "enospace is not supported" },
+    { DISK("<driver type='raw' cache='directsync'/>"), "directsync is not supported" },
+    { DISK("<wwn>12</wwn>"), "wwn 12: this must be 16 or 32 hex digits" },
+    { NET("nfs", "/e/f", ""), "<source> has no <host>" },
+    { NET("nfs", "e/f", "<host name='h'/>"), "must begin with '/'" },
+    { NET("rbd", "e/f", "<host name='h'/>"), "<source protocol='rbd'> is not supported" },
+    { NET("nfs", "/e/f", "<host name='h'/><host name='i'/>"), "<host> is there twice" },
+    { NET("nfs", "/e/f", "<host name='h' transport='rdma'/>"), "transport='rdma'" },
+    { NET("iscsi", "iqn.x:y/1", "<host name='a/b'/>"), "is none" },
+    { NET("iscsi", "iqn.x:y/1", "<host name='h'/><initiator/>"), "<initiator> in <source>" },
+    { NET("iscsi", "iqn.x:y/1",
+          "<host name='h'/><auth username='u'><secret type='iscsi' usage='mine'/></auth>"),
+        "<secret usage='mine'> is not supported; supported: storage-secrets" },
+    { NET("iscsi", "iqn.x:y/z", "<host name='h'/>"), "LUN 'z' must be a number" },
     { DEVICE("<disk type='file' device='cdrom'/>"), "<disk device='cdrom'> is not supported" },
     { DEVICE("<disk type='file'><source file='/x'/><target dev='sda' bus='sata'/></disk>"),
         "<target bus='sata'> is not supported; supported: virtio xen" },
@@ -365,6 +405,27 @@ static char *random_text(const char *begin, unsigned most, const char *pool)
 #define PLAIN "abcXYZ019._+-"
 #define WILD "ab \"'<>&;\\#%=[](){}$`~!?*|]],>-"
 
+/* Half of the disks stay files. */
+static void random_storage(Migrd__Disk *k, size_t i)
+{
+    static const char *const sources[] = { "nfs://st.lab/export/d#.img",
+        "nfs://[fd99::1]:12049/e/a%3Fb#?mountport=12050&uid=7",
+        "iscsi://joe@st:3261/iqn.2026-01.lab:d#/3", "iscsi://[fd99::1]/naa.60014/#" };
+    static const char *const caches[] = { "none", "writethrough", "writeback", "unsafe" };
+
+    k->on_io_error = (Migrd__OnIoError)rnd(4);
+    if (rnd(2))
+        k->cache = strdup(caches[rnd(4)]);
+    if (rnd(2)) {
+        free(k->source);
+        k->source = strdup(sources[rnd(4)]);
+        *strchr(k->source, '#') = (char)('0' + i);
+    } else if (strncmp(k->source, "/dev", 4) == 0 && rnd(2)) {
+        k->wwn = strdup("600140500000000000000000000000ab");
+        k->npiv = strdup("2100000000000001:2000000000000001");
+    }
+}
+
 static Migrd__Domain *random_domain(void)
 {
     Migrd__Domain *d = malloc(sizeof *d);
@@ -398,6 +459,7 @@ static Migrd__Domain *random_domain(void)
         k->read_only = rnd(2);
         if (rnd(2))
             k->serial = random_text("s", 17, PLAIN);
+        random_storage(k, i);
     }
     d->n_vifs = rnd(5);
     d->vifs = malloc((d->n_vifs + 1) * sizeof *d->vifs);
@@ -491,9 +553,53 @@ static void test_writer(void **state)
     drop(d);
 }
 
+static void test_cpu_level(void **state)
+{
+    static const struct {
+        const char *text, *level;
+    } good[] = {
+        { WITH("<cpu mode='custom' match='exact' check='full'><model fallback='forbid'>x86-64-v2"
+               "</model><feature policy='disable' name='avx'/><feature policy='require' "
+               "name='aes'/></cpu>"),
+            "x86-64-v2,-avx,+aes" },
+        { WITH("<cpu><model>x86-64-v3</model></cpu>"), "x86-64-v3" },
+        { WITH("<cpu mode='host-passthrough'><feature policy='disable' name='avx512f'/></cpu>"),
+            "host,-avx512f" },
+        { WITH("<cpu mode='host-passthrough'/>"), "" },
+        { WITH("<metadata><x:y xmlns:x='urn:x'/><m:cpu xmlns:m='urn:migrd:domain:1' "
+               "level='AuthenticAMD/1.edx=178bfbff,80000001.edx=2fd3fbff'/></metadata>"
+               "<cpu mode='host-model'/>"),
+            "AuthenticAMD/1.edx=178bfbff,80000001.edx=2fd3fbff" },
+        { WITH("<metadata><m:cpu xmlns:m='urn:migrd:domain:1' level='host'/></metadata>"), "" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        Migrd__Domain *d = parse(good[i].text), *back;
+        char *xml, *xm;
+        struct err e;
+
+        assert_string_equal(d->cpu_level, good[i].level);
+        xml = define_xml(d, -1, &e);
+        xm = define_xm(d, &e);
+        assert_non_null(xml);
+        assert_non_null(xm);
+        back = parse(xml);
+        assert_string_equal(back->cpu_level, good[i].level);
+        drop(back);
+        back = parse(xm);
+        assert_string_equal(back->cpu_level, good[i].level);
+        drop(back);
+        free(xml);
+        free(xm);
+        drop(d);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cpu_level),
         cmocka_unit_test(test_libvirt_like),
         cmocka_unit_test(test_small),
         cmocka_unit_test(test_bad),
