@@ -99,6 +99,12 @@ static size_t needs_restart(const struct config *a, const struct config *b, char
     } keys[] = { { "hypervisor", strcmp(a->hypervisor, b->hypervisor) != 0 },
         { "host-name", strcmp(a->host_name, b->host_name) != 0 },
         { "host-cpu-level", strcmp(a->host_cpu_level, b->host_cpu_level) != 0 },
+        { "storage-leases", a->storage_leases != b->storage_leases },
+        { "storage-lease-time", a->storage_lease_ms != b->storage_lease_ms },
+        { "storage-timeout", a->storage_timeout_ms != b->storage_timeout_ms },
+        { "storage-nfs-uid-base", a->storage_nfs_uid_base != b->storage_nfs_uid_base },
+        { "storage-secrets", strcmp(a->storage_secrets, b->storage_secrets) != 0 },
+        { "storage-iscsi-initiator", strcmp(a->storage_initiator, b->storage_initiator) != 0 },
         { "control-group", strcmp(a->control_group, b->control_group) != 0 },
         { "status-address", strcmp(a->status_address, b->status_address) != 0 } };
 
@@ -165,10 +171,23 @@ static int make_folders(const struct paths *p, struct err *e)
 
 static int open_hypervisor(struct migrd *m, struct err *e)
 {
+    const struct config *c = &m->config;
+    char secrets[PATHS_LEN + 32];
     const struct hv_config cfg = { .run_dir = m->paths.xvm,
         .log_dir = m->paths.log,
-        .cpu_level = m->config.host_cpu_level };
+        .host = m->host_name,
+        .secrets = secrets,
+        .initiator = c->storage_initiator,
+        .leases = c->storage_leases,
+        .lease_ms = c->storage_lease_ms,
+        .nfs_uid_base = c->storage_nfs_uid_base,
+        .io_timeout_ms = c->storage_timeout_ms,
+        .cpu_level = c->host_cpu_level };
 
+    if (c->storage_secrets[0] != '\0')
+        snprintf(secrets, sizeof secrets, "%s", c->storage_secrets);
+    else
+        snprintf(secrets, sizeof secrets, "%s/storage-secrets", m->paths.etc);
     m->hv_ops = hv_driver(m->config.hypervisor);
     if (m->hv_ops == NULL)
         return err_set(

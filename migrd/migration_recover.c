@@ -89,6 +89,8 @@ static void read_record(void *arg, const struct journal_record *r)
     switch (r->kind) {
     case JK_DOMAIN:
         registry_note_record(m, r->uuid, r->peer, r->epoch, r->domid, false);
+        if ((r->flags & JF_FORCED) != 0)
+            registry_note_proven(m, r->uuid, r->epoch);
         break;
     case JK_OUT:
         read_out(m, r);
@@ -121,6 +123,8 @@ static enum mt_copy copy_of(const struct domain *d, uint64_t epoch)
 {
     if (d == NULL || !d->live || d->info.epoch > epoch)
         return COPY_ABSENT; /* a later life of the domain is none of this migration's business */
+    if (d->info.state == HV_PAUSED && !hv_is_paused(&d->info))
+        return COPY_RUNS; /* it waits for its disk, and goes on by itself */
     return d->info.state == HV_RUNNING || d->info.state == HV_BLOCKED ? COPY_RUNS : COPY_HELD;
 }
 
@@ -333,6 +337,8 @@ static void owner_done(struct job *j)
             j->err.text);
     else if (d != NULL)
         registry_set_owner(o->m, d, o->m->host_name, o->rec.epoch);
+    if (j->result == 0)
+        registry_note_proven(o->m, o->rec.uuid, o->rec.epoch);
     free(o);
 }
 

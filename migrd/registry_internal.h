@@ -13,7 +13,7 @@ struct ownership {
     struct ownership *next;
     char uuid[HV_UUID_LEN];
     char owner[256];
-    uint64_t epoch;
+    uint64_t epoch, proven_epoch;
     bool doubt;
 };
 

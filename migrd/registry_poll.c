@@ -160,11 +160,19 @@ static void gone(struct migrd *m, struct domain *d, const char *detail)
         registry_drop_unused(m, d);
 }
 
-static void running_or_paused(struct migrd *m, struct domain *d, enum hv_state state)
+/* `detail`: why, if nobody asked for it (hv_info.reason). */
+static void running_or_paused(
+    struct migrd *m, struct domain *d, enum hv_event_type type, const char *detail)
 {
+    enum hv_state state = type == HV_EV_PAUSED ? HV_PAUSED : HV_RUNNING;
+
     if (!d->live || d->busy != NULL)
         return;
     registry_set_state(m, d, state);
+    snprintf(d->info.reason, sizeof d->info.reason, "%.*s", (int)sizeof d->info.reason - 1,
+        type == HV_EV_PAUSED ? detail : "");
+    if (detail[0] != '\0')
+        registry_publish(m, d, event_type(type), detail);
 }
 
 static void on_hv_event(struct migrd *m, const struct hv_event *ev)
@@ -184,10 +192,8 @@ static void on_hv_event(struct migrd *m, const struct hv_event *ev)
             registry_refresh(m);
         break;
     case HV_EV_PAUSED:
-        running_or_paused(m, d, HV_PAUSED);
-        break;
     case HV_EV_RESUMED:
-        running_or_paused(m, d, HV_RUNNING);
+        running_or_paused(m, d, ev->type, ev->detail);
         break;
     case HV_EV_STARTED:
     case HV_EV_MAX:

@@ -71,6 +71,7 @@ static Migrd__DomainInfo *domain_info(struct migrd *m, const struct domain *d)
     i->epoch = d->epoch;
     i->owner = text(d->owner[0] != '\0' ? d->owner : m->host_name);
     i->console = text(d->live ? d->info.console : "");
+    i->reason = text(d->live ? d->info.reason : "");
     i->persistent = d->def != NULL;
     i->start_wall_ns = d->start_wall_ns;
     return i;

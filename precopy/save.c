@@ -83,7 +83,7 @@ static int pause_domain(struct save *s, struct err *e)
     if (s->at.ops->info(s->at.hv, s->start->domain->uuid, &info, e) < 0)
         return -1;
     s->pause_ns = clock_ns();
-    if (info.state == HV_PAUSED)
+    if (hv_is_paused(&info))
         return 0;
     s->paused = true;
     return s->at.ops->mig_pause(s->at.mig, s->start->epoch, e);

@@ -44,6 +44,10 @@ static void domain_table(const Migrd__Reply *r, const char *indent)
             d->owner[0] != '\0' ? d->owner : "-", format_wall(since, d->start_wall_ns));
     }
     table_print(&t, indent, stdout);
+    for (size_t i = 0; i < r->n_domains; i++)
+        if (r->domains[i]->reason[0] != '\0')
+            printf("%s%s is paused: %s\n", indent, r->domains[i]->domain->name,
+                r->domains[i]->reason);
 }
 
 int migctl_list(struct tool *t, int argc, char **argv)

@@ -118,6 +118,7 @@ static void print_vif(const Migrd__Vif *v)
 static void print_run(const Migrd__DomainInfo *d)
 {
     text("    ", "state", xm_state(d));
+    text("    ", "paused_because", d->reason);
     if (d->domid >= 0) {
         printf("    (cpu_time %.3f)\n", (double)d->cpu_ns / 1e9);
         printf("    (start_time %.2f)\n", (double)d->start_wall_ns / 1e9);
