@@ -106,11 +106,27 @@ static const char *op_name(enum disk_op op)
     return names[op];
 }
 
-/* Given up by one of us; the gravest reason counts. With `lock` held. */
+/* The guest stops, and what is kept is done again, once the lease is sure. With `lock` held. */
+static void wait_for_lease(struct blk *b)
+{
+    if (!b->unsure && !b->lease_lost)
+        snprintf(b->why_unsure, sizeof b->why_unsure,
+            "disk %.20s: its lease cannot be renewed, so another host may have it; the guest "
+            "goes on when it can",
+            b->device);
+    b->unsure = true;
+    update_hold(b);
+    pthread_cond_broadcast(&b->cond);
+}
+
+/* Given up by one of us; the gravest reason counts. If it was none, the lease did it. With `lock`
+ * held. */
 static enum blk_end judge_cancelled(struct blk *b, const struct blk_request *r)
 {
     if (b->dropping > 0)
         return BLK_DROPPED;
+    if (b->keeping == 0 && b->failing == 0 && b->lease != NULL && !b->lease_lost)
+        wait_for_lease(b);
     if (b->keeping > 0 || b->failing == 0 || b->lease_lost || stops(b)) {
         keep(b, r->c.head);
         return BLK_KEPT;
@@ -168,14 +184,7 @@ bool blk_may_write(struct blk_request *r)
     sure = !b->lease_lost && lease_sure(b->lease);
     if (!sure) {
         keep(b, r->c.head);
-        if (!b->unsure && !b->lease_lost)
-            snprintf(b->why_unsure, sizeof b->why_unsure,
-                "disk %.20s: its lease cannot be renewed, so another host may have it; the guest "
-                "goes on when it can",
-                b->device);
-        b->unsure = true;
-        update_hold(b);
-        pthread_cond_broadcast(&b->cond);
+        wait_for_lease(b);
     }
     pthread_mutex_unlock(&b->lock);
     return sure;
