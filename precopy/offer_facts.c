@@ -62,8 +62,8 @@ void offer_forget(struct offer_facts *f, const Migrd__SourceStart *start)
         rq.theirs = f->disks->disks;
         rq.n_theirs = f->disks->n_disks;
         if (storage_ask(&rq, 0, &r, &e) < 0)
-            log_warn("precopy", "%s: challenges stay beside its disks: %s", start->domain->name,
-                e.text);
+            log_warn(
+                "precopy", "%s: challenges stay beside its disks: %s", start->domain->name, e.text);
     }
     if (r != NULL)
         migrd__storage_reply__free_unpacked(r, NULL);

@@ -70,8 +70,8 @@ Migrd__StorageReply *storage_ask_disks(const Migrd__StorageRequest *rq, unsigned
     struct err e = { 0 };
 
     if (rq->n_disks > 0 && storage_ask(rq, timeout_ms, &r, &e) == 0 && r->n_disks != rq->n_disks) {
-        err_set(&e, ERR_PROTOCOL, "migrd-storage looked at %zu of %zu disks", r->n_disks,
-            rq->n_disks);
+        err_set(
+            &e, ERR_PROTOCOL, "migrd-storage looked at %zu of %zu disks", r->n_disks, rq->n_disks);
         migrd__storage_reply__free_unpacked(r, NULL);
         r = NULL;
     }

@@ -196,7 +196,8 @@ static void no_answer(struct pair *p)
 /* The challenge has gone through: it is one folder. Is it one file? */
 static void same_folder(struct pair *p)
 {
-    bool fixed = is_nfs(p) || both_equal(p, "fs-uuid") || strncmp(p->s->path_kind, "nfs", 3) == 0;
+    bool fixed = is_nfs(p) || !p->s->shared || both_equal(p, "fs-uuid") ||
+                 strncmp(p->s->path_kind, "nfs", 3) == 0;
     struct check *k;
 
     if (fixed && !equal(p, "inode")) {

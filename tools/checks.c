@@ -6,7 +6,7 @@
 #include "tools/format.h"
 #include "tools/migrate.h"
 
-#define VALUE_SHOWN 40 /* columns of a value; --json has all of it */
+#define VALUE_SHOWN 46 /* columns of a value; --json has all of it */
 
 static const char *const results[] = { "refused", "warning", "ok" };
 
@@ -46,8 +46,8 @@ static void print_rows(struct table *t, const Migrd__CheckReport *r, const char 
 
         if (strcmp(k->result, result) != 0)
             continue;
-        table_row(t, k->result, k->area, k->object, value(s, k->source), value(v, k->target),
-            k->text);
+        table_row(
+            t, k->result, k->area, k->object, value(s, k->source), value(v, k->target), k->text);
         if (k->remedy[0] == '\0')
             continue;
         snprintf(remedy, sizeof remedy, "-> %s", k->remedy);

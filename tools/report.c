@@ -162,7 +162,7 @@ static void print_failure(const Migrd__MigrationInfo *m)
     printf("%s %s: %s after %s in phase %s.\n", m->domain,
         is(m, "save")      ? "was not saved"
         : is(m, "restore") ? "was not restored"
-        : is(m, "dry-run") ? "has no forecast: the dry run"
+        : is(m, "dry-run") ? "has no forecast"
                            : "did not move",
         strcmp(f->code, "cancelled") == 0 ? "cancelled" : "failed", format_us(total, f->total_us),
         phase);

@@ -10,10 +10,10 @@
  *   storage    identities of the disks, by storage_compare               compat_disks.c
  *
  * Releases are numbers with dots between: "0.1", "4.17", "1". The first two count, what
- * follows is a repair that changes no format. Release N works with N-1: the second numbers differ by
- * at most one where the first agree, or the first differ by one and the newer release's second is
- * 0; of a release of one number that one differs by at most one. What is no such number can
- * only be equal or unknown.
+ * follows is a repair that changes no format. Release N works with N-1: the second numbers differ
+ * by at most one where the first agree, or the first differ by one and the newer release's second
+ * is 0; of a release of one number that one differs by at most one. What is no such number can only
+ * be equal or unknown.
  *
  * A source of the release before sends no facts (`told` is false): what it does not tell is
  * not compared, and one warning says so.
@@ -87,8 +87,7 @@ enum release_step compat_release_step(const char *source, const char *target)
 }
 
 /* `what`: "xvm", "migrd". */
-static void one_release(
-    struct compare *c, const char *what, const char *source, const char *target)
+static void one_release(struct compare *c, const char *what, const char *source, const char *target)
 {
     struct check *k;
 
@@ -97,12 +96,13 @@ static void one_release(
     switch (compat_release_step(source, target)) {
     case REL_SAME:
     case REL_TARGET_NEWER:
-        compat_line(c, CHECK_OK, "release", what, source, target, "the releases of %s work together",
-            what);
+        compat_line(
+            c, CHECK_OK, "release", what, source, target, "the releases of %s work together", what);
         break;
     case REL_TARGET_OLDER:
         k = compat_line(c, CHECK_WARN, "release", what, source, target,
-            "host %s has an older %s, %s, than host %s, %s: what is new in the guest's state may be "
+            "host %s has an older %s, %s, than host %s, %s: what is new in the guest's state may "
+            "be "
             "refused at the end, and the guest then goes on where it is",
             c->dst, what, target, c->src, source);
         checks_remedy(k, "update %s on host %s", what, c->dst);
@@ -156,8 +156,8 @@ static void boot_file(struct compare *c, const char *object, const char *path, b
         return;
     }
     checks_remedy(compat_line(c, CHECK_WARN, "domain", object, path, "missing",
-                      "host %s has no %s: domain %s runs there, but cannot boot there again", c->dst,
-                      path, c->def->name),
+                      "host %s has no %s: domain %s runs there, but cannot boot there again",
+                      c->dst, path, c->def->name),
         "copy it to host %s before the guest reboots", c->dst);
 }
 
@@ -168,8 +168,8 @@ void compat_domain(struct compare *c)
     if (taken != NULL && taken->code != ERR_NONE)
         compat_line(c, CHECK_REFUSED, "domain", c->def->name, "", "", "%s", taken->text);
     else
-        compat_line(c, CHECK_OK, "domain", c->def->name, "", "", "name and uuid are free on host %s",
-            c->dst);
+        compat_line(c, CHECK_OK, "domain", c->def->name, "", "",
+            "name and uuid are free on host %s", c->dst);
     boot_file(c, "kernel", c->def->kernel, c->in->no_kernel);
     boot_file(c, "initrd", c->def->initrd, c->in->no_initrd);
 }

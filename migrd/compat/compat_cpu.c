@@ -100,8 +100,8 @@ static void xsave(struct compare *c, const Migrd__CpuReport *guest, const Migrd_
             "the guest's register state has %u bytes, host %s takes %u", guest->xsave_size, c->dst,
             host->xsave_size);
     else if (guest->xcr0 != 0)
-        compat_line(c, CHECK_OK, "cpu", "xsave", s, t, "host %s keeps the guest's register state",
-            c->dst);
+        compat_line(
+            c, CHECK_OK, "cpu", "xsave", s, t, "host %s keeps the guest's register state", c->dst);
     if (k != NULL)
         checks_remedy(k, BASELINE_REMEDY, c->src, c->dst);
 }
@@ -117,8 +117,8 @@ static bool invariant_tsc(const Migrd__CpuReport *guest)
 }
 
 /* The target's clock is the faster one and cannot be slowed down. */
-static void tsc_fast(struct compare *c, const Migrd__CpuReport *guest, const char *s, const char *t,
-    double percent)
+static void tsc_fast(
+    struct compare *c, const Migrd__CpuReport *guest, const char *s, const char *t, double percent)
 {
     bool promised = invariant_tsc(guest);
 
@@ -198,13 +198,14 @@ static void pinning(struct compare *c)
     }
     snprintf(v, sizeof v, "CPUs 0-%u", c->target->cpus - 1);
     if (there == named)
-        compat_line(c, CHECK_OK, "cpu", "pinning", list, v, "host %s has the CPUs that it names",
-            c->dst);
+        compat_line(
+            c, CHECK_OK, "cpu", "pinning", list, v, "host %s has the CPUs that it names", c->dst);
     else
         checks_remedy(
             compat_line(c, CHECK_WARN, "cpu", "pinning", list, v,
                 there == 0
-                    ? "the vCPUs are pinned to CPUs %s, of which host %s has none: they will run on "
+                    ? "the vCPUs are pinned to CPUs %s, of which host %s has none: they will run "
+                      "on "
                       "all of its CPUs"
                     : "the vCPUs are pinned to CPUs %s, of which host %s lacks some: they will "
                       "share the others",

@@ -52,8 +52,8 @@ static void huge_pages(struct compare *c)
             "on host %s: sysctl vm.nr_hugepages=%llu", c->dst,
             (ull)(h->total + need + promised - free));
     } else {
-        compat_line(c, CHECK_OK, "memory", "huge pages", s, t, "host %s has huge pages for it",
-            c->dst);
+        compat_line(
+            c, CHECK_OK, "memory", "huge pages", s, t, "host %s has huge pages for it", c->dst);
     }
 }
 

@@ -30,7 +30,8 @@ static bool has_vlan(const Migrd__NetFacts *n, uint32_t vlan)
     return false;
 }
 
-/* "1-9 100", in the order they come; cut where it gets too long. Only those that `without` has not. */
+/* "1-9 100", in the order they come; cut where it gets too long. Only those that `without` has not.
+ */
 static size_t vlan_list(
     const Migrd__NetFacts *n, const Migrd__NetFacts *without, char *out, size_t len)
 {
@@ -50,8 +51,8 @@ static size_t vlan_list(
         count += last - first + 1;
         if (at + 32 > len)
             continue;
-        at += (size_t)snprintf(out + at, len - at, last > first ? "%s%u-%u" : "%s%u",
-            at > 0 ? " " : "", first, last);
+        at += (size_t)snprintf(
+            out + at, len - at, last > first ? "%s%u-%u" : "%s%u", at > 0 ? " " : "", first, last);
     }
     return count;
 }
@@ -62,8 +63,7 @@ static void subnet_list(const Migrd__NetFacts *n, char *out, size_t len)
 
     snprintf(out, len, "no address");
     for (size_t i = 0; i < n->n_subnets && at + 52 < len; i++)
-        at += (size_t)snprintf(
-            out + at, len - at, "%s%.50s", at > 0 ? " " : "", n->subnets[i]);
+        at += (size_t)snprintf(out + at, len - at, "%s%.50s", at > 0 ? " " : "", n->subnets[i]);
 }
 
 static bool is_v6(const char *subnet)
@@ -143,8 +143,8 @@ static void vlans(const struct port *p)
                           bridge, t, p->c->dst, p->c->src),
             "give the bridges' uplinks the same tags");
     else
-        compat_line(p->c, CHECK_OK, "network", p->object, s, t,
-            "%s leads to the same VLANs", bridge);
+        compat_line(
+            p->c, CHECK_OK, "network", p->object, s, t, "%s leads to the same VLANs", bridge);
 }
 
 static void subnets(const struct port *p)
@@ -165,10 +165,11 @@ static void subnets(const struct port *p)
                           bridge, s, p->c->src, t, p->c->dst),
             "connect %s of host %s to the network of host %s", bridge, p->c->dst, p->c->src);
     else if (agree < 0)
-        checks_remedy(compat_line(p->c, CHECK_WARN, "network", p->object, s, t,
-                          "the hosts have no addresses on bridge %s that could be compared: whether "
-                          "it is the same network is not known",
-                          bridge),
+        checks_remedy(
+            compat_line(p->c, CHECK_WARN, "network", p->object, s, t,
+                "the hosts have no addresses on bridge %s that could be compared: whether "
+                "it is the same network is not known",
+                bridge),
             "none is needed if it is; an address of each host on %s lets it be compared", bridge);
     else
         compat_line(p->c, CHECK_OK, "network", p->object, s, t, "%s is in the same subnet", bridge);

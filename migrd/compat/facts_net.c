@@ -51,7 +51,8 @@ static const char *kind_of(const char *sys, const char *name)
 
 /* --- addresses ------------------------------------------------------------------------------- */
 
-static bool subnet_text(const struct sockaddr *a, const struct sockaddr *mask, char *out, size_t len)
+static bool subnet_text(
+    const struct sockaddr *a, const struct sockaddr *mask, char *out, size_t len)
 {
     uint8_t net[16], bits[16];
     char text[INET6_ADDRSTRLEN];

@@ -23,8 +23,8 @@
 static char shown[8192];
 
 /* What `fn` writes to that stream. */
-static void capture(FILE *stream, void (*fn)(const Migrd__MigrationInfo *m),
-    const Migrd__MigrationInfo *m)
+static void capture(
+    FILE *stream, void (*fn)(const Migrd__MigrationInfo *m), const Migrd__MigrationInfo *m)
 {
     FILE *file = tmpfile();
     int keep;
@@ -60,7 +60,7 @@ static Migrd__CheckReport *report(void)
     checks_values(k, "br7", "missing");
     checks_remedy(k, "create it there");
     k = checks_add(&c, CHECK_REFUSED, "storage", "vda", "disk vda is another one on host host2");
-    checks_values(k, "/srv/images/of/the/old/building/under/the/roof/web1.img", "");
+    checks_values(k, "/srv/images/of/the/old/building/under/its/roof/web1.img", "");
     r = compat_report(&c);
     checks_free(&c);
     return r;
@@ -95,20 +95,22 @@ static void refuse(const Migrd__MigrationInfo *m)
 /* Refusals come first, each line followed by what would mend it; long values lose their middle. */
 static const char table_text[] =
     "Checks by host host2: 2 refused, 1 warning, 1 ok\n"
-    "  Result   Area     Object                 Source                                   Target   "
-    "     Check\n"
-    "  refused  network  vif 00:16:3e:01:02:03  br7                                      missing  "
-    "     domain web1 needs bridge br7, which host host2 does not have\n"
-    "                                                                                            "
-    "      -> create it there\n"
-    "  refused  storage  vda                    /srv/images/of/the.../the/roof/web1.img  -        "
-    "     disk vda is another one on host host2\n"
-    "  warning  domain   kernel                 /boot/vmlinuz                            missing  "
-    "     host host2 has no /boot/vmlinuz: domain web1 runs there, but cannot boot there again\n"
-    "                                                                                            "
-    "      -> copy it to host host2 before the guest reboots\n"
-    "  ok       cpu      vendor                 AuthenticAMD                             "
-    "AuthenticAMD  both CPUs are by the same vendor\n\n";
+    "  Result   Area     Object                 Source                                         "
+    "Target        Check\n"
+    "  refused  network  vif 00:16:3e:01:02:03  br7                                            "
+    "missing       domain web1 needs bridge br7, which host host2 does not have\n"
+    "                                                                                          "
+    "              -> create it there\n"
+    "  refused  storage  vda                    /srv/images/of/the/ol...der/its/roof/web1.img  "
+    "-             disk vda is another one on host host2\n"
+    "  warning  domain   kernel                 /boot/vmlinuz                                  "
+    "missing       host host2 has no /boot/vmlinuz: domain web1 runs there, but cannot boot the"
+    "re again\n"
+    "                                                                                          "
+    "              -> copy it to host host2 before the guest reboots\n"
+    "  ok       cpu      vendor                 AuthenticAMD                                   "
+    "AuthenticAMD  both CPUs are by the same vendor\n"
+    "\n";
 
 static void test_table(void **state)
 {

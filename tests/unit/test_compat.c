@@ -431,8 +431,8 @@ struct expected {
     "cpu_level= sets it"
 
 static const struct expected table[] = {
-    { name_taken, R, "domain", "web1", "", "",
-        "domain web1 exists on host host2 already: running", "" },
+    { name_taken, R, "domain", "web1", "", "", "domain web1 exists on host host2 already: running",
+        "" },
     { no_kernel, W, "domain", "kernel", "/boot/vmlinuz", "missing",
         "host host2 has no /boot/vmlinuz: domain web1 runs there, but cannot boot there again",
         "copy it to host host2 before the guest reboots" },
@@ -442,7 +442,8 @@ static const struct expected table[] = {
     { other_kind, R, "release", "hypervisor", "xvm", "xen",
         "domain web1 needs hypervisor xvm, host host2 has xen", "move it to a host with xvm" },
     { xvm_too_far, R, "release", "xvm", "1", "3",
-        "host host1 has xvm 1, host host2 has 3: a release works with the one before it and with no "
+        "host host1 has xvm 1, host host2 has 3: a release works with the one before it and with "
+        "no "
         "other",
         "update the older host, one release at a time" },
     { xvm_older, W, "release", "xvm", "2", "1",
@@ -469,7 +470,8 @@ static const struct expected table[] = {
         "choose a target with a CPU by AuthenticAMD, or shut the guest down and start it on host "
         "host2" },
     { no_cpu, R, "cpu", "vendor", "", "AuthenticAMD",
-        "host host1 does not tell which CPU the guest was booted on", "update migrd on host host1" },
+        "host host1 does not tell which CPU the guest was booted on",
+        "update migrd on host host1" },
     { lacks_avx512, R, "cpu", "features", "AMD EPYC 7543", "lacks 2",
         "the CPU of host host2 lacks 2 features that the guest may use: avx512f avx512bw",
         BASELINE },
@@ -528,7 +530,8 @@ static const struct expected table[] = {
         "wait for the migrations under way, or free memory on host host2" },
     { memory_ballooned, R, "memory", "memory", "9216 MiB",
         "8192 MiB free, 0 MiB promised, 0 MiB kept",
-        "host host2 has 8192 MiB of memory free, of which 0 MiB are promised and 0 MiB are kept for "
+        "host host2 has 8192 MiB of memory free, of which 0 MiB are promised and 0 MiB are kept "
+        "for "
         "the host: 9216 MiB more do not fit",
         "free memory on host host2, or choose another target" },
     { memory_overcommit_short, R, "memory", "memory", "1024 MiB",
@@ -549,20 +552,25 @@ static const struct expected table[] = {
         "on host host2: sysctl vm.nr_hugepages=1112" },
     { no_bridge, R, "network", VIF, "br0", "missing",
         "domain web1 needs bridge br0, which host host2 does not have",
-        "create it there, with the same uplink as on host host1, or give the guest another bridge" },
+        "create it there, with the same uplink as on host host1, or give the guest another "
+        "bridge" },
     { not_a_bridge, R, "network", VIF, "br0", "device",
         "domain web1 needs bridge br0, which is no bridge on host host2",
-        "create it there, with the same uplink as on host host1, or give the guest another bridge" },
+        "create it there, with the same uplink as on host host1, or give the guest another "
+        "bridge" },
     { mtu_smaller, R, "network", VIF, "MTU 9000", "MTU 1500",
-        "bridge br0 of host host2 has MTU 1500, the guest sends packets of up to 9000 bytes: longer "
+        "bridge br0 of host host2 has MTU 1500, the guest sends packets of up to 9000 bytes: "
+        "longer "
         "ones would be lost",
         "on host host2: ip link set br0 mtu 9000, and the same for its uplink" },
     { vif_mtu, R, "network", VIF, "MTU 4000", "MTU 1500",
-        "bridge br0 of host host2 has MTU 1500, the guest sends packets of up to 4000 bytes: longer "
+        "bridge br0 of host host2 has MTU 1500, the guest sends packets of up to 4000 bytes: "
+        "longer "
         "ones would be lost",
         "on host host2: ip link set br0 mtu 4000, and the same for its uplink" },
     { mtu_larger, W, "network", VIF, "MTU 1500", "MTU 9000",
-        "bridge br0 of host host2 has MTU 9000, the guest takes packets of up to 1500 bytes: longer "
+        "bridge br0 of host host2 has MTU 9000, the guest takes packets of up to 1500 bytes: "
+        "longer "
         "ones from there are lost",
         "give the bridges the same MTU" },
     { net_error, W, "network", VIF, "", "",
@@ -574,11 +582,13 @@ static const struct expected table[] = {
         "bridge br0 leads to VLAN 100 on host host1, and not on host host2",
         "let the uplink of br0 on host host2 carry VLAN 100" },
     { vlan_only_there, W, "network", VIF, "untagged", "100",
-        "bridge br0 leads to VLAN 100 on host host2, and is untagged on host host1: whether that is "
+        "bridge br0 leads to VLAN 100 on host host2, and is untagged on host host1: whether that "
+        "is "
         "the same network is not known",
         "give the bridges' uplinks the same tags" },
     { subnet_differs, R, "network", VIF, "10.0.0.0/24", "192.168.7.0/24",
-        "bridge br0 is in subnet 10.0.0.0/24 on host host1 and in 192.168.7.0/24 on host host2: the "
+        "bridge br0 is in subnet 10.0.0.0/24 on host host1 and in 192.168.7.0/24 on host host2: "
+        "the "
         "guest would keep its address in the wrong network",
         "connect br0 of host host2 to the network of host host1" },
     { subnet_one_side, W, "network", VIF, "10.0.0.0/24", "no address",
@@ -836,7 +846,8 @@ static void test_message(void **state)
     assert_string_equal(text,
         "{\"checks\":[{\"result\":\"refused\",\"area\":\"network\",\"object\":\"vif?1\",\"source\":"
         "\"br\xc3\xa4 0\",\"target\":\"br? 0\",\"text\":\"bridge ?[31mred\",\"remedy\":\"mend ???? "
-        "it\"},{\"result\":\"ok\",\"area\":\"cpu\",\"object\":\"vendor\",\"source\":\"\",\"target\":"
+        "it\"},{\"result\":\"ok\",\"area\":\"cpu\",\"object\":\"vendor\",\"source\":\"\","
+        "\"target\":"
         "\"\",\"text\":\"fine\",\"remedy\":\"\"}]}");
     free(text);
     json_decref(j);
