@@ -57,6 +57,8 @@ static void put_text(char **field, char *text)
     *field = text != NULL ? text : (char *)(uintptr_t)protobuf_c_empty_string;
 }
 
+static char *format_text(const char *fmt, va_list ap) __attribute__((format(printf, 1, 0)));
+
 static char *format_text(const char *fmt, va_list ap)
 {
     char *text;
