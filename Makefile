@@ -128,7 +128,7 @@ run-check:
 	  --also address- $(TESTS:$(B)/%=$(B)-address/%) $(REPLAYS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%)
 
 test: deps
-	$(SUB) tests all guests $(B)/xvm_smoke
+	$(SUB) tests all guests $(B)/xvm_smoke $(B)/lease_smoke
 	$(SUB) B=$(B)-address SAN=address tests replays
 	$(SUB) B=$(B)-thread SAN=thread thread-tests
 	$(SUB) B=$(B) run-test

@@ -38,10 +38,13 @@ struct lease_wish {
     enum lease_claim claim;
     unsigned valid_ms;     /* a lease not renewed for that long is not sure; 0: LEASE_VALID_MS */
     unsigned nfs_uid_base; /* 0: no user ids per epoch */
-    /* From the lease's thread, once it is certain that another owner has it: it never comes back.
-     */
+    /* From the lease's thread; neither may call lease_take or lease_close, and lease_close waits
+     * for one that runs. It is certain that another owner has it: it never comes back by itself,
+     * only by lease_take under a newer epoch. */
     void (*lost)(void *arg, const char *text);
-    /* From the lease's thread: it became unsure (nothing renewed in time), or sure again. */
+    /* It became unsure (nothing renewed in time), or sure again. Where the storage enforces
+     * nothing, and at each loss, disk_abort was called before: requests in flight end with
+     * ECANCELED, and are to be done again if the lease becomes sure again. */
     void (*sure)(void *arg, bool sure, const char *text);
     void *arg;
 };
@@ -51,7 +54,10 @@ struct lease;
 /* Opens what it needs of its own, so that lease_take is quick; before the disk is written to. */
 int lease_prepare(const struct lease_wish *w, struct disk *d, struct lease **out, struct err *e);
 /* Takes it under that epoch and begins to renew it. ERR_EPOCH: the storage knows a newer one;
- * ERR_REFUSED: another owner is alive. Blocks. Also moves a lease that is held to a newer epoch. */
+ * ERR_REFUSED: another owner is alive, or it is another domain's. Blocks: for the disk's timeout_ms
+ * at most, and with LEASE_FREE against a record that was not given up (or a domain's that is not
+ * ours) up to 2.5 times its valid_ms more. Also moves a lease that is held, or was lost, to a newer
+ * epoch. After a failure it may be called again, with the same epoch or a newer one. */
 int lease_take(struct lease *l, uint64_t epoch, enum lease_claim claim, struct err *e);
 
 /* True while no other host can have taken it: renewed less than valid_ms ago by the monotonic
@@ -61,10 +67,13 @@ bool lease_sure(const struct lease *l);
 /* What enforces it: "uid", "reservation", or "" and the reason in `note`. */
 const char *lease_fence(const struct lease *l, char *note, size_t len);
 
-/* Stops renewing. `release`: says so on the storage, if it is still ours. Frees. */
+/* Stops renewing. `release`: says so on the storage, if it is still ours, and gives the disk back
+ * to its first owner; nothing may be written afterwards. Blocks for the disk's timeout_ms at most.
+ * Frees. Before disk_close. */
 void lease_close(struct lease **l, bool release);
 
-/* The record as it stands; for reports. owner "" where there is none. */
+/* The record as it stands; for reports. owner "" where there is none. iSCSI: epoch modulo 2^24, no
+ * uuid, and an owner that is not this host is "with-key-HEX". */
 int lease_read(
     const char *source, const struct disk_options *o, struct lease_record *out, struct err *e);
 

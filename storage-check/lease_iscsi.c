@@ -352,38 +352,27 @@ static int foreign_program(const struct lease *l, uint64_t key, struct err *e)
         l->source, key);
 }
 
-static int judge_key(
-    struct lease *l, uint64_t key, const struct lease_bid *b, bool *watch, struct err *e)
+/* Step 1. Who is registered and does not hold is taking it just now, or died while he did: RESERVE
+ * and PREEMPT decide between us, not this look. */
+static int judge_view(
+    struct lease *l, const struct view *v, const struct lease_bid *b, bool *watch, struct err *e)
 {
     struct lease_iscsi *is = l->kind;
     struct lease_note found;
     enum lease_verdict verdict;
 
-    if (key == is->key && key != 0)
-        return 0;
-    if (!lease_key_ours(key))
-        return foreign_program(l, key, e);
-    note_of_key(l, key, &found);
-    verdict = lease_judge(&found, b);
-    if (verdict == LEASE_OLDER)
-        return lease_refuse(e, verdict, &found, b, l->source);
-    *watch = *watch || verdict == LEASE_WATCH;
-    return 0;
-}
-
-/* Step 1. */
-static int judge_view(
-    struct lease *l, const struct view *v, const struct lease_bid *b, bool *watch, struct err *e)
-{
     *watch = false;
-    if (v->reserved && v->type != WE_RO)
-        return foreign_program(l, v->holder, e);
-    if (v->reserved && judge_key(l, v->holder, b, watch, e) < 0)
-        return -1;
     for (unsigned i = 0; i < v->n; i++)
-        if (judge_key(l, v->key[i], b, watch, e) < 0)
-            return -1;
-    return 0;
+        if (!lease_key_ours(v->key[i]))
+            return foreign_program(l, v->key[i], e);
+    if (!v->reserved || (v->holder == is->key && v->type == WE_RO))
+        return 0;
+    if (v->type != WE_RO || !lease_key_ours(v->holder))
+        return foreign_program(l, v->holder, e);
+    note_of_key(l, v->holder, &found);
+    verdict = lease_judge(&found, b);
+    *watch = verdict == LEASE_WATCH;
+    return verdict == LEASE_OLDER ? lease_refuse(e, verdict, &found, b, l->source) : 0;
 }
 
 /* Nobody registers: a living holder does so all the time. */
@@ -398,9 +387,9 @@ static int watch_target(
 
         if (lease_pause(l, ns / 20, e) < 0 || look(l, &v, e) != 0)
             return -1;
-        if (v.n == 0 && !v.reserved) /* he released it, or his session ended */
+        if (!v.reserved) /* he released it, or his session ended */
             return 0;
-        note_of_key(l, v.reserved ? v.holder : v.key[0], &found);
+        note_of_key(l, v.holder, &found);
         if (v.generation != first->generation)
             return lease_refuse(e, LEASE_WATCH, &found, b, l->source);
     }
@@ -476,8 +465,9 @@ static int too_many(const struct lease *l, struct err *e)
 static int take_key(struct lease *l, const struct lease_bid *b, uint64_t key, struct err *e)
 {
     struct lease_iscsi *is = l->kind;
-    bool watch, watched = false;
+    uint64_t watched = 0; /* holder */
     struct view v;
+    bool watch;
 
     for (unsigned i = 0; i < TRIES; i++) {
         int r = look(l, &v, e);
@@ -486,14 +476,13 @@ static int take_key(struct lease *l, const struct lease_bid *b, uint64_t key, st
             return -1;
         if (is->key == key && is_ours(l, &v))
             return 0;
-        if (watch && !watched && watch_target(l, &v, b, e) < 0)
+        if (watch && v.holder != watched) {
+            if (watch_target(l, &v, b, e) < 0)
+                return -1;
+            watched = v.holder; /* look again: he may be gone, and another be there */
+        } else if (secure(l, &v, key, e) < 0) {
             return -1;
-        if (watch && !watched) {
-            watched = true;
-            continue; /* look again: what was there may be gone */
         }
-        if (secure(l, &v, key, e) < 0)
-            return -1;
     }
     return too_many(l, e);
 }

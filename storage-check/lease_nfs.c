@@ -314,6 +314,21 @@ static int make_claim(struct lease *l, const struct lease_bid *b, struct err *e)
     return r < 0 ? fail(l, r, e, "claim it") : 0;
 }
 
+/* The connection may have been idle since lease_prepare, and have ended without our noticing. */
+static int make_claim_anyhow(struct lease *l, const struct lease_bid *b, struct err *e)
+{
+    struct lease_nfs *n = l->kind;
+    uint64_t now = lease_clock();
+    bool old = n->io.c != NULL;
+    int r;
+
+    n->io.deadline_ns =
+        old && l->deadline_ns > now ? now + (l->deadline_ns - now) / 2 : l->deadline_ns;
+    r = make_claim(l, b, e);
+    n->io.deadline_ns = l->deadline_ns;
+    return r < 0 && old && n->io.c == NULL ? make_claim(l, b, e) : r;
+}
+
 struct rivals {
     struct nfsio_names names; /* of claims, ours left out */
     unsigned n_watch;
@@ -602,11 +617,7 @@ static int nfs_take(struct lease *l, uint64_t epoch, enum lease_claim claim, str
     bool claimed;
     int r;
 
-    n->io.deadline_ns = l->deadline_ns;
-    r = nfsio_connect(&n->io);
-    if (r < 0)
-        return fail(l, r, e, "mount the export");
-    claimed = make_claim(l, &b, e) == 0;
+    claimed = make_claim_anyhow(l, &b, e) == 0;
     if (claimed && FAULT("lease-claimed"))
         r = err_set(e, ERR_SYSTEM, "fault lease-claimed");
     else

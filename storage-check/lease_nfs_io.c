@@ -24,6 +24,7 @@ struct call {
     uint8_t *bytes;
     size_t len;
     struct nfs_stat_64 *st;
+    char why[200];
 };
 
 static void on_done(int status, struct nfs_context *c, void *data, void *priv)
@@ -33,8 +34,10 @@ static void on_done(int status, struct nfs_context *c, void *data, void *priv)
     (void)c;
     call->done = true;
     call->status = status;
-    if (status < 0)
+    if (status < 0) { /* data is the library's text, and goes with the context */
+        snprintf(call->why, sizeof call->why, "%s", data != NULL ? (const char *)data : "");
         return;
+    }
     call->data = data;
     if (call->bytes != NULL)
         memcpy(call->bytes, data, (size_t)status < call->len ? (size_t)status : call->len);
@@ -125,7 +128,7 @@ static int finish(struct nfsio *n, struct call *call, int queued)
         snprintf(n->why, sizeof n->why, "%s", call->status < 0 ? strerror(-call->status) : "");
         return call->status;
     }
-    return give_up(n, -EIO, nfs_get_error(n->c));
+    return give_up(n, -EIO, call->why[0] != '\0' ? call->why : "the connection broke");
 }
 
 int nfsio_connect(struct nfsio *n)

@@ -7,8 +7,9 @@
  *   open SOURCE                     prepare EPOCH [VALID_MS]     take EPOCH free|handover|proven
  *   sure                            told                         fence
  *   write BLOCK COUNT BYTE          COUNT writes of 64 KiB, all in flight at once
- *   flood BLOCKS BYTE, flood end    writes all over BLOCKS, 16 in flight, until told to end
- *   close keep|release              read SOURCE                  remove SOURCE EPOCH
+ *   flood BLOCKS BYTE [polite], flood end     writes all over BLOCKS, 16 in flight, until told to
+ * end; polite: asks its lease before each close keep|release              read SOURCE remove SOURCE
+ * EPOCH
  */
 #ifndef TESTS_LEASE_HOST_H
 #define TESTS_LEASE_HOST_H
@@ -20,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "storage-check/disk.h"
@@ -32,7 +34,8 @@
 
 struct lh_write {
     struct disk_io io;
-    struct iovec iov;
+    uint64_t head; /* of a flood: no two writes are the same */
+    struct iovec iov[2];
     struct lease_host *h;
 };
 
@@ -50,7 +53,7 @@ struct lease_host {
     unsigned in_flight, good, refused, cancelled, other;
     int other_error;
     uint64_t last_good_ns, first_refused_ns, last_unsure_ns;
-    bool flooding, end_flood;
+    bool flooding, end_flood, polite;
     pthread_t flood;
     unsigned blocks;
     uint8_t data[LH_BLOCK];
@@ -107,12 +110,16 @@ static void lh_written(struct disk_io *io, int error)
 /* With the lock held, which is given up meanwhile. */
 static void lh_submit(struct lease_host *h, struct lh_write *w, uint64_t block)
 {
-    w->iov = (struct iovec){ .iov_base = h->data, .iov_len = LH_BLOCK };
+    memcpy(&w->head, h->data, sizeof w->head);
+    if (h->flooding)
+        w->head = clock_ns() ^ block;
+    w->iov[0] = (struct iovec){ .iov_base = &w->head, .iov_len = sizeof w->head };
+    w->iov[1] = (struct iovec){ .iov_base = h->data, .iov_len = LH_BLOCK - sizeof w->head };
     w->io = (struct disk_io){ .op = DISK_WRITE,
         .offset = block * LH_BLOCK,
         .len = LH_BLOCK,
-        .iov = &w->iov,
-        .n_iov = 1,
+        .iov = w->iov,
+        .n_iov = 2,
         .done = lh_written,
         .arg = h };
     h->in_flight++;
@@ -158,10 +165,13 @@ static void *lh_flood_main(void *arg)
 
     pthread_mutex_lock(&h->lock);
     while (!h->end_flood) {
-        unsigned i = 0;
-
-        for (; i < LH_FLIGHT; i++)
+        for (unsigned i = 0; i < LH_FLIGHT && (!h->polite || lease_sure(h->lease)); i++)
             lh_submit(h, &h->writes[i], next++ % h->blocks);
+        if (h->in_flight == 0) {
+            pthread_mutex_unlock(&h->lock);
+            usleep(10000);
+            pthread_mutex_lock(&h->lock);
+        }
         while (h->in_flight > 0)
             pthread_cond_wait(&h->done, &h->lock);
     }
@@ -169,13 +179,16 @@ static void *lh_flood_main(void *arg)
     return NULL;
 }
 
-static void lh_flood_begin(struct lease_host *h, unsigned blocks, int byte, char *out)
+static void lh_flood_begin(struct lease_host *h, unsigned blocks, int byte, bool polite, char *out)
 {
+    h->polite = polite;
     h->blocks = blocks;
     h->end_flood = false;
     lh_count_from_zero(h);
     memset(h->data, byte, sizeof h->data);
-    h->flooding = pthread_create(&h->flood, NULL, lh_flood_main, h) == 0;
+    h->flooding = true;
+    if (pthread_create(&h->flood, NULL, lh_flood_main, h) != 0)
+        abort();
     snprintf(out, LH_LINE, "ok");
 }
 
@@ -319,7 +332,7 @@ static inline void lh_do(struct lease_host *h, const char *line, char out[LH_LIN
     else if (strcmp(verb, "flood") == 0 && strcmp(a, "end") == 0)
         lh_flood_end(h, out);
     else if (strcmp(verb, "flood") == 0)
-        lh_flood_begin(h, (unsigned)strtoul(a, NULL, 10), b[0], out);
+        lh_flood_begin(h, (unsigned)strtoul(a, NULL, 10), b[0], c[0] == 'p', out);
     else if (h->lease != NULL)
         lh_do_lease(h, verb, a, b, out);
 }
