@@ -253,7 +253,10 @@ _lun_word() {
 iscsi_file() {
     local name
     name=$(_lun_word "$1" file)
-    echo "$(lab_root "$STORAGE")/luns/${name:-disk$1.img}"
+    case $name in
+    /*) echo "$name" ;;
+    *) echo "$(lab_root "$STORAGE")/luns/${name:-disk$1.img}" ;;
+    esac
 }
 
 iscsi_url() {
