@@ -292,15 +292,22 @@ static bool send_next(struct net_disk *n)
     return false;
 }
 
-static void send_due(struct net_disk *n, uint64_t now)
+/* True if any was sent. */
+static bool send_due(struct net_disk *n, uint64_t now)
 {
     struct net_part *next;
+    bool any = false;
 
     for (struct net_part *p = n->flying; p != NULL && !n->broken; p = next) {
         next = p->next;
-        if (p->due_ns != 0 && p->due_ns <= now && send_part(n, p) < 0)
+        if (p->due_ns == 0 || p->due_ns > now)
+            continue;
+        if (send_part(n, p) == 0)
+            any = true;
+        else
             p->due_ns = now + NS_PER_MS;
     }
+    return any;
 }
 
 static void fail_all(struct io_list *l, int error)
@@ -340,7 +347,7 @@ static void refuse_pending(struct net_disk *n)
 
 static void send_pending(struct net_disk *n, uint64_t now)
 {
-    bool any = false;
+    bool any;
 
     if (n->verdict != 0) {
         refuse_pending(n);
@@ -348,7 +355,7 @@ static void send_pending(struct net_disk *n, uint64_t now)
     }
     if (n->state != NET_UP)
         return;
-    send_due(n, now);
+    any = send_due(n, now);
     while (n->pending.first != NULL && !n->broken && send_next(n))
         any = true;
     if (any && !n->broken)
