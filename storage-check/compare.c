@@ -37,7 +37,7 @@ struct pair {
     bool proof, another;
 };
 
-/* --- lines ------------------------------------------------------------------------------------ */
+/* --- lines ----------------------------------------------------------------------------- */
 
 static struct check *say(struct pair *p, enum check_result r, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -80,8 +80,7 @@ static const char *kind_name(Migrd__StorageKind k)
     }
 }
 
-/* --- names of one kind on both sides ------------------------------------------------------------
- */
+/* --- names of one kind on both sides --------------------------------------------------- */
 
 enum same { SAME_NONE, SAME_YES, SAME_NO };
 
@@ -130,8 +129,7 @@ static bool both_equal(const struct pair *p, const char *kind)
     return id_value(p->s, kind)[0] != '\0' && equal(p, kind);
 }
 
-/* --- 1, 2: looked at, and of one kind
- * --------------------------------------------------------------- */
+/* --- 1, 2: looked at, and of one kind -------------------------------------------------- */
 
 static bool looked_at(struct pair *p)
 {
@@ -157,8 +155,7 @@ static bool same_kind(struct pair *p)
     return false;
 }
 
-/* --- 3: files and NFS
- * ------------------------------------------------------------------------------ */
+/* --- 3: files and NFS ------------------------------------------------------------------ */
 
 static bool is_nfs(const struct pair *p)
 {
@@ -268,8 +265,7 @@ static void files(struct pair *p)
             "another host's challenge, or a cache in between: try again");
 }
 
-/* --- 3: LUNs and block devices
- * -------------------------------------------------------------------- */
+/* --- 3: LUNs and block devices --------------------------------------------------------- */
 
 static const char *const unique_kinds[] = { "naa", "eui64", "scsi-name", "t10", "uuid", "dm-uuid" };
 

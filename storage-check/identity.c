@@ -48,7 +48,7 @@
 #define CHALLENGE_TAG ".migrd-check-"
 #define CHALLENGE_DIGITS 16u
 
-/* --- texts of an identity ---------------------------------------------------------------- */
+/* --- texts of an identity -------------------------------------------------------------- */
 
 static void put_text(char **field, char *text)
 {
@@ -125,7 +125,7 @@ bool id_has(const Migrd__DiskIdentity *id, const char *kind, const char *value)
     return false;
 }
 
-/* --- of a look ------------------------------------------------------------------------------ */
+/* --- of a look ------------------------------------------------------------------------- */
 
 void look_step(struct look *l, const char *fmt, ...)
 {
@@ -213,7 +213,7 @@ void look_head(struct look *l, const uint8_t *head, size_t len)
         backing[0] != '\0' ? " (a snapshot)" : "");
 }
 
-/* --- challenges ------------------------------------------------------------------------------- */
+/* --- challenges ------------------------------------------------------------------------ */
 
 static void random_hex(char *out, size_t digits)
 {
@@ -283,8 +283,7 @@ void challenge_take(struct look *l, const char *text, size_t len)
     }
 }
 
-/* --- one disk ----------------------------------------------------------------------------------
- */
+/* --- one disk -------------------------------------------------------------------------- */
 
 /* What the target has of the files that the source's disk needs. */
 static void look_backing(struct look *l)
@@ -345,8 +344,7 @@ void look_at(struct look *l)
     look_lease(l);
 }
 
-/* --- all disks -----------------------------------------------------------------------------------
- */
+/* --- all disks ------------------------------------------------------------------------- */
 
 struct child {
     pid_t pid;

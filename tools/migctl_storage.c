@@ -40,8 +40,7 @@ static int load(struct tool *t, struct settings *s)
     return TOOL_OK;
 }
 
-/* --- check -------------------------------------------------------------------------------------
- */
+/* --- check ----------------------------------------------------------------------------- */
 
 static int check(const struct settings *s, size_t n, char **sources)
 {
@@ -71,8 +70,7 @@ static int check(const struct settings *s, size_t n, char **sources)
     return rc;
 }
 
-/* --- lease ---------------------------------------------------------------------------------------
- */
+/* --- lease ----------------------------------------------------------------------------- */
 
 static void print_lease(const char *source, const struct lease_record *r, bool json)
 {
@@ -115,8 +113,7 @@ static int lease(const struct settings *s, size_t n, char **sources)
     return rc;
 }
 
-/* --- both
- * ------------------------------------------------------------------------------------------ */
+/* --- both ------------------------------------------------------------------------------ */
 
 int migctl_storage(struct tool *t, int argc, char **argv)
 {
