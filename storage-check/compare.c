@@ -108,6 +108,18 @@ static enum same compare_kind(const struct pair *p, const char *kind)
     return n == 0 ? SAME_NONE : SAME_YES;
 }
 
+/* The longest one: short ones are the target's, rather than the LUN's. */
+static const char *best_value(const Migrd__DiskIdentity *id, const char *kind)
+{
+    const char *best = "";
+
+    for (size_t i = 0; i < id->n_designators; i++)
+        if (strcmp(id->designators[i]->kind, kind) == 0 &&
+            strlen(id->designators[i]->value) > strlen(best))
+            best = id->designators[i]->value;
+    return best;
+}
+
 /* The value in which they differ, or the first. */
 static const char *odd_value(
     const Migrd__DiskIdentity *a, const Migrd__DiskIdentity *b, const char *kind)
@@ -323,7 +335,7 @@ static void same_device(struct pair *p, const char *kind)
     } else {
         k = say(p, CHECK_OK, "the same %s by its %s", kind_name(p->s->kind), words_of(kind));
     }
-    checks_values(k, id_value(p->s, kind), id_value(p->t, kind));
+    checks_values(k, best_value(p->s, kind), best_value(p->t, kind));
 }
 
 /* A device that gives itself no name that is unique in the world. */
@@ -380,9 +392,7 @@ static void devices(struct pair *p)
     }
 }
 
-/* --- 4
- * ------------------------------------------------------------------------------------------------
- */
+/* --- 4 --------------------------------------------------------------------------------- */
 
 static void sizes(struct pair *p)
 {
@@ -406,28 +416,38 @@ static void sizes(struct pair *p)
     }
 }
 
+/* Who holds the lease, as each host reads it. A reservation tells a key only, whose host none but
+ * that one knows by name. */
+static void lease_of(const Migrd__DiskIdentity *id, char out[VALUE_LEN])
+{
+    const char *holder = id_value(id, "pr-holder");
+
+    if (id->kind == MIGRD__STORAGE_KIND__STORAGE_ISCSI)
+        snprintf(out, VALUE_LEN, "%.100s", holder[0] != '\0' ? holder : "none");
+    else
+        snprintf(out, VALUE_LEN, "%.100s, epoch %llu",
+            id->lease_owner[0] != '\0' ? id->lease_owner : "none",
+            (unsigned long long)id->lease_epoch);
+}
+
 static void lease_records(struct pair *p)
 {
     char a[VALUE_LEN], b[VALUE_LEN];
     struct check *k;
 
-    if (strcmp(p->s->lease_owner, p->t->lease_owner) == 0 && p->s->lease_epoch == p->t->lease_epoch)
+    lease_of(p->s, a);
+    lease_of(p->t, b);
+    if (strcmp(a, b) == 0)
         return;
-    snprintf(a, sizeof a, "%.100s, epoch %llu", p->s->lease_owner[0] ? p->s->lease_owner : "none",
-        (unsigned long long)p->s->lease_epoch);
-    snprintf(b, sizeof b, "%.100s, epoch %llu", p->t->lease_owner[0] ? p->t->lease_owner : "none",
-        (unsigned long long)p->t->lease_epoch);
     k = say(p, CHECK_REFUSED, "the record of its lease reads differently on either host");
     checks_values(k, a, b);
     checks_remedy(k,
-        "it is another disk, or another host is just taking it over: see 'migctl "
-        "storage lease %s' on both",
+        "it is another disk, or another host is just taking it over: see 'migctl storage lease %s' "
+        "on both",
         p->disk->source);
 }
 
-/* --- 5
- * ------------------------------------------------------------------------------------------------
- */
+/* --- 5 --------------------------------------------------------------------------------- */
 
 static const char *write_remedy(const struct pair *p)
 {
@@ -510,9 +530,7 @@ static void npiv(struct pair *p)
         checks_remedy(k, "the target has no Fibre Channel adapter with NPIV and a port left");
 }
 
-/* --- 6, 7
- * -----------------------------------------------------------------------------------------------
- */
+/* --- 6, 7 ------------------------------------------------------------------------------ */
 
 static void cache_mode(struct pair *p)
 {

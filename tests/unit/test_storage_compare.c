@@ -372,6 +372,26 @@ static void lease_missing(struct pair *p)
     p->s->lease_epoch = 4;
 }
 
+static void held(struct pair *p)
+{
+    id_text(&p->s->lease_owner, "host1");
+    id_text(&p->t->lease_owner, "with-key-6d09");
+    set(p->s, "pr-holder", "6d09 type 5");
+    set(p->t, "pr-holder", "6d09 type 5");
+}
+
+static void other_holder(struct pair *p)
+{
+    held(p);
+    set(p->t, "pr-holder", "6d0a type 5");
+}
+
+static void holder_missing(struct pair *p)
+{
+    held(p);
+    set(p->t, "pr-holder", "");
+}
+
 static void other_naa(struct pair *p)
 {
     set(p->t, "naa", "6001405bbbbbbbbbbbbbbbbbbbbbbbbb");
@@ -646,7 +666,16 @@ static const struct {
         "disk vda: the record of its lease reads differently on either host",
         "it is another disk, or another host is just taking it over: see 'migctl storage lease " NFS
         "' on both" },
-    { iscsi, lease_missing, REFUSED,
+    { nfs, lease_missing, REFUSED,
+        "disk vda: the record of its lease reads differently on either host",
+        "it is another disk, or another host is just taking it over: see 'migctl storage lease " NFS
+        "' on both" },
+    { iscsi, held, OK, "disk vda: the same iSCSI LUN by its NAA name (WWN)", "" },
+    { iscsi, other_holder, REFUSED,
+        "disk vda: the record of its lease reads differently on either host",
+        "it is another disk, or another host is just taking it over: see 'migctl storage "
+        "lease " ISCSI "' on both" },
+    { iscsi, holder_missing, REFUSED,
         "disk vda: the record of its lease reads differently on either host",
         "it is another disk, or another host is just taking it over: see 'migctl storage "
         "lease " ISCSI "' on both" },
