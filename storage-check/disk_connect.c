@@ -241,7 +241,7 @@ static void look_at_lookup(struct net_disk *n)
 
     pthread_mutex_lock(&l->lock);
     done = l->done;
-    error = l->error;
+    error = done ? l->error : 0;
     if (done && error == 0)
         memcpy(n->address, l->address, sizeof n->address);
     pthread_mutex_unlock(&l->lock);
