@@ -34,8 +34,8 @@ void storage_serve(const Migrd__StorageRequest *rq, Migrd__StorageReply *out);
 void storage_compare(struct checks *c, const Migrd__Disk *disk, const Migrd__DiskIdentity *source,
     const Migrd__DiskIdentity *target, const char *answer, const char *answer_error);
 
-/* What to open for a disk on this host: its source, or, for a block device with a WWN, the link
- * that udev makes of that, whatever the device is called today. */
+/* What to open for a disk on this host: its source, but for a block device with a WWN another
+ * path if the device at that one has another name today. */
 int storage_path(const Migrd__Disk *disk, char *out, size_t size, struct err *e);
 
 /* --- for the tools that people use: migrd-storage identify, migctl storage check */

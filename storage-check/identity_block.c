@@ -308,20 +308,44 @@ static bool device_of_link(const struct look *l, const char *link, dev_t *dev)
     return true;
 }
 
+/* The names of the device at the disk's own path; false if there is none. */
+static bool look_at_path(struct look *l)
+{
+    struct device d;
+    struct stat st;
+
+    if (stat(l->disk->source, &st) < 0 || !S_ISBLK(st.st_mode) || !find_device(l, st.st_rdev, &d))
+        return false;
+    look_device(l, &d);
+    return true;
+}
+
 int storage_path(const Migrd__Disk *disk, char *out, size_t size, struct err *e)
 {
+    Migrd__DiskIdentity *id;
+    struct look l = { .disk = disk, .root = "" };
     char wwn[33], link[PATH_MAX];
+    bool here;
 
-    if (disk->wwn[0] == '\0' || disk->source[0] != '/') {
-        snprintf(out, size, "%s", disk->source);
+    snprintf(out, size, "%s", disk->source);
+    if (disk->wwn[0] == '\0' || disk->source[0] != '/')
         return 0;
-    }
     if (!wwn_normal(disk->wwn, wwn))
         return err_set(
             e, ERR_INVALID, "disk %s: wwn %s: 16 or 32 hex digits", disk->device, disk->wwn);
+    id = l.out = malloc(sizeof *id);
+    if (id == NULL)
+        return err_set(e, ERR_MEMORY, "disk %s: out of memory", disk->device);
+    migrd__disk_identity__init(id);
+    here = look_at_path(&l) && has_wwn(id, wwn);
+    migrd__disk_identity__free_unpacked(id, NULL);
+    if (here)
+        return 0;
     if (!wwn_link("", wwn, link))
-        return err_set(
-            e, ERR_NOT_FOUND, "disk %s: no device here has the WWN %s", disk->device, wwn);
+        return err_set(e, ERR_NOT_FOUND,
+            "disk %s: no block device of this host has the WWN %s; map the LUN to this host and "
+            "rescan, or correct wwn= in the definition",
+            disk->device, wwn);
     snprintf(out, size, "%s", link);
     return 0;
 }

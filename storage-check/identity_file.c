@@ -302,6 +302,10 @@ static void look_regular(struct look *l, const struct place *at, const struct st
 {
     l->out->kind = MIGRD__STORAGE_KIND__STORAGE_FILE;
     l->out->size = (uint64_t)st->st_size;
+    if (l->disk->wwn[0] != '\0')
+        look_fail(l, ERR_INVALID,
+            "%s is a file and has no WWN; correct its name, or take wwn= out of the definition",
+            l->disk->source);
     look_step(l, "looking at the file system");
     look_file_system(l, at->real, st);
     look_contents(l, at, st);

@@ -39,6 +39,7 @@
 
 #include "base/log.h"
 #include "hypervisor/xvm/virtio_blk_internal.h"
+#include "storage-check/identity.h"
 #include "storage-check/url.h"
 
 #define SEG_MAX (VIRTIO_CHAIN_MAX - 2u)
@@ -355,9 +356,13 @@ static Migrd__OnIoError policy_of(const Migrd__Disk *disk, bool network)
 
 static int fill_in(struct blk *b, const Migrd__Disk *disk, struct err *e)
 {
+    char path[STORAGE_SOURCE_MAX + 1];
+
+    if (storage_path(disk, path, sizeof path, e) < 0)
+        return -1;
     b->read_only = disk->read_only;
     b->policy = policy_of(disk, b->network);
-    b->source = strdup(disk->source);
+    b->source = strdup(path);
     b->device = strdup(disk->device[0] != '\0' ? disk->device : b->v.name);
     b->pool = calloc(BLK_REQUESTS, sizeof *b->pool);
     if (b->source == NULL || b->device == NULL || b->pool == NULL)

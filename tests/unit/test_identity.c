@@ -480,6 +480,31 @@ static void wanted_wwn(void **state)
     expect_failure(&t, "invalid", "wwn 12345: give 16 or 32 hex digits");
 }
 
+static void what_to_open(void **state)
+{
+    Migrd__Disk disk = MIGRD__DISK__INIT;
+    char path[PATH_MAX], file[PATH_MAX];
+    struct err e;
+    struct lab t;
+
+    (void)state;
+    put_text("/c.img", "raw");
+    path_of(file, "/c.img");
+    disk.source = file;
+    assert_int_equal(storage_path(&disk, path, sizeof path, &e), 0);
+    assert_string_equal(path, file);
+    disk.device = (char *)(uintptr_t) "vda";
+    disk.wwn = (char *)(uintptr_t) "0123456789abcdef";
+    assert_int_equal(storage_path(&disk, path, sizeof path, &e), -1);
+    assert_int_equal(e.code, ERR_NOT_FOUND);
+    disk.source = (char *)(uintptr_t) "nfs://nas/export/c.img";
+    assert_int_equal(storage_path(&disk, path, sizeof path, &e), 0);
+    lab_begin(&t, "/c.img");
+    t.disk.wwn = disk.wwn;
+    look_at(&t.l);
+    expect_failure(&t, "invalid", "is a file and has no WWN");
+}
+
 static void virtual_ports(void **state)
 {
     static char npiv[] = "5001a4a000000001:5001a4a000000002";
@@ -701,6 +726,7 @@ int main(void)
         cmocka_unit_test(a_fibre_channel_disk),
         cmocka_unit_test(other_devices),
         cmocka_unit_test(wanted_wwn),
+        cmocka_unit_test(what_to_open),
         cmocka_unit_test(virtual_ports),
         cmocka_unit_test(scsi_names),
         cmocka_unit_test(scsi_answers),
