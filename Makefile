@@ -232,7 +232,7 @@ GUEST_CFLAGS := -std=gnu11 $(WARN) -O2 -g -m64 -ffreestanding -fno-pic -fno-stac
 GUEST_DIR    := tests/guests/testguest
 GUEST_OBJS   := $(patsubst $(GUEST_DIR)/%,$(B)/obj/guest/%.o,$(wildcard $(GUEST_DIR)/*.[cS]))
 
-$(B)/obj/guest/%.o: $(GUEST_DIR)/% $(GUEST_DIR)/guest.h $(GUEST_DIR)/guest_abi.h
+$(B)/obj/guest/%.o: $(GUEST_DIR)/% $(wildcard $(GUEST_DIR)/*.h)
 	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(GUEST_CFLAGS) -c -o $@ $<
 
 $(B)/guests/testguest: $(GUEST_OBJS) $(GUEST_DIR)/guest.ld

@@ -13,7 +13,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 static void every_feature(struct hv_caps *c, const char *vendor)
 {
     memset(c, 0, sizeof *c);
-    memset(c->features, 0xff, sizeof c->features);
+    for (unsigned w = 0; hv_feature_word_name(w) != NULL; w++)
+        c->features[w] = UINT32_MAX;
     strcpy(c->cpu_vendor, vendor);
     c->features[8] = 0x2e7;
     c->xcr0 = 0x2e7;

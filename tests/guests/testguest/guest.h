@@ -103,6 +103,7 @@ struct options {
     uint64_t disk_depth; /* requests in flight, at most BLK_DEPTH */
     uint64_t disk_flush; /* after so many writes; 0: never */
     uint64_t bench_mib;  /* buffers of the bench */
+    uint8_t ip[4];       /* of the network card; 0: it is not used */
     bool spin;           /* never use the sleep port */
     bool clock_tsc;      /* do not use kvmclock */
 };
@@ -189,6 +190,12 @@ void disk_put_counts(void);
 /* Speed of the disk behind first_sector, bench.c. */
 void bench_init(void *buffers, uint64_t len, uint64_t first_sector);
 void bench_run(const char *words);
+
+/* The network card, net.c; nothing without ip=. */
+void net_init(void);
+bool net_step(void); /* true: busy */
+bool net_is_used(void);
+void net_put_counts(void);
 
 /* Ends, each does not return. */
 void power_off(void) __attribute__((noreturn));

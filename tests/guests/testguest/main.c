@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 /*
  * main: the guest's only loop, in ring 3. Each turn writes the heartbeat, dirties a batch,
- * verifies a slice, looks after the disk, moves some console bytes, obeys a typed line or the power
+ * verifies a slice, looks after disk and network, moves some console bytes, obeys a typed line or the power
  * button, ticks, and waits when there was nothing to do.
  *
  * The heartbeat page is the first page of the image (guest-physical 0x100000), so that a test
@@ -155,6 +155,8 @@ static void put_state(const char *what, uint64_t number, uint64_t now)
         put_kv("clock_went_back", clock_backward, "");
     if (disk_is_used())
         disk_put_counts();
+    if (net_is_used())
+        net_put_counts();
     put("\n");
 }
 
@@ -285,6 +287,7 @@ static void set_up(void)
     uint64_t before = clock_ns();
     disk_init();
     memory_init();
+    net_init();
     started_ns = clock_ns();
     put("testguest up clock=");
     put(clock_name());
@@ -315,6 +318,7 @@ void guest_main(void)
         bool busy = dirty_step(now);
         busy |= verify_step(now);
         busy |= disk_step(now);
+        busy |= net_step();
         busy |= console_step(now);
         if (console_line())
             obey(console_line(), now);

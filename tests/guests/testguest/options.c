@@ -78,6 +78,23 @@ static void complain(const char *s, size_t len)
     put("\n");
 }
 
+/* 10/99/1/10: a dot would be a driver's word. */
+static bool set_ip(const char *s, size_t len)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        size_t n = 0;
+        uint64_t v;
+        while (n < len && s[n] != '/')
+            n++;
+        if (!parse_u64(s, n, &v) || v > 255 || (i < 3) != (n < len))
+            return false;
+        opt.ip[i] = (uint8_t)v;
+        s += n + (n < len);
+        len -= n + (n < len);
+    }
+    return true;
+}
+
 /* Words with names as values. */
 static bool set_named(const char *key, size_t klen, const char *val, size_t vlen)
 {
@@ -90,6 +107,8 @@ static bool set_named(const char *key, size_t klen, const char *val, size_t vlen
         opt.rate_mib = RATE_MAX;
     else if (word_is(key, klen, "disk_rate") && word_is(val, vlen, "max"))
         opt.disk_rate = RATE_MAX;
+    else if (word_is(key, klen, "ip") && set_ip(val, vlen))
+        named = true;
     else if (word_is(key, klen, "fill") && word_is(val, vlen, "max"))
         opt.fill_mib = UINT64_MAX;
     else if (word_is(key, klen, "idle") &&
