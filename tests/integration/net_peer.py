@@ -23,7 +23,7 @@ import time
 RARP, ARP, IPV6 = 0x8035, 0x0806, 0x86DD
 ETH_P_ALL = 3
 BETWEEN_MOVES = 0.6  # longer than between two rounds of announcements
-AROUND = 0.3
+AROUND = 0.1
 
 
 class Peer:
