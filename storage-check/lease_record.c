@@ -233,6 +233,11 @@ int lease_refuse(struct err *e, enum lease_verdict v, const struct lease_note *f
 {
     const char *who = found->r.owner[0] != '\0' ? found->r.owner : "another host";
 
+    if (v == LEASE_OLDER && found->r.released)
+        return err_set(e, ERR_EPOCH,
+            "disk %s: the domain ran on host %s under epoch %" PRIu64 ", ours is %" PRIu64
+            "; start it there, or, if that host is out of use: migctl storage forget %s",
+            source, who, found->r.epoch, b->epoch, source);
     if (v == LEASE_OLDER)
         return err_set(e, ERR_EPOCH,
             "disk %s: its lease knows epoch %" PRIu64 " of host %s, ours is %" PRIu64

@@ -63,8 +63,10 @@ static const char cpu_options[] =
 
 static const char storage_options[] =
     "  check SOURCE...      what this host sees of disks: files, devices, nfs://, iscsi://\n"
-    "  lease SOURCE...      who has a lease on them, under which epoch\n\n"
+    "  lease SOURCE...      who has a lease on them, under which epoch\n"
+    "  forget SOURCE...     removes the record of a lease that was given up\n\n"
     "  --read-only          as disks that the guest only reads\n"
+    "  --force              forget: also one that was not given up; the domain must run nowhere\n"
     "  --json               as JSON\n\n"
     "Exit status of check 0: all can be used, 1: some cannot.\n";
 
@@ -104,7 +106,7 @@ static const struct tool_cmd commands[] = {
         "  -n LINES             so many (default 1000)\n", false },
     { "cpu", "show|baseline|compare [HOST]... [options]",
         "CPUs of hosts, and the level that they share.", migctl_cpu, cpu_options, false },
-    { "storage", "check|lease SOURCE... [options]", "What this host sees of disks, and leases.",
+    { "storage", "check|lease|forget SOURCE... [options]", "What this host sees of disks, and leases.",
         migctl_storage, storage_options, false },
     { "acl", "test NAME|ADDRESS [--config FILE]",
         "Which expression admits or refuses a host, and why.", migctl_acl, acl_options, false },

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * migctl storage: what migrd would find when it looked at a disk from this host (check), and the
- * record of its lease (lease). Needs no running migrd; takes its settings from migrd.conf.
+ * migctl storage: what migrd would find when it looked at a disk from this host (check), the
+ * record of its lease (lease), and its removal (forget). Needs no running migrd; takes its
+ * settings from migrd.conf.
  */
 #define _GNU_SOURCE
 #include "tools/migctl.h"
@@ -19,7 +20,7 @@
 struct settings {
     struct config config;
     char host[256], secrets[PATHS_LEN + 32];
-    bool json, read_only;
+    bool json, read_only, force;
 };
 
 /* migrd.conf, or its defaults where there is none. */
@@ -92,13 +93,18 @@ static void print_lease(const char *source, const struct lease_record *r, bool j
     }
 }
 
-static int lease(const struct settings *s, size_t n, char **sources)
+static struct disk_options options_of(const struct settings *s)
 {
-    struct disk_options o = { .read_only = true,
+    return (struct disk_options){ .read_only = true,
         .host = s->host,
         .initiator = s->config.storage_initiator,
         .secrets = s->secrets,
         .timeout_ms = s->config.storage_timeout_ms };
+}
+
+static int lease(const struct settings *s, size_t n, char **sources)
+{
+    struct disk_options o = options_of(s);
     int rc = TOOL_OK;
 
     for (size_t i = 0; i < n; i++) {
@@ -113,12 +119,43 @@ static int lease(const struct settings *s, size_t n, char **sources)
     return rc;
 }
 
-/* --- both ------------------------------------------------------------------------------ */
+/* --- forget ---------------------------------------------------------------------------- */
+
+static int forget_one(const struct settings *s, const char *source, struct err *e)
+{
+    struct disk_options o = options_of(s);
+    struct lease_record r;
+
+    if (lease_read(source, &o, &r, e) < 0)
+        return -1;
+    if (r.owner[0] != '\0' && !r.released && !s->force)
+        return err_set(e, ERR_STATE,
+            "disk %s: host %s has its lease (epoch %" PRIu64
+            ") and has not given it up; if the domain runs nowhere: --force",
+            source, r.owner, r.epoch);
+    return lease_remove(source, &o, r.epoch, e);
+}
+
+static int forget(const struct settings *s, size_t n, char **sources)
+{
+    int rc = TOOL_OK;
+
+    for (size_t i = 0; i < n; i++) {
+        struct err e;
+
+        if (forget_one(s, sources[i], &e) < 0)
+            rc = tool_fail(&e);
+    }
+    return rc;
+}
+
+/* --- all ------------------------------------------------------------------------------- */
 
 int migctl_storage(struct tool *t, int argc, char **argv)
 {
     static const struct option options[] = { { "json", no_argument, NULL, 'j' },
-        { "read-only", no_argument, NULL, 'r' }, { NULL, 0, NULL, 0 } };
+        { "read-only", no_argument, NULL, 'r' }, { "force", no_argument, NULL, 'f' },
+        { NULL, 0, NULL, 0 } };
     struct settings *s = calloc(1, sizeof *s);
     int o, rc;
 
@@ -128,6 +165,7 @@ int migctl_storage(struct tool *t, int argc, char **argv)
     while (rc == TOOL_OK && (o = getopt_long(argc, argv, "", options, NULL)) != -1) {
         s->json = s->json || o == 'j';
         s->read_only = s->read_only || o == 'r';
+        s->force = s->force || o == 'f';
         if (o == '?')
             rc = tool_usage(t, NULL);
     }
@@ -137,8 +175,10 @@ int migctl_storage(struct tool *t, int argc, char **argv)
         rc = check(s, (size_t)(argc - optind - 1), argv + optind + 1);
     else if (argc - optind >= 2 && strcmp(argv[optind], "lease") == 0)
         rc = lease(s, (size_t)(argc - optind - 1), argv + optind + 1);
+    else if (argc - optind >= 2 && strcmp(argv[optind], "forget") == 0)
+        rc = forget(s, (size_t)(argc - optind - 1), argv + optind + 1);
     else
-        rc = tool_usage(t, "give check or lease, and what disks");
+        rc = tool_usage(t, "give check, lease or forget, and what disks");
     free(s);
     return rc;
 }

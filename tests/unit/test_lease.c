@@ -260,6 +260,13 @@ static void refusals_name_who_and_the_way_out(void **state)
     assert_string_equal(e.text,
         "disk nfs://s/e/d: its lease knows epoch 14 of host host2.lab, ours "
         "is 12; the domain ran elsewhere since, or is being started there");
+    n.r.released = true;
+    lease_refuse(&e, LEASE_OLDER, &n, &b, "/d");
+    assert_int_equal(e.code, ERR_EPOCH);
+    assert_string_equal(e.text,
+        "disk /d: the domain ran on host host2.lab under epoch 14, ours is 12; "
+        "start it there, or, if that host is out of use: migctl storage "
+        "forget /d");
     strcpy(n.r.uuid, UUID_B);
     lease_refuse(&e, LEASE_WATCH, &n, &b, "/d");
     assert_int_equal(e.code, ERR_REFUSED);
