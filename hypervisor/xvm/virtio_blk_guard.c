@@ -7,7 +7,8 @@
  *   request fails              guest gets it     kept, guest stops           guest is told OK
  *   no answer (DISK_LOST)      waits             waits                       waits
  *   ... for io_timeout_ms      all get errors    guest stops, they wait on   all are told OK
- *   lease unsure               writes are kept, the guest stops, whatever the policy
+ *   lease unsure               writes are kept, the guest stops, whatever the policy; what is
+ *                              in flight may be given up by the lease: it is kept, too
  *   lease lost                 the same, for good
  *
  * The default is report for files and stop for network disks: a server that is away for a
@@ -15,8 +16,8 @@
  * reported even with stop: the kernel tells of lost writes once only, and doing it again
  * would look like success. Reads that are ignored give zeroes.
  *
- * A guest that stopped goes on by itself when the server answers (DISK_BACK, or any answer)
- * or the lease is sure again; after a failed request it waits for an unpause. Paused in that
+ * A guest that stopped goes on by itself when the server answers (DISK_BACK) or the lease is
+ * sure again; after a failed request it waits for an unpause. Paused in that
  * state (by an operator or a migration), what is in flight is given up by disk_abort, so
  * that nothing of it can arrive later, and kept; the next start, here or on another host, does
  * it again.
@@ -55,7 +56,7 @@ static void update_hold(struct blk *b)
     else if (b->unsure)
         machine_suspend(m, &b->hold, HOLD_WAIT, b->why_unsure);
     else if (b->stalled)
-        machine_suspend(m, &b->hold, HOLD_WAIT, b->why_lost);
+        machine_suspend(m, &b->hold, HOLD_WAIT, b->why_stalled);
     else if (b->failed)
         machine_suspend(m, &b->hold, HOLD_RETRY, b->why_failed);
     else
@@ -269,32 +270,19 @@ void blk_abandon(struct virtio *v, bool keep_them)
 
 /* ---- the disk's and the lease's word ---- */
 
-void blk_answered(struct blk *b)
-{
-    if (!b->network)
-        return;
-    pthread_mutex_lock(&b->lock);
-    if (b->lost) {
-        b->lost = b->stalled = b->gave_up = false;
-        update_hold(b);
-    }
-    pthread_mutex_unlock(&b->lock);
-}
-
 void blk_disk_event(void *arg, enum disk_event ev, const char *text)
 {
     struct blk *b = arg;
 
-    if (ev == DISK_BACK) {
-        log_info("xvm", "%s: disk %s: %s", b->v.name, b->device, text);
-        blk_answered(b);
-        return;
-    }
-    log_warn("xvm", "%s: disk %s: %s", b->v.name, b->device, text);
+    if (ev == DISK_BACK)
+        log_info("xvm", "%s: %s", b->v.name, text);
+    else
+        log_warn("xvm", "%s: %s", b->v.name, text);
     pthread_mutex_lock(&b->lock);
-    b->lost = true;
-    snprintf(b->why_lost, sizeof b->why_lost,
-        "disk %.20s: its server does not answer; the guest goes on when it does", b->device);
+    b->lost = ev == DISK_LOST;
+    if (!b->lost)
+        b->stalled = b->gave_up = false;
+    update_hold(b);
     pthread_cond_broadcast(&b->cond);
     pthread_mutex_unlock(&b->lock);
 }
@@ -304,9 +292,9 @@ void blk_lease_sure(void *arg, bool sure, const char *text)
     struct blk *b = arg;
 
     if (sure)
-        log_info("xvm", "%s: disk %s: lease: %s", b->v.name, b->device, text);
+        log_info("xvm", "%s: %s", b->v.name, text);
     else
-        log_warn("xvm", "%s: disk %s: lease: %s", b->v.name, b->device, text);
+        log_warn("xvm", "%s: %s", b->v.name, text);
     pthread_mutex_lock(&b->lock);
     pthread_cond_broadcast(&b->cond);
     pthread_mutex_unlock(&b->lock);
@@ -318,10 +306,10 @@ void blk_lease_lost(void *arg, const char *text)
     struct blk *b = arg;
 
     if (machine_paused(b->v.d.m))
-        log_info("xvm", "%s: disk %s: %s", b->v.name, b->device, text);
+        log_info("xvm", "%s: %s", b->v.name, text);
     else
-        log_error("xvm", "%s: disk %s: %s; this copy of the guest stops, and can only be destroyed",
-            b->v.name, b->device, text);
+        log_error("xvm", "%s: %s; this copy of the guest stops, and can only be destroyed",
+            b->v.name, text);
     pthread_mutex_lock(&b->lock);
     b->lease_lost = true;
     snprintf(b->why_unsure, sizeof b->why_unsure,
@@ -342,6 +330,9 @@ static uint64_t overdue(struct blk *b, uint64_t now)
                 "%s: disk %s (%s): no answer for %u ms: the guest stops until there is", b->v.name,
                 b->device, b->source, b->io_timeout_ms);
         b->stalled = true;
+        snprintf(b->why_stalled, sizeof b->why_stalled,
+            "disk %.20s: its server has not answered for %u ms; the guest goes on when it does",
+            b->device, b->io_timeout_ms);
         update_hold(b);
         return 0;
     }

@@ -117,7 +117,7 @@ struct blk {
     bool stalled;    /* and that is longer than the policy's time: stop */
     bool gave_up;    /* the same: report and ignore */
     bool error_logged;
-    char why_failed[120], why_unsure[120], why_lost[120];
+    char why_failed[120], why_unsure[120], why_stalled[120];
     struct machine_hold hold;
 };
 
@@ -150,8 +150,6 @@ bool blk_may_write(struct blk_request *r);
 void blk_log_error(struct blk *b, const char *what, int error);
 /* What becomes of a request that ended with that errno. */
 enum blk_end blk_judge(struct blk_request *r, int error);
-/* The server has answered. */
-void blk_answered(struct blk *b);
 /* Head of a request that is to be done again, or -1. */
 int blk_take_again(struct blk *b);
 /* What was kept is done again, if nothing speaks against it; with `failed` (an unpause) a failed

@@ -143,8 +143,6 @@ static void done(struct disk_io *io, int error)
 {
     struct blk_request *r = io->arg;
 
-    if (error != ECANCELED)
-        blk_answered(r->b);
     if (error != 0) {
         fail(r, error);
         return;

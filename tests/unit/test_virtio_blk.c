@@ -679,7 +679,8 @@ static void test_stay_in_flight(void **state)
     assert_int_equal(hold_of(&a)->kind, HOLD_WAIT); /* as long as there is no answer */
     stall(false);
     WAIT_FOR(used(&a) == 1);
-    assert_false(machine_suspended(a.m)); /* any answer will do */
+    lost(false);
+    assert_false(machine_suspended(a.m));
     assert_int_equal(writes(), 1);
     fake_free(&a.m);
 }
@@ -859,6 +860,29 @@ static void test_lease_unsure(void **state)
     fake_free(&g.m);
 }
 
+/* The lease gives up what is in flight when it is not sure: that is kept, too. */
+static void test_lease_aborts(void **state)
+{
+    const struct set_up s = { .leases = true };
+    struct guest g = guest_of(&s);
+
+    (void)state;
+    stall(true);
+    for (uint16_t i = 0; i < 4; i++)
+        ask(&g, i, i % 2, 5);
+    go(&g);
+    WAIT_FOR(waiting() == 4);
+    set_unsure(true);
+    disk_abort(fake.disk);
+    assert_int_equal(hold_of(&g)->kind, HOLD_WAIT);
+    stall(false);
+    set_unsure(false);
+    WAIT_FOR(used(&g) == 4);
+    assert_false(machine_suspended(g.m));
+    assert_int_equal(writes(), 2);
+    fake_free(&g.m);
+}
+
 static void test_lease_lost(void **state)
 {
     const struct set_up s = { .leases = true };
@@ -905,6 +929,7 @@ int main(void)
         cmocka_unit_test_setup(test_lease_boot, setup),
         cmocka_unit_test_setup(test_lease_incoming, setup),
         cmocka_unit_test_setup(test_lease_unsure, setup),
+        cmocka_unit_test_setup(test_lease_aborts, setup),
         cmocka_unit_test_setup(test_lease_lost, setup),
     };
 
