@@ -163,6 +163,21 @@ static void tell_lost(struct net_disk *n, bool foreign)
     tell(n, DISK_LOST, text);
 }
 
+/* Texts of libraries may end in newlines, and servers may have a say in them. */
+static void tidy(char *s)
+{
+    size_t n = strlen(s);
+
+    while (n > 0 && strchr(" .\n", s[n - 1]) != NULL)
+        s[--n] = '\0';
+    for (; *s != '\0'; s++)
+        if ((unsigned char)*s < ' ' || *s == 0x7f)
+            *s = ' ';
+}
+
+static void note(struct net_disk *n, enum err_code code, const char *fmt, va_list ap)
+    __attribute__((format(printf, 3, 0)));
+
 static void note(struct net_disk *n, enum err_code code, const char *fmt, va_list ap)
 {
     char text[400];
@@ -170,6 +185,7 @@ static void note(struct net_disk *n, enum err_code code, const char *fmt, va_lis
     if (n->broken || n->dying)
         return;
     vsnprintf(text, sizeof text, fmt, ap);
+    tidy(text);
     err_set(&n->why, code, "disk %.200s: %s", n->d.source, text);
     n->broken = true;
 }

@@ -230,6 +230,9 @@ static void login_failed(struct scsi_disk *s)
     else if (strstr(text, "(515)") != NULL)
         net_lost(&s->n, ERR_NOT_FOUND,
             "%.80s has no target %.150s, or does not show it to this host", u->host, u->target);
+    else if (strstr(text, "(0x2500)") != NULL)
+        net_lost(&s->n, ERR_NOT_FOUND, "the target has no LUN %u, or does not show it to this host",
+            u->lun);
     else
         net_lost(&s->n, ERR_PEER, "logging in to %.100s: %.200s", u->host, text);
 }

@@ -41,12 +41,15 @@ static void mount_failed(struct nfs_disk *f, int error, const char *text)
 
     if (error == -EACCES || error == -EPERM)
         net_lost(&f->n, ERR_REFUSED,
-            "the server %.100s does not let this host mount %.150s; add the host to the export's "
-            "clients",
+            "the server %.100s does not let this host mount %.150s; is it exported, and to this "
+            "host?",
             u->host, u->path);
     else if (error == -ENOENT || error == -ENOTDIR)
         net_lost(&f->n, ERR_NOT_FOUND, "the server %.100s has no folder %.200s to mount", u->host,
             u->path);
+    else if (strstr(text, "POLLHUP") != NULL || strstr(text, "POLLERR") != NULL)
+        net_lost(
+            &f->n, ERR_PEER, "no NFS server answers on %.100s, or its port is not open", u->host);
     else
         net_lost(&f->n, ERR_PEER, "mounting %.100s from %.100s: %.150s", u->path, u->host, text);
 }

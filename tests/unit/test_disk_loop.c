@@ -63,7 +63,8 @@ static int stub_connect(struct net_disk *n, const char *address, struct err *e)
         return err_set(e, ERR_PEER, "nobody listens");
     atomic_fetch_add(&s->connects, 1);
     s->fd = eventfd(0, EFD_NONBLOCK);
-    n->d.size = DISK_BYTES;
+    if (!n->opened)
+        n->d.size = DISK_BYTES;
     if (take_one(&s->foreign_connects))
         net_foreign(n, "it is another one");
     else if (!atomic_load(&s->silent_connect))
