@@ -47,7 +47,8 @@
 
 #include "base/fault.h"
 
-#define CHANCES 3u /* of a renewal within valid_ms */
+#define CHANCES 3u  /* of a renewal within valid_ms */
+#define BUSY_MS 20u /* until the next look, while lease_take runs */
 
 static const enum lease_state table[LS_MAX][LH_MAX] = {
     [LS_PREPARED] = { LS_HELD, LS_PREPARED, LS_PREPARED, LS_PREPARED, LS_RELEASED },
@@ -217,31 +218,28 @@ static enum lease_seen attempt(struct lease *l, uint64_t *since, struct err *e)
     return seen;
 }
 
-/* With `lock` held, which is given up meanwhile. */
-static void renew(struct lease *l, char why[500])
+/* With `lock` held, which is given up meanwhile. False: not now, lease_take is at it; waiting for
+ * it here would make us miss the moment at which the lease becomes unsure. */
+static bool renew(struct lease *l, char why[500])
 {
     struct err e = { .code = ERR_NONE };
-    enum lease_seen seen = LEASE_SEEN_NOTHING;
-    uint64_t since = 0;
-    bool still;
+    enum lease_seen seen;
+    uint64_t since;
 
+    if (pthread_mutex_trylock(&l->io) != 0)
+        return false;
     l->hurry = false;
     pthread_mutex_unlock(&l->lock);
-    pthread_mutex_lock(&l->io);
+    seen = attempt(l, &since, &e);
     pthread_mutex_lock(&l->lock);
-    still = renews(l) && !atomic_load(&l->stop);
-    pthread_mutex_unlock(&l->lock);
-    if (still)
-        seen = attempt(l, &since, &e);
-    pthread_mutex_lock(&l->lock);
-    if (still)
-        snprintf(why, 500, "%s", seen == LEASE_SEEN_OURS ? "" : e.text);
+    snprintf(why, 500, "%s", seen == LEASE_SEEN_OURS ? "" : e.text);
     /* `io` stays ours, so that nobody hears of a loss after lease_take has made it good. */
-    if (still && seen == LEASE_SEEN_OURS)
+    if (!atomic_load(&l->stop) && seen == LEASE_SEEN_OURS)
         become_renewed(l, since);
-    else if (still && seen == LEASE_SEEN_FOREIGN)
+    else if (!atomic_load(&l->stop) && seen == LEASE_SEEN_FOREIGN)
         become_lost(l, e.text);
     pthread_mutex_unlock(&l->io);
+    return true;
 }
 
 static void *thread_main(void *arg)
@@ -258,8 +256,14 @@ static void *thread_main(void *arg)
             next = 0;
             pthread_cond_wait(&l->wake, &l->lock);
         } else if (l->hurry || lease_clock() >= next) {
-            next = lease_clock() + period;
-            renew(l, why);
+            uint64_t now = lease_clock();
+
+            if (renew(l, why)) {
+                next = now + period;
+            } else {
+                l->hurry = false; /* soon is soon enough */
+                next = now + BUSY_MS * NS_PER_MS;
+            }
         } else {
             uint64_t late = atomic_load(&l->sure_until);
 

@@ -719,6 +719,7 @@ static enum lease_seen nfs_renew(struct lease *l, struct err *e)
     int r;
 
     n->io.deadline_ns = l->deadline_ns;
+    n->io.in_time = lease_clock() < atomic_load(&l->sure_until);
     r = nfsio_connect(&n->io);
     if (r < 0) {
         fail(l, r, e, "mount the export");

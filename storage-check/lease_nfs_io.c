@@ -8,10 +8,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "storage-check/lease_internal.h"
 
@@ -131,6 +133,28 @@ static int finish(struct nfsio *n, struct call *call, int queued)
     return give_up(n, -EIO, call->why[0] != '\0' ? call->why : "the connection broke");
 }
 
+/* Of the server's addresses the first. May block for as long as the name service likes. */
+static int look_up(struct nfsio *n)
+{
+    const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG };
+    struct addrinfo *all = NULL;
+    int r;
+
+    if (n->in_time && n->address[0] != '\0')
+        return 0;
+    r = getaddrinfo(n->url->host, NULL, &hints, &all);
+    if (r == 0) {
+        r = getnameinfo(
+            all->ai_addr, all->ai_addrlen, n->address, sizeof n->address, NULL, 0, NI_NUMERICHOST);
+        freeaddrinfo(all);
+    }
+    if (r == 0 || n->address[0] != '\0')
+        return 0;
+    snprintf(
+        n->why, sizeof n->why, "the server %s is not known: %s", n->url->host, gai_strerror(r));
+    return -EIO;
+}
+
 int nfsio_connect(struct nfsio *n)
 {
     struct call call = { 0 };
@@ -139,11 +163,14 @@ int nfsio_connect(struct nfsio *n)
 
     if (n->c != NULL)
         return 0;
+    r = look_up(n);
+    if (r < 0)
+        return r;
     n->c = disk_nfs_context(n->url, n->options, &e);
     if (n->c == NULL)
         return give_up(n, -EIO, e.text);
     nfs_set_dircache(n->c, 0);
-    r = finish(n, &call, nfs_mount_async(n->c, n->url->host, n->url->path, on_done, &call));
+    r = finish(n, &call, nfs_mount_async(n->c, n->address, n->url->path, on_done, &call));
     if (r < 0 && n->c != NULL)
         nfsio_disconnect(n);
     return r < 0 ? r : 0;

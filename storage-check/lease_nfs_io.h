@@ -24,6 +24,8 @@ struct nfsio {
     const struct disk_options *options;
     const atomic_bool *stop; /* NULL: nobody stops it */
     struct nfs_context *c;   /* NULL: not connected */
+    char address[64];        /* of the server when it was last looked up */
+    bool in_time;            /* that one will do: a name service may take longer than we have */
     uint64_t deadline_ns;    /* lease_clock() */
     char why[500];           /* what the library said last */
 };
