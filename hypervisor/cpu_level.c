@@ -172,6 +172,12 @@ static bool repeats(const uint32_t *guest, const uint32_t *host, unsigned word, 
     return first < word * 32 + bit && lacks(guest, host, first / 32, first % 32);
 }
 
+/* What XSAVE's leaf says means nothing where the guest has no XSAVE. */
+static bool unused(const uint32_t *guest, unsigned word)
+{
+    return (word == WORD_XCR0 || word == WORD_XCR0 + 1) && !has(guest, "xsave");
+}
+
 unsigned cpu_level_missing(
     const uint32_t *guest, size_t n, const uint32_t *host, char *out, size_t len)
 {
@@ -181,7 +187,7 @@ unsigned cpu_level_missing(
     if (out != NULL && len > 0)
         out[0] = '\0';
     for (unsigned w = 0; w < WORDS && w < n; w++)
-        for (unsigned b = 0; b < 32; b++) {
+        for (unsigned b = 0; b < 32 && !unused(guest, w); b++) {
             if (!lacks(guest, host, w, b) || per_guest(w, b) || repeats(guest, host, w, b))
                 continue;
             count++;

@@ -14,6 +14,9 @@
 #include "storage-check/ask_disks.h"
 #include "storage-check/identity.h"
 
+/* Of Offer.cpu: the release before takes a word that it does not know for missing features. */
+#define OFFER_CPU_WORDS 18
+
 /* --- disks ----------------------------------------------------------------------------------- */
 
 static Migrd__StorageRequest request(
@@ -101,11 +104,14 @@ void offer_set_facts(Migrd__Offer *o, struct offer_facts *f, const Migrd__Source
     const struct attach *at)
 {
     if (start->facts != NULL && start->facts->cpu != NULL) {
-        o->cpu = start->facts->cpu;
+        f->host.cpu = *start->facts->cpu;
+        o->cpu = &f->host.cpu;
         o->hypervisor_release = start->facts->hypervisor_release;
     } else {
         offer_set_host(o, &f->host, at);
     }
+    if (o->cpu->n_features > OFFER_CPU_WORDS)
+        o->cpu->n_features = OFFER_CPU_WORDS;
     o->source = start->facts;
     set_guest_cpu(o, f, start->domain->uuid, at);
     o->identified = f->disks != NULL || (start->storage != NULL && start->domain->n_disks == 0);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: ISC */
 /*
  * The CPU. What the guest was booted with counts (guest_cpu of the offer); a source that does
- * not tell it gave it all that its host has. TSC: KVM takes frequencies within 250 ppm for the
- * same, scales where the CPU can; without that a guest that needs a faster clock is helped along at
- * each exit, and one that needs a slower clock runs too fast.
+ * not tell it gave it all that its host has (its facts, or Offer.cpu, which has the words that
+ * every release knows). TSC: KVM takes frequencies within 250 ppm for the same, scales where the
+ * CPU can; without that a guest that needs a faster clock is helped along at each exit, and one
+ * that needs a slower clock runs too fast.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -19,6 +20,8 @@
 #define TSC_TOLERANCE_PPM 250
 #define INVARIANT_TSC_BIT 8 /* of the word below: the guest was promised a steady TSC */
 #define INVARIANT_TSC_WORD "80000007.edx"
+#define XSAVE_WORD "1.ecx"
+#define XSAVE_BIT 26
 #define BASELINE_REMEDY                                                                            \
     "boot the guest at a level that both hosts have: `migctl cpu baseline %s %s` tells it, "       \
     "cpu_level= sets it"
@@ -44,18 +47,39 @@ static bool vendor(struct compare *c, const Migrd__CpuReport *guest, const Migrd
     return false;
 }
 
+/* The word of that name; 0 where the report has none. */
+static uint32_t word_of(const Migrd__CpuReport *cpu, const char *name)
+{
+    for (unsigned w = 0; w < cpu->n_features && hv_feature_word_name(w) != NULL; w++)
+        if (strcmp(hv_feature_word_name(w), name) == 0)
+            return cpu->features[w];
+    return 0;
+}
+
+static bool has_xsave(const Migrd__CpuReport *guest)
+{
+    return (word_of(guest, XSAVE_WORD) >> XSAVE_BIT & 1) != 0;
+}
+
+/* As many as there are. */
+static void copy_words(const Migrd__CpuReport *cpu, uint32_t out[HV_FEATURE_WORDS])
+{
+    size_t n = cpu->n_features < HV_FEATURE_WORDS ? cpu->n_features : HV_FEATURE_WORDS;
+
+    memset(out, 0, HV_FEATURE_WORDS * sizeof *out);
+    if (n > 0)
+        memcpy(out, cpu->features, n * sizeof *out);
+}
+
 static void features(struct compare *c, const Migrd__CpuReport *guest, const Migrd__CpuReport *host)
 {
-    uint32_t has[HV_FEATURE_WORDS] = { 0 };
-    size_t n = host->n_features < HV_FEATURE_WORDS ? host->n_features : HV_FEATURE_WORDS;
+    uint32_t wants[HV_FEATURE_WORDS], has[HV_FEATURE_WORDS];
     char list[256], shown[48];
     unsigned missing;
 
-    if (n > 0)
-        memcpy(has, host->features, n * sizeof has[0]);
-    missing = cpu_level_missing(guest->features,
-        guest->n_features < HV_FEATURE_WORDS ? guest->n_features : HV_FEATURE_WORDS, has, list,
-        sizeof list);
+    copy_words(guest, wants);
+    copy_words(host, has);
+    missing = cpu_level_missing(wants, HV_FEATURE_WORDS, has, list, sizeof list);
     if (missing == 0) {
         compat_line(c, CHECK_OK, "cpu", "features", guest->model, host->model,
             "the CPU of host %s has all that the guest may use", c->dst);
@@ -89,6 +113,8 @@ static void xsave(struct compare *c, const Migrd__CpuReport *guest, const Migrd_
     char s[48], t[48], list[200];
     struct check *k = NULL;
 
+    if (!has_xsave(guest))
+        return;
     snprintf(s, sizeof s, "%u bytes, XCR0 %#" PRIx64, guest->xsave_size, guest->xcr0);
     snprintf(t, sizeof t, "%u bytes, XCR0 %#" PRIx64, host->xsave_size, host->xcr0);
     xcr0_list(lack, list, sizeof list);
@@ -110,10 +136,7 @@ static void xsave(struct compare *c, const Migrd__CpuReport *guest, const Migrd_
 
 static bool invariant_tsc(const Migrd__CpuReport *guest)
 {
-    for (unsigned w = 0; w < guest->n_features && hv_feature_word_name(w) != NULL; w++)
-        if (strcmp(hv_feature_word_name(w), INVARIANT_TSC_WORD) == 0)
-            return (guest->features[w] >> INVARIANT_TSC_BIT & 1) != 0;
-    return false;
+    return (word_of(guest, INVARIANT_TSC_WORD) >> INVARIANT_TSC_BIT & 1) != 0;
 }
 
 /* The target's clock is the faster one and cannot be slowed down. */
@@ -216,8 +239,9 @@ static void pinning(struct compare *c)
 void compat_cpu(struct compare *c)
 {
     static const Migrd__CpuReport nothing = MIGRD__CPU_REPORT__INIT;
-    const Migrd__CpuReport *guest =
-        c->offer->guest_cpu != NULL ? c->offer->guest_cpu : c->offer->cpu;
+    const Migrd__CpuReport *guest = c->offer->guest_cpu != NULL ? c->offer->guest_cpu
+                                    : c->source->cpu != NULL    ? c->source->cpu
+                                                                : c->offer->cpu;
     const Migrd__CpuReport *host = c->target->cpu != NULL ? c->target->cpu : &nothing;
 
     if (guest == NULL || guest->vendor[0] == '\0')

@@ -527,7 +527,7 @@ class Session:
             got = self.next_of(side)
             if got is None:
                 continue
-            need(got[0] == "Refuse" and self.refused is None,
+            need(got[0] == "Refuse" and (self.refused is None or self.refused[0] != side),
                  f"{got[0]} of {side} in state {self.state}")
             self.take(side, *got)
             need(self.next_of(side) is None, "something follows a Refuse")
@@ -536,7 +536,7 @@ class Session:
         if kind == "Refuse":
             need(m["code"] in CODES, f"Refuse with code {m['code']!r}")
             check_report(m["report"], side)
-            self.refused = (side, m["code"], m["text"])
+            self.refused = self.refused or (side, m["code"], m["text"])
             self.state = "end"
             return
         key = (self.state, side, kind)

@@ -68,6 +68,7 @@ static void make_cpus(struct world *w)
     w->guest.tsc_khz = 2800000;
     w->guest.n_features = HV_FEATURE_WORDS;
     w->cpu = w->guest;
+    w->guest_words[0] = w->cpu_words[0] = UINT32_C(1) << 26; /* xsave */
     w->guest.features = w->guest_words;
     w->cpu.features = w->cpu_words;
 }
@@ -207,7 +208,7 @@ CASE(other_vendor)
 }
 CASE(no_cpu)
 {
-    w->offer.cpu = w->offer.guest_cpu = NULL;
+    w->offer.cpu = w->offer.guest_cpu = w->src.cpu = NULL;
 }
 CASE(lacks_avx512)
 {
@@ -225,7 +226,7 @@ CASE(old_source_lacks)
     cpu = w->guest;
     w->guest_words[2] = UINT32_C(1) << 5;
     w->offer.cpu = &cpu;
-    w->offer.guest_cpu = NULL;
+    w->offer.guest_cpu = w->src.cpu = NULL;
 }
 CASE(xcr0_lacks)
 {
@@ -768,6 +769,16 @@ CASE(less_cpu_than_the_source_has)
     w->offer.cpu = &big; /* the guest was given less: that counts */
 }
 
+/* What a CPU without XSAVE says of its areas means nothing. */
+CASE(no_xsave)
+{
+    w->guest_words[0] = w->cpu_words[0] = 0;
+    w->guest_words[8] = 7; /* "d.0.eax" */
+    w->guest.xcr0 = 0xe7;
+    w->guest.xsave_size = 2688;
+    w->cpu.xcr0 = w->cpu.xsave_size = 0;
+}
+
 static void test_fine(void **state)
 {
     (void)state;
@@ -781,6 +792,7 @@ static void test_fine(void **state)
     no_complaint(newer_target);
     no_complaint(own_tap);
     no_complaint(alone);
+    no_complaint(no_xsave);
     no_complaint(less_cpu_than_the_source_has);
 }
 
