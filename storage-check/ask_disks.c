@@ -38,7 +38,7 @@ static bool add_disks(Migrd__StorageReply *r, const Migrd__StorageRequest *rq, c
     return r->disks != NULL;
 }
 
-/* As many as there are disks. */
+/* As many as there are disks. Freeing a list frees each text: no static ones here. */
 static bool fill_texts(char ***list, size_t *n, size_t want)
 {
     char **more = *n < want ? realloc(*list, want * sizeof *more) : *list;
@@ -46,9 +46,9 @@ static bool fill_texts(char ***list, size_t *n, size_t want)
     if (more == NULL)
         return false;
     *list = more;
-    while (*n < want)
-        more[(*n)++] = text("");
-    return true;
+    while (*n < want && (more[*n] = strdup("")) != NULL)
+        ++*n;
+    return *n == want;
 }
 
 static Migrd__StorageReply *all_failed(const Migrd__StorageRequest *rq, const struct err *e)

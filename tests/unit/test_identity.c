@@ -24,6 +24,8 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/paths.h"
+#include "storage-check/ask_disks.h"
 #include "storage-check/identity_internal.h"
 #include "storage-check/image.h"
 #include "storage-check/vpd.h"
@@ -675,6 +677,31 @@ static void several_disks(void **state)
     free(r.answer_errors);
 }
 
+/* Beside a test there is no migrd-storage: each disk says so. */
+static void no_program(void **state)
+{
+    Migrd__StorageRequest rq = MIGRD__STORAGE_REQUEST__INIT;
+    Migrd__Disk like = MIGRD__DISK__INIT;
+    char a[] = "/a.img", b[] = "/b.img", old[PATHS_LEN];
+    char *sources[] = { a, b };
+    Migrd__StorageReply *r;
+
+    (void)state;
+    if (paths_program(old, "migrd-storage", NULL) == 0)
+        skip();
+    rq.n_disks = 2;
+    rq.disks = storage_disks(&like, sources, 2);
+    r = storage_ask_disks(&rq, 0);
+    assert_non_null(r);
+    assert_int_equal(r->n_disks, 2);
+    assert_int_equal(r->n_answers, 2);
+    assert_int_equal(r->n_answer_errors, 2);
+    assert_string_equal(r->disks[1]->source, b);
+    assert_string_equal(r->disks[1]->code, "not-found");
+    migrd__storage_reply__free_unpacked(r, NULL);
+    free(rq.disks);
+}
+
 /* The whole way: the program beside this one, if it is built. */
 static void the_program(void **state)
 {
@@ -732,6 +759,7 @@ int main(void)
         cmocka_unit_test(scsi_answers),
         cmocka_unit_test(image_formats),
         cmocka_unit_test(several_disks),
+        cmocka_unit_test(no_program),
         cmocka_unit_test(the_program),
         cmocka_unit_test(replies),
     };
