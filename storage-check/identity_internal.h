@@ -41,6 +41,10 @@ struct look {
 Migrd__StorageReply *storage_reply_parse(
     const void *buf, size_t len, size_t n_disks, struct err *e);
 
+/* storage_ask with another program than migrd-storage. */
+int storage_ask_program(const char *program, const Migrd__StorageRequest *rq, unsigned timeout_ms,
+    Migrd__StorageReply **out, struct err *e);
+
 /* Looks at one disk, or removes its challenge. What goes wrong stands in `out`. */
 void look_at(struct look *l);
 

@@ -67,13 +67,10 @@ static int spawn_with(struct ask *a, const char *program, int theirs[ENDS], stru
     return r == 0 ? 0 : err_set(e, ERR_SYSTEM, "cannot start %s: %s", program, strerror(r));
 }
 
-static int start(struct ask *a, struct err *e)
+static int start(struct ask *a, const char *program, struct err *e)
 {
-    char program[PATHS_LEN];
     int theirs[ENDS] = { -1, -1, -1 }, r;
 
-    if (paths_program(program, PROGRAM, e) < 0)
-        return -1;
     for (int i = 0; i < ENDS; i++) {
         int p[2];
 
@@ -240,12 +237,12 @@ static uint64_t limit_ms(const Migrd__StorageRequest *rq, unsigned timeout_ms)
     return own > STORAGE_ASK_MS ? own : STORAGE_ASK_MS;
 }
 
-static int run(struct ask *a, const Migrd__StorageRequest *rq, unsigned timeout_ms,
-    Migrd__StorageReply **out, struct err *e)
+static int run(struct ask *a, const char *program, const Migrd__StorageRequest *rq,
+    unsigned timeout_ms, Migrd__StorageReply **out, struct err *e)
 {
     uint64_t deadline = clock_ns() + limit_ms(rq, timeout_ms) * NS_PER_MS;
 
-    if (start(a, e) < 0)
+    if (start(a, program, e) < 0)
         return -1;
     if (converse(a, deadline, e) < 0) {
         reap(a, true);
@@ -254,8 +251,8 @@ static int run(struct ask *a, const Migrd__StorageRequest *rq, unsigned timeout_
     return finish(a, rq->n_disks, out, e);
 }
 
-int storage_ask(
-    const Migrd__StorageRequest *rq, unsigned timeout_ms, Migrd__StorageReply **out, struct err *e)
+int storage_ask_program(const char *program, const Migrd__StorageRequest *rq, unsigned timeout_ms,
+    Migrd__StorageReply **out, struct err *e)
 {
     struct ask *a = calloc(1, sizeof *a);
     size_t len = migrd__storage_request__get_packed_size(rq);
@@ -271,7 +268,7 @@ int storage_ask(
         a->fd[IN] = a->fd[OUT] = a->fd[ERR] = -1;
         a->request = request;
         a->request_len = migrd__storage_request__pack(rq, request);
-        r = run(a, rq, timeout_ms, out, e);
+        r = run(a, program, rq, timeout_ms, out, e);
         for (int i = 0; i < ENDS; i++)
             io_close(&a->fd[i]);
     }
@@ -280,4 +277,15 @@ int storage_ask(
     free(a);
     free(request);
     return r;
+}
+
+int storage_ask(
+    const Migrd__StorageRequest *rq, unsigned timeout_ms, Migrd__StorageReply **out, struct err *e)
+{
+    char program[PATHS_LEN];
+
+    *out = NULL;
+    if (paths_program(program, PROGRAM, e) < 0)
+        return -1;
+    return storage_ask_program(program, rq, timeout_ms, out, e);
 }

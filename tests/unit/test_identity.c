@@ -702,31 +702,74 @@ static void no_program(void **state)
     free(rq.disks);
 }
 
-/* The whole way: the program beside this one, if it is built. */
-static void the_program(void **state)
+/* A program of ours in place of migrd-storage. */
+static int ask_script(const char *script, unsigned ms, Migrd__StorageReply **r, struct err *e)
 {
     Migrd__StorageRequest rq = MIGRD__STORAGE_REQUEST__INIT;
     Migrd__Disk like = MIGRD__DISK__INIT;
+    char source[] = "/a.img", path[PATH_MAX], text[512];
+    char *sources[] = { source };
+    int rc;
+
+    snprintf(text, sizeof text, "#!/bin/sh\n%s\n", script);
+    put_text("/script", text);
+    path_of(path, "/script");
+    chmod(path, 0755);
+    rq.n_disks = 1;
+    rq.disks = storage_disks(&like, sources, 1);
+    assert_non_null(rq.disks);
+    rc = storage_ask_program(path, &rq, ms, r, e);
+    free(rq.disks);
+    return rc;
+}
+
+static void programs_that_fail(void **state)
+{
+    static const struct {
+        const char *script, *text;
+        enum err_code code;
+    } cases[] = {
+        { "cat >/dev/null; printf '\\377\\377'", "migrd-storage: its answer cannot be read",
+            ERR_INTERNAL },
+        { "exit 0", "migrd-storage: 0 disks in its answer instead of 1", ERR_INTERNAL },
+        { "exit 3", "migrd-storage ended with status 3; see the log", ERR_INTERNAL },
+        { "echo mischief >&2; kill -SEGV $$", "migrd-storage ended with signal 11; see the log",
+            ERR_INTERNAL },
+        { "exec sleep 60", "migrd-storage did not answer in time and was killed; the storage hangs",
+            ERR_TIMEOUT },
+        { "exec >&-; exec 2>&-; exec sleep 60", "migrd-storage ended with signal 9; see the log",
+            ERR_INTERNAL },
+    };
+    uint64_t began = clock_ns();
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        Migrd__StorageReply *r;
+        struct err e;
+
+        assert_int_equal(ask_script(cases[i].script, 700, &r, &e), -1);
+        assert_null(r);
+        assert_string_equal(e.text, cases[i].text);
+        assert_int_equal(e.code, cases[i].code);
+    }
+    assert_true(clock_ns() - began < 30 * NS_PER_S);
+}
+
+/* One disk, an answer, and no word on stderr that would stop it. */
+static void a_program_that_answers(void **state)
+{
     Migrd__StorageReply *r;
-    char a[PATH_MAX];
-    char *sources[] = { a };
     struct err e;
 
     (void)state;
-    put_text("/c.img", "raw");
-    path_of(a, "/c.img");
-    rq.n_disks = 1;
-    rq.disks = storage_disks(&like, sources, 1);
-    rq.challenge = true;
-    if (storage_ask(&rq, 0, &r, &e) < 0) {
-        assert_int_equal(e.code, ERR_NOT_FOUND);
-        assert_non_null(strstr(e.text, "migrd-storage"));
-    } else {
-        assert_string_equal(r->disks[0]->error, "");
-        assert_non_null(r->disks[0]->challenge);
-        migrd__storage_reply__free_unpacked(r, NULL);
-    }
-    free(rq.disks);
+    assert_int_equal(
+        ask_script("cat >/dev/null; echo a word >&2; printf '\\n\\3\\n\\1x\\22\\1y\\32\\1z'", 5000,
+            &r, &e),
+        0);
+    assert_string_equal(r->disks[0]->device, "x");
+    assert_string_equal(r->answers[0], "y");
+    assert_string_equal(r->answer_errors[0], "z");
+    migrd__storage_reply__free_unpacked(r, NULL);
 }
 
 static void replies(void **state)
@@ -760,7 +803,8 @@ int main(void)
         cmocka_unit_test(image_formats),
         cmocka_unit_test(several_disks),
         cmocka_unit_test(no_program),
-        cmocka_unit_test(the_program),
+        cmocka_unit_test(programs_that_fail),
+        cmocka_unit_test(a_program_that_answers),
         cmocka_unit_test(replies),
     };
 
