@@ -35,7 +35,7 @@
 declare -gA STORAGE_PID=()  # STORAGE/SERVER -> process
 declare -gA STORAGE_NFS=()  # STORAGE/EXPORT -> "ID ACCESS SQUASH FOLDER"
 declare -gA STORAGE_LUN=()  # STORAGE/N -> "SIZE OPTIONS"
-STORAGE_NFS_ID=0            # of the export that was made last
+declare -gA STORAGE_NFS_ID=() # STORAGE/FOLDER -> id of its export: part of each file handle
 STORAGE_IQN=iqn.2026-11.lab.storage
 : "${STORAGE:=storage}"
 
@@ -192,7 +192,7 @@ _nfs_said() { grep -c "$1" "$(_nfs_log)"; } # TEXT: how often
 _nfs_says() { [ "$(_nfs_said "$1")" -gt "$2" ]; } # TEXT N: more than N times
 
 nfs_export() {
-    local name=$1 word access=RW squash=No_Root_Squash folder=$1 id old count
+    local name=$1 word access=RW squash=No_Root_Squash folder=$1 id count
     shift
     for word in "$@"; do
         case $word in
@@ -204,9 +204,8 @@ nfs_export() {
         esac
     done
     mkdir -p "$(_nfs_folder "$folder")"
-    read -ra old <<<"${STORAGE_NFS[$STORAGE/$name]:-}"
-    id=${old[0]:-}
-    [ -n "$id" ] && [ "${old[3]}" = "$folder" ] || id=$((++STORAGE_NFS_ID))
+    id=${STORAGE_NFS_ID[$STORAGE/$folder]:-$((${#STORAGE_NFS_ID[@]} + 1))}
+    STORAGE_NFS_ID[$STORAGE/$folder]=$id
     STORAGE_NFS[$STORAGE/$name]="$id $access $squash $folder"
     [ -n "${STORAGE_PID[$STORAGE/nfs]:-}" ] || return 0
     _nfs_config >"$(lab_root "$STORAGE")/ganesha.conf"
@@ -280,13 +279,19 @@ _iscsi_chap() { # N USER PASSWORD
         _tgtadm --mode account --op bind --tid "$1" --user "$2"
 }
 
+# Throws out who is logged in; they may be there again before it is deleted.
+_iscsi_is_gone() {
+    _tgtadm --mode target --op delete --tid "$1" --force 2>/dev/null
+    ! _tgtadm --mode target --op show --tid "$1" >/dev/null 2>&1
+}
+
 # LUN N as STORAGE_LUN describes it; an older one is thrown out.
 _iscsi_apply() {
     local n=$1 naa serial user steps=0
     naa=$(_lun_word "$n" naa)
     serial=$(_lun_word "$n" serial)
     user=$(_lun_word "$n" user)
-    _tgtadm --mode target --op delete --tid "$n" --force 2>/dev/null
+    lab_wait 5 _iscsi_is_gone "$n" || lab_fail "iSCSI target $n does not go"
     _iscsi_target "$n" && steps=1
     _iscsi_params "$n" "vendor_id=LAB,product_id=VDISK,product_rev=0001" && steps=$((steps + 1))
     _iscsi_params "$n" "scsi_id=${naa:-$(printf '6001405%025x' "$n")},scsi_sn=${serial:-$(printf 'lab%08d' "$n")}" &&
