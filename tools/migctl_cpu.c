@@ -150,8 +150,10 @@ static void print_wrapped(const char *words, const char *indent)
         if (at + n > LINE_WIDTH) {
             printf("\n%s", indent);
             at = strlen(indent);
+        } else if (p != words) {
+            putchar(' ');
         }
-        printf("%.*s ", (int)n, p);
+        printf("%.*s", (int)n, p);
         at += n + 1;
         p += n + strspn(p + n, " ");
     }

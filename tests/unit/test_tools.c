@@ -184,6 +184,32 @@ static void serve_migration(struct msgconn *c, uint32_t serial, const char *doma
     reply(c, &r, serial, true);
 }
 
+static void serve_facts(struct msgconn *c, uint32_t serial, const char *host)
+{
+    uint32_t words[12] = { [0] = 0x00982201, [1] = 0x078bfbff, [10] = 1, [11] = 0x20100800 };
+    Migrd__HostFacts f = MIGRD__HOST_FACTS__INIT;
+    Migrd__CpuReport cpu = MIGRD__CPU_REPORT__INIT;
+    Migrd__Reply r = MIGRD__REPLY__INIT;
+    bool second = strncmp(host, "host2", 5) == 0, third = strcmp(host, "host3") == 0;
+
+    if (strcmp(host, "host9") == 0) {
+        refuse(c, serial, "not-found", "host host9 cannot be asked: no route to it");
+        return;
+    }
+    words[0] |= second ? UINT32_C(1) << 22 : UINT32_C(1) << 25;
+    words[2] = second ? 0 : UINT32_C(1) << 23;
+    f.host = (char *)(second ? "host2" : third ? "host3" : "host1");
+    f.tsc_scaling = true;
+    cpu.vendor = (char *)(third ? "AuthenticAMD" : "GenuineIntel");
+    cpu.model = (char *)"Test CPU";
+    cpu.tsc_khz = 2000000;
+    cpu.features = words;
+    cpu.n_features = 12;
+    f.cpu = &cpu;
+    r.facts = &f;
+    reply(c, &r, serial, true);
+}
+
 static void serve(struct msgconn *c, const Migrd__Request *rq)
 {
     Migrd__Reply r = MIGRD__REPLY__INIT;
@@ -201,6 +227,8 @@ static void serve(struct msgconn *c, const Migrd__Request *rq)
         serve_migration(c, rq->serial, rq->migrate->domain, rq->migrate->progress);
     else if (rq->body_case == MIGRD__REQUEST__BODY_WATCH)
         pause(); /* a migration that never ends */
+    else if (rq->body_case == MIGRD__REQUEST__BODY_GET_FACTS)
+        serve_facts(c, rq->serial, rq->get_facts->host);
     else if (rq->body_case == MIGRD__REQUEST__BODY_UNDEFINE)
         refuse(c, rq->serial, "state", "domain web1 runs; destroy it first");
     else
@@ -600,6 +628,51 @@ static void migctl_shows_the_host(void **state)
     assert_out("Error: give either --run-here or --discard\n");
 }
 
+/* host1 has AES and CLFLUSHOPT more than host2, which has MOVBE more; host3's is of another make. */
+static void migctl_cpu_levels(void **state)
+{
+    json_t *j;
+
+    (void)state;
+    assert_int_equal(run("migctl", "cpu", "show"), 0);
+    assert_out("Host:       host1\nCPU:        Test CPU (GenuineIntel)\nLevel:      x86-64-v2\n");
+    assert_out("TSC:        2000.000 MHz, a guest can be given another frequency\n");
+    assert_int_equal(run("migctl", "cpu", "baseline", "host2", "host2.lab"), 0);
+    assert_out("# what 2 hosts share; all have at least x86-64-v2\n"
+               "cpu_level = 'GenuineIntel/1.ecx=982201,1.edx=78bfbff,80000001.ecx=1,"
+               "80000001.edx=20100800'\n"
+               "# host1 loses 2: aes clflushopt\n# host2 loses 1: movbe\n");
+    assert_int_equal(run("migctl", "cpu", "baseline", "host2", "--json", "--port", "9", "--tls", "no"), 0);
+    j = json_loads(out, 0, NULL);
+    assert_non_null(j);
+    assert_int_equal(json_array_size(json_object_get(j, "hosts")), 2);
+    json_decref(j);
+    j = asked("get_facts");
+    assert_string_equal(json_string_value(json_object_get(j, "tls")), "no");
+    assert_int_equal(json_integer_value(json_object_get(j, "port")), 9);
+    json_decref(j);
+    assert_int_equal(run("migctl", "cpu", "baseline", "host3"), 1);
+    assert_out("Error: CPUs by GenuineIntel and by AuthenticAMD have no level in common");
+    assert_int_equal(run("migctl", "cpu", "baseline", "host2", "host9"), 1);
+    assert_out("Error: host host9 cannot be asked: no route to it\n");
+}
+
+static void migctl_cpu_compares(void **state)
+{
+    (void)state;
+    assert_int_equal(run("migctl", "cpu", "compare", "host2"), 3);
+    assert_out("host1 -> host2: 2 missing there: aes clflushopt\n"
+               "host2 -> host1: 1 missing there: movbe\n");
+    assert_int_equal(run("migctl", "cpu", "compare", "host1"), 0);
+    assert_out("host1 -> host1: a guest finds all that it may use\n");
+    assert_int_equal(run("migctl", "cpu", "compare", "host3"), 3);
+    assert_out("CPUs of different vendors: no guest can move between them\n");
+    assert_int_equal(run("migctl", "cpu", "compare"), 2);
+    assert_int_equal(run("migctl", "cpu", "paint"), 2);
+    assert_out("'paint': give show, baseline or compare");
+    assert_int_equal(run("migctl", "cpu", "show", "--tls", "maybe"), 2);
+}
+
 static void watch_leaves_at_interrupt(void **state)
 {
     (void)state;
@@ -688,6 +761,8 @@ int main(void)
         cmocka_unit_test(migctl_migrate_reports),
         cmocka_unit_test(migctl_json_is_json),
         cmocka_unit_test(migctl_shows_the_host),
+        cmocka_unit_test(migctl_cpu_levels),
+        cmocka_unit_test(migctl_cpu_compares),
         cmocka_unit_test(watch_leaves_at_interrupt),
         cmocka_unit_test(no_daemon_is_explained),
         cmocka_unit_test(numbers_for_people),
