@@ -64,22 +64,6 @@ static void another(
     p->another = true;
 }
 
-static const char *kind_name(Migrd__StorageKind k)
-{
-    switch (k) {
-    case MIGRD__STORAGE_KIND__STORAGE_FILE:
-        return "file";
-    case MIGRD__STORAGE_KIND__STORAGE_BLOCK:
-        return "block device";
-    case MIGRD__STORAGE_KIND__STORAGE_NFS:
-        return "file on NFS";
-    case MIGRD__STORAGE_KIND__STORAGE_ISCSI:
-        return "iSCSI LUN";
-    default:
-        return "disk of an unknown kind";
-    }
-}
-
 /* --- names of one kind on both sides --------------------------------------------------- */
 
 enum same { SAME_NONE, SAME_YES, SAME_NO };
@@ -161,7 +145,7 @@ static bool same_kind(struct pair *p)
 {
     if (p->s->kind == p->t->kind)
         return true;
-    another(p, kind_name(p->s->kind), kind_name(p->t->kind),
+    another(p, id_kind_words(p->s->kind), id_kind_words(p->t->kind),
         "its name means something else on either host",
         "use a name that means the same on both, such as nfs://, iscsi:// or /dev/disk/by-id/...");
     return false;
@@ -307,7 +291,7 @@ static void kinds_differ(struct pair *p, const char *kind)
     char text[CHECKS_TEXT];
 
     snprintf(text, sizeof text, "the target has another %s under this name: its %s differs",
-        kind_name(p->s->kind), words_of(kind));
+        id_kind_words(p->s->kind), words_of(kind));
     another(p, odd_value(p->s, p->t, kind), odd_value(p->t, p->s, kind), text, other_device(p));
 }
 
@@ -327,13 +311,13 @@ static void same_device(struct pair *p, const char *kind)
         k = say(p, CHECK_WARN,
             "the same %s by its %s, but that is what every tgt server calls its "
             "LUNs",
-            kind_name(p->s->kind), words_of(kind));
+            id_kind_words(p->s->kind), words_of(kind));
         checks_remedy(k, "set scsi_id and scsi_sn of the LUN on the server");
     } else if (strcmp(here, there) != 0) {
         k = say(p, CHECK_OK, "the same %s by its %s, as %s on the source and %s on the target",
-            kind_name(p->s->kind), words_of(kind), here, there);
+            id_kind_words(p->s->kind), words_of(kind), here, there);
     } else {
-        k = say(p, CHECK_OK, "the same %s by its %s", kind_name(p->s->kind), words_of(kind));
+        k = say(p, CHECK_OK, "the same %s by its %s", id_kind_words(p->s->kind), words_of(kind));
     }
     checks_values(k, best_value(p->s, kind), best_value(p->t, kind));
 }

@@ -62,6 +62,7 @@ void id_text(char **field, const char *fmt, ...) __attribute__((format(printf, 2
 void id_add(Migrd__DiskIdentity *id, const char *kind, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void id_add_backing(Migrd__DiskIdentity *id, const char *path);
+const char *id_kind_words(Migrd__StorageKind k);
 /* Its first value of that kind, or "". */
 const char *id_value(const Migrd__DiskIdentity *id, const char *kind);
 bool id_has(const Migrd__DiskIdentity *id, const char *kind, const char *value);

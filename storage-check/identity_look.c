@@ -80,6 +80,22 @@ void id_add_backing(Migrd__DiskIdentity *id, const char *path)
     id->n_backing += more[id->n_backing] != NULL;
 }
 
+const char *id_kind_words(Migrd__StorageKind k)
+{
+    switch (k) {
+    case MIGRD__STORAGE_KIND__STORAGE_FILE:
+        return "file";
+    case MIGRD__STORAGE_KIND__STORAGE_BLOCK:
+        return "block device";
+    case MIGRD__STORAGE_KIND__STORAGE_NFS:
+        return "file on NFS";
+    case MIGRD__STORAGE_KIND__STORAGE_ISCSI:
+        return "iSCSI LUN";
+    default:
+        return "disk of an unknown kind";
+    }
+}
+
 const char *id_value(const Migrd__DiskIdentity *id, const char *kind)
 {
     for (size_t i = 0; i < id->n_designators; i++)

@@ -5,23 +5,7 @@
 #include <string.h>
 
 #include "base/pbjson.h"
-#include "storage-check/identity.h"
-
-static const char *kind_words(const Migrd__DiskIdentity *id)
-{
-    switch (id->kind) {
-    case MIGRD__STORAGE_KIND__STORAGE_FILE:
-        return "file";
-    case MIGRD__STORAGE_KIND__STORAGE_BLOCK:
-        return "block device";
-    case MIGRD__STORAGE_KIND__STORAGE_NFS:
-        return "file on NFS";
-    case MIGRD__STORAGE_KIND__STORAGE_ISCSI:
-        return "iSCSI LUN";
-    default:
-        return "disk";
-    }
-}
+#include "storage-check/identity_internal.h"
 
 static void line(FILE *to, const char *what, const char *value)
 {
@@ -35,7 +19,7 @@ static void show_one(const Migrd__DiskIdentity *id, FILE *to)
     if (id->code[0] != '\0')
         line(to, "error", id->error);
     if (id->kind != MIGRD__STORAGE_KIND__STORAGE_UNKNOWN)
-        fprintf(to, "  %-16s %s%s%s%s\n", "is", kind_words(id),
+        fprintf(to, "  %-16s %s%s%s%s\n", "is", id_kind_words(id->kind),
             id->path_kind[0] != '\0' ? " on " : "", id->path_kind,
             id->read_only ? ", read only" : "");
     if (id->size != 0)
