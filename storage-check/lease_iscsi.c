@@ -61,6 +61,7 @@ struct lease_iscsi {
     bool taken;
     uint64_t key;             /* that we registered last; 0 none */
     uint64_t forgotten_since; /* lease_clock(); 0: the target knows our key */
+    unsigned forgotten_on;    /* the connection on which this was seen */
     atomic_uint connection;   /* the last one that came up; 0 none since we look */
     unsigned admitted;        /* the last one that we let requests go on */
 };
@@ -560,14 +561,17 @@ static uint64_t ending_key(const struct lease *l, const struct view *v)
 static bool may_come_back(struct lease *l, const struct view *v, uint64_t key, struct err *e)
 {
     struct lease_iscsi *is = l->kind;
+    unsigned connection = atomic_load(&is->connection);
     uint64_t now = lease_clock(), grace = 2 * (uint64_t)l->valid_ms * NS_PER_MS;
 
     if (has_key(v, key) || now < atomic_load(&l->sure_until)) {
         is->forgotten_since = 0;
         return true;
     }
-    if (is->forgotten_since == 0)
+    if (is->forgotten_since == 0 || is->forgotten_on != connection) {
         is->forgotten_since = now;
+        is->forgotten_on = connection; /* on another one, nobody knows what was in between */
+    }
     if (now - is->forgotten_since >= grace) {
         is->forgotten_since = 0;
         return true;

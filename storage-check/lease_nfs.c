@@ -170,6 +170,11 @@ static int make_folder(struct lease *l, struct err *e)
     return r < 0 && r != -EEXIST ? fail(l, r, e, "make its folder") : 0;
 }
 
+static int create_fresh(struct lease_nfs *n)
+{
+    return nfsio_open(&n->io, n->fresh, O_RDWR | O_CREAT | O_EXCL, 0600, &n->next.fh);
+}
+
 /* A file with the record of n->next, under a name of its own. */
 static int write_fresh(struct lease *l, struct err *e)
 {
@@ -178,11 +183,15 @@ static int write_fresh(struct lease *l, struct err *e)
     int r;
 
     claim_drop(&n->io, &n->next);
-    r = nfsio_open(&n->io, n->fresh, O_RDWR | O_CREAT | O_EXCL, 0600, &n->next.fh);
+    r = create_fresh(n);
     if (r == -EEXIST) /* of an attempt before; perhaps it is a claim already, so not that file */
         r = nfsio_unlink(&n->io, n->fresh);
+    else if (r == -ENOENT && make_folder(l, e) < 0) /* somebody cleared it */
+        return -1;
+    else if (r == -ENOENT)
+        r = 0;
     if (r == 0 && n->next.fh == NULL)
-        r = nfsio_open(&n->io, n->fresh, O_RDWR | O_CREAT | O_EXCL, 0600, &n->next.fh);
+        r = create_fresh(n);
     if (r == 0)
         r = store_note(&n->io, &n->next);
     if (r == 0)
@@ -298,8 +307,8 @@ static int make_claim(struct lease *l, const struct lease_bid *b, struct err *e)
     snprintf(path, sizeof path, "%.*s%s/%s", STORAGE_SOURCE_MAX, n->disk, LEASE_SUFFIX, name);
     snprintf(n->next.path, sizeof n->next.path, "%s", path);
     r = nfsio_link(&n->io, n->fresh, path);
-    if (r == -ENOENT || r == -ESTALE) { /* somebody cleared the folder */
-        if (make_folder(l, e) < 0 || write_fresh(l, e) < 0)
+    if (r == -ENOENT || r == -ESTALE) { /* cleared since it was prepared */
+        if (write_fresh(l, e) < 0)
             return -1;
         snprintf(n->next.path, sizeof n->next.path, "%s", path);
         r = nfsio_link(&n->io, n->fresh, path);
@@ -696,7 +705,17 @@ static int open_claim(struct lease *l, struct err *e)
     return lease_decode(data, (size_t)r, &found, NULL) == 0 && found.nonce != l->nonce;
 }
 
-/* The disk still belongs to our epoch's user? If not, an owner before us put it back too late. */
+/* Is this the user of an epoch after ours? Epochs that are compared are near each other. */
+static bool is_newer_user(const struct lease *l, uint64_t uid)
+{
+    uint64_t after = (uid - fence_uid(l, l->epoch)) % 65536;
+
+    return uid >= l->nfs_uid_base && uid - l->nfs_uid_base < 65536 && after > 0 && after < 32768;
+}
+
+/* The disk still belongs to our epoch's user? If not, an owner before us put it back too late; but
+ * it is never taken from an epoch after ours, whose claim we may just not have seen. 1: that is so.
+ */
 static int mend_fence(struct lease *l, struct err *e)
 {
     struct lease_nfs *n = l->kind;
@@ -707,6 +726,11 @@ static int mend_fence(struct lease *l, struct err *e)
         return 0;
     if (look_at_disk(l, &st, e) < 0)
         return -1;
+    if (is_newer_user(l, st.nfs_uid)) {
+        err_set(e, ERR_STATE, "disk %s: belongs to user %" PRIu64 ", of an epoch after ours",
+            l->source, st.nfs_uid);
+        return 1;
+    }
     r = give_disk(n, n->uid, n->gid, 0600, &st);
     return r < 0 ? fail(l, r, e, "give the disk to the user of its epoch") : 0;
 }
@@ -739,7 +763,7 @@ static enum lease_seen nfs_renew(struct lease *l, struct err *e)
         fail(l, r, e, "renew it");
         return LEASE_SEEN_NOTHING;
     }
-    return mend_fence(l, e) < 0 ? LEASE_SEEN_NOTHING : LEASE_SEEN_OURS;
+    return mend_fence(l, e) == 0 ? LEASE_SEEN_OURS : LEASE_SEEN_NOTHING;
 }
 
 static int nfs_release(struct lease *l, struct err *e)
@@ -752,7 +776,7 @@ static int nfs_release(struct lease *l, struct err *e)
     if (n->now.note.has_was) {
         if (look_at_disk(l, &st, e) < 0)
             return -1;
-        r = give_back(l, &st, &n->now.note);
+        r = is_newer_user(l, st.nfs_uid) ? 0 : give_back(l, &st, &n->now.note);
         if (r < 0)
             return fail(l, r, e, "give the disk back to its first owner");
     }

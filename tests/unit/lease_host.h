@@ -26,6 +26,7 @@
 #include "base/clock.h"
 #include "storage-check/disk.h"
 #include "storage-check/lease.h"
+#include "storage-check/lease_nfs_io.h"
 
 #define LH_BLOCK 65536u
 #define LH_FLIGHT 16u
@@ -313,6 +314,22 @@ static void lh_remove(struct lease_host *h, const char *source, uint64_t epoch, 
     lh_answer(out, lease_remove(source, &o, epoch, &e), &e);
 }
 
+static void lh_chown(struct lease_host *h, const char *source, unsigned uid, char *out)
+{
+    struct disk_options o = lh_options(h);
+    struct storage_url u;
+    struct nfsio n = {
+        .url = &u, .options = &o, .deadline_ns = clock_of(CLOCK_BOOTTIME) + 5 * NS_PER_S
+    };
+    struct err e = { .code = ERR_NONE };
+    int r = storage_url_parse(source, &u, &e);
+
+    if (r == 0 && nfsio_chown(&n, u.file, uid, 0) < 0)
+        r = err_set(&e, ERR_SYSTEM, "chown: %s", n.why);
+    nfsio_disconnect(&n);
+    lh_answer(out, r, &e);
+}
+
 static inline void lh_do(struct lease_host *h, const char *line, char out[LH_LINE])
 {
     char verb[16] = "", a[512] = "", b[32] = "", c[32] = "";
@@ -327,6 +344,8 @@ static inline void lh_do(struct lease_host *h, const char *line, char out[LH_LIN
         lh_read(h, a, out);
     else if (strcmp(verb, "remove") == 0)
         lh_remove(h, a, strtoull(b, NULL, 10), out);
+    else if (strcmp(verb, "chown") == 0)
+        lh_chown(h, a, (unsigned)strtoul(b, NULL, 10), out);
     else if (strcmp(verb, "write") == 0)
         lh_write_some(h, (unsigned)strtoul(a, NULL, 10), (unsigned)strtoul(b, NULL, 10), c[0], out);
     else if (strcmp(verb, "flood") == 0 && strcmp(a, "end") == 0)
