@@ -112,38 +112,37 @@ static int take_lease(struct blk *b, uint64_t epoch, enum lease_claim claim, str
     return 0;
 }
 
-/* A lost lease never comes back, but a newer epoch may bring a new one. */
-static int renounce_lost(struct blk *b, uint64_t epoch, struct err *e)
+/* A lost lease never comes back, but a newer epoch may take it anew. Until then it stays lost: devices
+ * and, if nothing held it, the guest would be at work without one. */
+static int check_lost(struct blk *b, uint64_t epoch, struct err *e)
 {
     bool lost;
 
     pthread_mutex_lock(&b->lock);
     lost = b->lease_lost;
     pthread_mutex_unlock(&b->lock);
-    if (!lost)
+    if (!lost || epoch > b->lease_epoch)
         return 0;
-    if (epoch <= b->lease_epoch)
-        return err_set(e, ERR_STATE,
-            "disk %s: its lease of epoch %llu is another host's: this copy of the guest can only "
-            "be "
-            "destroyed",
-            b->source, (unsigned long long)b->lease_epoch);
-    lease_close(&b->lease, false);
-    blk_lease_anew(b);
-    return 0;
+    return err_set(e, ERR_STATE,
+        "disk %s: its lease of epoch %llu is another host's: this copy of the guest can only be "
+        "destroyed",
+        b->source, (unsigned long long)b->lease_epoch);
 }
 
 static int claim_lease(struct blk *b, uint64_t epoch, struct err *e)
 {
     if (!wants_lease(b))
         return 0;
-    if (b->lease != NULL && renounce_lost(b, epoch, e) < 0)
+    if (check_lost(b, epoch, e) < 0)
         return -1;
     if (b->lease == NULL && prepare_lease(b, LEASE_HANDOVER, e) < 0)
         return -1;
     if (epoch <= b->lease_epoch)
         return 0;
-    return take_lease(b, epoch, LEASE_HANDOVER, e);
+    if (take_lease(b, epoch, LEASE_HANDOVER, e) < 0)
+        return -1;
+    blk_lease_anew(b);
+    return 0;
 }
 
 static int claim(struct blk *b, uint64_t epoch, struct err *e)

@@ -7,8 +7,9 @@
  *   request fails              guest gets it     kept, guest stops           guest is told OK
  *   no answer (DISK_LOST)      waits             waits                       waits
  *   ... for io_timeout_ms      all get errors    guest stops, they wait on   all are told OK
- *   lease unsure               writes are kept, the guest stops, whatever the policy; what is
- *                              in flight may be given up by the lease: it is kept, too
+ *   lease unsure               the guest stops, whatever the policy; new requests (of files:
+ *                              writes) are kept; what is in flight may be given up by the
+ *                              lease: it is kept, too
  *   lease lost                 the same, for good
  *
  * The default is report for files and stop for network disks: a server that is away for a
@@ -173,7 +174,7 @@ enum blk_end blk_judge(struct blk_request *r, int error)
     return end;
 }
 
-bool blk_may_write(struct blk_request *r)
+bool blk_may_submit(struct blk_request *r)
 {
     struct blk *b = r->b;
     bool sure = b->lease == NULL || lease_sure(b->lease);
@@ -296,6 +297,8 @@ void blk_lease_sure(void *arg, bool sure, const char *text)
     else
         log_warn("xvm", "%s: %s", b->v.name, text);
     pthread_mutex_lock(&b->lock);
+    if (!sure && !b->lease_lost)
+        wait_for_lease(b); /* also a guest that does not write: another host may run it by now */
     pthread_cond_broadcast(&b->cond);
     pthread_mutex_unlock(&b->lock);
 }

@@ -111,7 +111,7 @@ struct blk {
     pthread_t guard;
     bool has_guard, stop;
     bool failed;     /* policy stop: a request failed */
-    bool unsure;     /* a write waits for the lease */
+    bool unsure;     /* the guest waits for the lease */
     bool lease_lost; /* for good, under lease_epoch */
     bool lost;       /* the server does not answer */
     bool stalled;    /* and that is longer than the policy's time: stop */
@@ -144,8 +144,10 @@ void blk_disk_event(void *arg, enum disk_event ev, const char *text);
 void blk_lease_lost(void *arg, const char *text);
 void blk_lease_sure(void *arg, bool sure, const char *text);
 
-/* False: the lease is not sure; the request was kept, and the guest is being stopped. */
-bool blk_may_write(struct blk_request *r);
+/* False: the lease is not sure; the request was kept, and the guest is being stopped. On a network
+ * disk all requests are asked about: even a read would make it connect anew, and send again what a
+ * server that restarted had not committed. */
+bool blk_may_submit(struct blk_request *r);
 /* The first one of a time of trouble. */
 void blk_log_error(struct blk *b, const char *what, int error);
 /* What becomes of a request that ended with that errno. */
@@ -159,7 +161,7 @@ void blk_redo(struct blk *b, bool failed);
 void blk_abandon(struct virtio *v, bool keep);
 /* Nothing is kept any more, the driver starts anew. */
 void blk_forget(struct blk *b);
-/* A new lease takes the place of one that is lost. */
+/* The lease was taken under a newer epoch: also if it was lost before. */
 void blk_lease_anew(struct blk *b);
 
 #endif

@@ -213,7 +213,7 @@ static int read_or_write(struct blk_request *r, uint64_t sector)
     if (len % BLK_SECTOR != 0 || !sectors_fit(b, sector, len / BLK_SECTOR) ||
         (write && b->read_only))
         return BLK_IOERR;
-    if (write && !blk_may_write(r))
+    if ((write || b->network) && !blk_may_submit(r))
         return BLK_KEPT;
     if (write) {
         memcpy(r->iov, c->iov, c->out_n * sizeof r->iov[0]);
@@ -241,6 +241,8 @@ static int flush(struct blk_request *r)
         return BLK_IOERR;
     if (b->read_only)
         return BLK_OK;
+    if (b->network && !blk_may_submit(r))
+        return BLK_KEPT;
     atomic_store(&b->unflushed, false); /* what is written from here on may be part of it, or not */
     r->io = (struct disk_io){ .op = DISK_FLUSH };
     submit(r);
@@ -288,7 +290,7 @@ static int ranges(struct blk_request *r)
     status = check_ranges(r, (unsigned)(len / sizeof r->range[0]), zeroes);
     if (status != BLK_OK || r->n_ranges == 0)
         return status;
-    if (!blk_may_write(r))
+    if (!blk_may_submit(r))
         return BLK_KEPT;
     submit_range(r);
     return SUBMITTED;
@@ -431,6 +433,11 @@ void blk_flush_for_pause(struct blk *b)
     }
     if (b->flush_error == 0 && !FAULT("disk-flush"))
         return;
+    if (b->flush_error == ECANCELED) { /* the lease gave it up: nothing is lost */
+        atomic_store(&b->unflushed, true);
+        machine_not_flushed(m, b->v.name);
+        return;
+    }
     blk_log_error(b, "flush before a pause", b->flush_error != 0 ? b->flush_error : EIO);
     atomic_store(&b->unflushed, true);
     atomic_store(&b->lost_writes, true);
