@@ -12,9 +12,14 @@
 
 #include "migrd/compat/compat_internal.h"
 
+/* Of what another host tells no more is looked at. */
+#define VLANS 4096u
+#define SUBNETS 32u
+#define NETS 256u
+
 static const Migrd__NetFacts *net_of(const Migrd__HostFacts *f, const char *name)
 {
-    for (size_t i = 0; i < f->n_nets; i++)
+    for (size_t i = 0; i < f->n_nets && i < NETS; i++)
         if (strcmp(f->nets[i]->name, name) == 0)
             return f->nets[i];
     return NULL;
@@ -22,39 +27,56 @@ static const Migrd__NetFacts *net_of(const Migrd__HostFacts *f, const char *name
 
 /* --- lists ----------------------------------------------------------------------------------- */
 
-static bool has_vlan(const Migrd__NetFacts *n, uint32_t vlan)
+/* One bit a tag. */
+struct tags {
+    bool has[VLANS];
+    unsigned n;
+};
+
+static void read_tags(const Migrd__NetFacts *n, struct tags *out)
 {
-    for (size_t i = 0; i < n->n_vlans; i++)
-        if (n->vlans[i] == vlan)
-            return true;
-    return false;
+    *out = (struct tags){ .n = 0 };
+    for (size_t i = 0; i < n->n_vlans; i++) {
+        uint32_t v = n->vlans[i];
+
+        if (v < VLANS && !out->has[v]) {
+            out->has[v] = true;
+            out->n++;
+        }
+    }
 }
 
-/* "1-9 100", in the order they come; cut where it gets too long. Only those that `without` has not.
- */
-static size_t vlan_list(
-    const Migrd__NetFacts *n, const Migrd__NetFacts *without, char *out, size_t len)
+static void take_away(struct tags *from, const struct tags *what)
 {
-    size_t at = 0, count = 0;
+    for (unsigned v = 0; v < VLANS; v++)
+        if (from->has[v] && what->has[v]) {
+            from->has[v] = false;
+            from->n--;
+        }
+}
+
+/* "1-9 100"; cut where it gets too long. */
+static void tag_list(const struct tags *t, char *out, size_t len)
+{
+    size_t at = 0;
 
     snprintf(out, len, "untagged");
-    for (size_t i = 0; i < n->n_vlans; i++) {
-        uint32_t first = n->vlans[i], last = first;
+    for (unsigned first = 0; first < VLANS && at + 32 < len; first++) {
+        unsigned last = first;
 
-        if (without != NULL && has_vlan(without, first))
+        if (!t->has[first])
             continue;
-        while (i + 1 < n->n_vlans && n->vlans[i + 1] == last + 1 &&
-               (without == NULL || !has_vlan(without, last + 1))) {
+        while (last + 1 < VLANS && t->has[last + 1])
             last++;
-            i++;
-        }
-        count += last - first + 1;
-        if (at + 32 > len)
-            continue;
         at += (size_t)snprintf(
             out + at, len - at, last > first ? "%s%u-%u" : "%s%u", at > 0 ? " " : "", first, last);
+        first = last;
     }
-    return count;
+}
+
+static size_t subnets_of(const Migrd__NetFacts *n)
+{
+    return n->n_subnets < SUBNETS ? n->n_subnets : SUBNETS;
 }
 
 static void subnet_list(const Migrd__NetFacts *n, char *out, size_t len)
@@ -62,7 +84,7 @@ static void subnet_list(const Migrd__NetFacts *n, char *out, size_t len)
     size_t at = 0;
 
     snprintf(out, len, "no address");
-    for (size_t i = 0; i < n->n_subnets && at + 52 < len; i++)
+    for (size_t i = 0; i < subnets_of(n) && at + 52 < len; i++)
         at += (size_t)snprintf(out + at, len - at, "%s%.50s", at > 0 ? " " : "", n->subnets[i]);
 }
 
@@ -76,8 +98,8 @@ static int subnets_agree(const Migrd__NetFacts *a, const Migrd__NetFacts *b)
 {
     int r = -1;
 
-    for (size_t i = 0; i < a->n_subnets; i++)
-        for (size_t k = 0; k < b->n_subnets; k++) {
+    for (size_t i = 0; i < subnets_of(a); i++)
+        for (size_t k = 0; k < subnets_of(b); k++) {
             if (strcmp(a->subnets[i], b->subnets[k]) == 0)
                 return 1;
             if (is_v6(a->subnets[i]) == is_v6(b->subnets[k]))
@@ -126,17 +148,23 @@ static void vlans(const struct port *p)
 {
     char s[COMPAT_LIST_LEN], t[COMPAT_LIST_LEN], lack[COMPAT_LIST_LEN];
     const char *bridge = p->vif->bridge;
+    struct tags source, target, missing;
 
     if (p->s == NULL || (p->s->n_vlans == 0 && p->t->n_vlans == 0))
         return;
-    vlan_list(p->s, NULL, s, sizeof s);
-    vlan_list(p->t, NULL, t, sizeof t);
-    if (vlan_list(p->s, p->t, lack, sizeof lack) > 0)
+    read_tags(p->s, &source);
+    read_tags(p->t, &target);
+    missing = source;
+    take_away(&missing, &target);
+    tag_list(&source, s, sizeof s);
+    tag_list(&target, t, sizeof t);
+    tag_list(&missing, lack, sizeof lack);
+    if (missing.n > 0)
         checks_remedy(compat_line(p->c, CHECK_REFUSED, "network", p->object, s, t,
                           "bridge %s leads to VLAN %s on host %s, and not on host %s", bridge, lack,
                           p->c->src, p->c->dst),
             "let the uplink of %s on host %s carry VLAN %s", bridge, p->c->dst, lack);
-    else if (p->s->n_vlans == 0)
+    else if (source.n == 0)
         checks_remedy(compat_line(p->c, CHECK_WARN, "network", p->object, s, t,
                           "bridge %s leads to VLAN %s on host %s, and is untagged on host %s: "
                           "whether that is the same network is not known",

@@ -25,6 +25,7 @@
 #define LAB_MIGRATION "33333333-3333-4333-8333-333333333333"
 #define LAB_SESSION "0123456789abcdef0123456789abcdef"
 #define LAB_EPOCH 7
+#define LAB_CHECK "enough memory, or not" /* the line of the target's report */
 
 /* A sanitizer's report at exit needs system calls that the sandbox forbids. */
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -228,7 +229,15 @@ static inline void lab_verdict(struct lab *l, bool ok)
 {
     Migrd__ToWorker m = MIGRD__TO_WORKER__INIT;
     Migrd__OfferVerdict v = MIGRD__OFFER_VERDICT__INIT;
+    Migrd__CheckReport report = MIGRD__CHECK_REPORT__INIT;
+    Migrd__Check line = MIGRD__CHECK__INIT, *lines[] = { &line };
 
+    line.result = (char *)(ok ? "ok" : "refused");
+    line.area = (char *)"memory";
+    line.text = (char *)LAB_CHECK;
+    report.checks = lines;
+    report.n_checks = 1;
+    v.report = &report;
     v.ok = ok;
     v.code = (char *)(ok ? "" : "memory");
     v.text = (char *)(ok ? "" : "not enough memory: 1 GiB wanted, 3 MiB free");

@@ -66,6 +66,17 @@ static void untouched(const struct lab *l)
     assert_int_equal(l->seen[LAB_SRC][MIGRD__FROM_WORKER__BODY_WANT_PAUSE], 0);
 }
 
+/* The target's report has come, with either answer. */
+static void expect_report(const struct lab *l, const char *result)
+{
+    const Migrd__CheckReport *r = lab_finished(l, LAB_SRC)->checks;
+
+    assert_non_null(r);
+    assert_int_equal(r->n_checks, 1);
+    assert_string_equal(r->checks[0]->result, result);
+    assert_string_equal(r->checks[0]->text, LAB_CHECK);
+}
+
 static void test_forecast(void **state)
 {
     const struct lab_scenario sc = scenario();
@@ -81,6 +92,7 @@ static void test_forecast(void **state)
     assert_true(lab_finished(&l, LAB_DST)->ok);
     f = lab_finished(&l, LAB_SRC)->forecast;
     assert_non_null(f);
+    expect_report(&l, "ok");
     assert_true(f->converges > 0.9);
     assert_true(f->total_ms > 0 && f->pause_ms > 0 && f->wire_bytes > 0 && f->probe_bandwidth > 0);
     assert_true(f->populated_pages > 0);
@@ -110,6 +122,7 @@ static void test_refused(void **state)
     assert_false(lab_finished(&l, LAB_SRC)->ok);
     assert_string_equal(lab_finished(&l, LAB_SRC)->code, "memory");
     assert_null(lab_finished(&l, LAB_SRC)->forecast);
+    expect_report(&l, "refused");
     untouched(&l);
     lab_end(&l);
 }
