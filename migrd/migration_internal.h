@@ -183,6 +183,9 @@ void mig_job_run(struct mig_job *mj, void (*work)(struct job *j));
 /* The end of a job whose work has been done already. */
 void mig_job_end(struct mig_job *mj);
 void mig_journal_work(struct job *j);
+/* In the pool: resumes, and makes sure whether it runs if the answer is lost. *gone: the process is,
+ * and whether the guest ran nobody knows. */
+int mig_resume(struct mig_job *mj, bool *gone, struct err *e);
 /* Record of that step with the migration's identity. */
 void mig_record(const struct migration *g, enum mt_step step, struct journal_record *r);
 void mig_owner_record(

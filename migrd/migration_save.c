@@ -91,18 +91,12 @@ static void resume_work(struct job *j)
 static void run_restored_work(struct job *j)
 {
     struct mig_job *mj = (struct mig_job *)j;
-
-    struct hv_info info;
-    struct err e;
+    bool gone;
 
     j->result = journal_append_all(mj->journal, mj->rec, mj->n_rec, true, &j->err);
     if (j->result < 0 || mj->leave_paused)
         return;
-    j->result = mj->ops->resume(mj->hv, mj->uuid, mj->epoch, &j->err);
-    /* A resume whose answer is lost may have worked: look. */
-    if (j->result < 0 && mj->ops->info(mj->hv, mj->uuid, &info, &e) == 0 &&
-        (info.state == HV_RUNNING || info.state == HV_BLOCKED))
-        j->result = 0;
+    j->result = mig_resume(mj, &gone, &j->err);
 }
 
 static void last_job(struct migration *g, enum mt_op op, void (*work)(struct job *))

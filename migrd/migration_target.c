@@ -18,6 +18,8 @@
 #include "migrd/facts_query.h"
 #include "migrd/migration_internal.h"
 
+#define RESUME_LOOKS 9 /* of HV_CALL_TIMEOUT_MS */
+
 /* --- talking to the worker ---------------------------------------------------------------------
  */
 
@@ -322,13 +324,36 @@ static void incoming_started(struct mig_job *mj)
         registry_incoming_started(mj->g->m, d, mj->g->def, mj->epoch, mj->domid);
 }
 
-/* A resume whose answer is lost may have worked: look. If the process is gone meanwhile, it counts
- * as one that worked: what the guest did in its last moment must not be done again elsewhere. */
+/* A resume whose answer is lost may have worked, or be at it still (leases, disks): the question
+ * behind it is answered after it. A guest that ended, or waits for its disk, has run, too. */
+int mig_resume(struct mig_job *mj, bool *gone, struct err *e)
+{
+    struct hv_info info;
+    struct err why;
+
+    *gone = false;
+    if (mj->ops->resume(mj->hv, mj->uuid, mj->epoch, e) == 0)
+        return 0;
+    if (e->code == ERR_NOT_FOUND) /* there was nobody to be told */
+        return -1;
+    for (unsigned i = 0; i < RESUME_LOOKS; i++) {
+        err_clear(&why);
+        if (mj->ops->info(mj->hv, mj->uuid, &info, &why) == 0)
+            return info.state == HV_INCOMING || hv_is_paused(&info) ? -1 : 0;
+        *gone = why.code == ERR_NOT_FOUND;
+        if (why.code != ERR_TIMEOUT && why.code != ERR_PEER)
+            break;
+    }
+    return -1;
+}
+
+/* If the process is gone meanwhile, it counts as one that worked: what the guest did in its last
+ * moment must not be done again elsewhere. */
 static void run_work(struct job *j)
 {
     struct mig_job *mj = (struct mig_job *)j;
-    struct hv_info info;
     struct err e;
+    bool gone;
 
     if (mj->leave_paused) { /* it is a paused guest of this host now, and may move on as such */
         if (mj->ops->pause(mj->hv, mj->uuid, mj->epoch, &e) < 0)
@@ -336,15 +361,9 @@ static void run_work(struct job *j)
                 "migration", "%s: must be unpaused before it can move on: %s", mj->uuid, e.text);
         return;
     }
-    j->result = mj->ops->resume(mj->hv, mj->uuid, mj->epoch, &j->err);
-    if (j->result == 0 || j->err.code == ERR_NOT_FOUND) /* there was nobody to be told */
-        return;
-    if (mj->ops->info(mj->hv, mj->uuid, &info, &e) == 0) {
-        if (info.state == HV_RUNNING || info.state == HV_BLOCKED)
-            j->result = 0;
-    } else if (e.code == ERR_NOT_FOUND) {
+    j->result = mig_resume(mj, &gone, &j->err);
+    if (gone)
         j->result = 0;
-    }
 }
 
 /* The record and the resume after it in one job: a paused guest waits for both. What the resume

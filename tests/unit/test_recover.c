@@ -35,6 +35,8 @@
 static struct hv_info now; /* the hypervisor's domain; the pool's jobs come one by one */
 static atomic_bool there;
 static atomic_uint n_resume, n_destroy;
+static atomic_uint n_silent;     /* so many answers are lost, the resume's among them */
+static enum hv_state then_state; /* what the last one shows */
 
 static int fake_capabilities(struct hv *hv, struct hv_caps *out, struct err *e)
 {
@@ -57,8 +59,12 @@ static int fake_enumerate(struct hv *hv, struct hv_info **list, size_t *n, struc
 static int fake_info(struct hv *hv, const char *uuid, struct hv_info *out, struct err *e)
 {
     (void)hv;
+    if (n_resume > 0 && n_silent > 0 && --n_silent > 0)
+        return err_set(e, ERR_TIMEOUT, "no answer");
     if (!there)
         return err_set(e, ERR_NOT_FOUND, "no domain %s", uuid);
+    if (n_resume > 0 && then_state != HV_STATE_MAX_)
+        now.state = then_state;
     *out = now;
     return 0;
 }
@@ -81,9 +87,8 @@ static int fake_resume(struct hv *hv, const char *uuid, uint64_t epoch, struct e
     (void)hv;
     (void)uuid;
     (void)epoch;
-    (void)e;
     atomic_fetch_add(&n_resume, 1);
-    return 0;
+    return n_silent > 0 ? err_set(e, ERR_TIMEOUT, "no answer") : 0;
 }
 
 static int fake_destroy(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e)
@@ -174,7 +179,8 @@ static int set_up(void **state)
         .uuid = UUID, .name = "guest", .domid = 3, .epoch = 7, .state = HV_PAUSED
     };
     there = true;
-    n_resume = n_destroy = 0;
+    n_resume = n_destroy = n_silent = 0;
+    then_state = HV_STATE_MAX_;
     strcpy(dir, "/tmp/test_recover.XXXXXX");
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, "%s/journal", dir);
@@ -284,6 +290,54 @@ static void an_owner_that_could_not_be_written(void **state)
     assert_string_equal(o->owner, "there");
     assert_int_equal(o->epoch, 8);
     stop();
+}
+
+/* A target that is told to run it and takes long, for its leases say: what became of it is found out,
+ * for the source takes it back if it is said not to run. */
+static void run_with_lost_answers(enum hv_state state, unsigned silent, bool doubt)
+{
+    put(JK_IN, STEP_RUNNING, M1, 7);
+    journal_close(&m.journal);
+    now.state = HV_INCOMING;
+    n_silent = silent;
+    then_state = state;
+    start();
+    for (uint64_t end = clock_ns() + WAIT_NS; clock_ns() < end && n_resume == 0;)
+        run_for(1);
+    if (doubt)
+        wait_for_state(TGT_DOUBT);
+    for (uint64_t end = clock_ns() + WAIT_NS; !doubt && clock_ns() < end && guest() != NULL &&
+                                              guest()->mig != NULL;)
+        run_for(1);
+    assert_true(doubt || guest() == NULL || guest()->mig == NULL);
+    assert_int_equal(n_resume, 1);
+    assert_int_equal(n_destroy, state == HV_SHUTDOWN); /* what its definition says */
+    stop();
+}
+
+static void a_lost_answer_of_one_that_runs(void **state)
+{
+    (void)state;
+    run_with_lost_answers(HV_RUNNING, 4, false);
+}
+
+static void a_lost_answer_of_one_that_ended(void **state)
+{
+    (void)state;
+    run_with_lost_answers(HV_SHUTDOWN, 2, false);
+}
+
+static void a_lost_answer_of_one_that_waits_for_its_disk(void **state)
+{
+    (void)state;
+    strcpy(now.reason, "its server does not answer");
+    run_with_lost_answers(HV_PAUSED, 2, false);
+}
+
+static void a_lost_answer_of_one_that_could_not_run(void **state)
+{
+    (void)state;
+    run_with_lost_answers(HV_INCOMING, 4, true);
 }
 
 static void a_question_supersedes_nothing(void **state)
@@ -397,6 +451,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(an_owner_that_could_not_be_written, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_lost_answer_of_one_that_runs, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_lost_answer_of_one_that_ended, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            a_lost_answer_of_one_that_waits_for_its_disk, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_lost_answer_of_one_that_could_not_run, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_question_supersedes_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(
             a_question_does_not_drop_a_complete_copy, set_up, tear_down),
