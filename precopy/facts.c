@@ -6,43 +6,20 @@
  *   source worker   FactsStart -> connect, FactsQuery, HostFacts -> Finished.facts
  *   target worker   FactsQuery -> FactsSeen -> FactsVerdict of migrd -> HostFacts, or Refuse
  */
-#include <stdio.h>
-
 #include "base/clock.h"
 #include "precopy/worker_internal.h"
 
-#define FACTS_MS 30000
-
-static int ask(
-    struct tr_conn *c, const Migrd__FactsStart *start, Migrd__Session **out, struct err *e)
+static int connect_and_ask(struct ctl *ctl, const Migrd__FactsStart *start,
+    const struct tr_tls *tls, Migrd__Session **out, struct err *e)
 {
+    const struct ask_host host = { start->host, start->port, start->dead_peer_ms, tls };
     Migrd__Session m = MIGRD__SESSION__INIT;
     Migrd__FactsQuery q = MIGRD__FACTS_QUERY__INIT;
 
     q.source_host = start->own_name;
     m.body_case = MIGRD__SESSION__BODY_FACTS_QUERY;
     m.facts_query = &q;
-    if (tr_send(c, &m, e) < 0)
-        return -1;
-    return expect(c, MIGRD__SESSION__BODY_FACTS, FACTS_MS, out, e);
-}
-
-static int connect_and_ask(struct ctl *ctl, const Migrd__FactsStart *start,
-    const struct tr_tls *tls, Migrd__Session **out, struct err *e)
-{
-    struct tr_options opt = { .tls = tls, .dead_peer_ms = start->dead_peer_ms };
-    struct tr_conn *c = NULL;
-    char line[32];
-    int r;
-
-    snprintf(line, sizeof line, "RELOCATE %d", PROTOCOL);
-    if (tr_connect(start->host, start->port, line, &opt, &c, e) < 0)
-        return -1;
-    ctl_watch(ctl, c);
-    r = ask(c, start, out, e);
-    ctl_unwatch(ctl, c);
-    tr_close(&c);
-    return r;
+    return ask_host(ctl, &host, &m, MIGRD__SESSION__BODY_FACTS, out, e);
 }
 
 int facts_run(struct ctl *ctl, const Migrd__FactsStart *start)

@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "precopy/worker_internal.h"
 
-#define QUERY_MS 30000
+#define ASK_MS 30000
 #define NAME_COMPARED 127 /* a restarted migrd knows no more of it */
 
 /* A name may lead to another host than it did when the migration began. That one has never heard
@@ -24,9 +24,28 @@ static int check_host(const Migrd__QueryStart *start, const Migrd__QueryReply *r
         start->host, r->host, start->target);
 }
 
-static int ask(
-    struct tr_conn *c, const Migrd__QueryStart *start, Migrd__Session **out, struct err *e)
+int ask_host(struct ctl *ctl, const struct ask_host *a, const Migrd__Session *question,
+    Migrd__Session__BodyCase want, Migrd__Session **out, struct err *e)
 {
+    struct tr_options opt = { .tls = a->tls, .dead_peer_ms = a->dead_peer_ms };
+    struct tr_conn *c = NULL;
+    char line[32];
+    int r;
+
+    snprintf(line, sizeof line, "RELOCATE %d", PROTOCOL);
+    if (tr_connect(a->host, a->port, line, &opt, &c, e) < 0)
+        return -1;
+    ctl_watch(ctl, c);
+    r = tr_send(c, question, e) < 0 ? -1 : expect(c, want, ASK_MS, out, e);
+    ctl_unwatch(ctl, c);
+    tr_close(&c);
+    return r;
+}
+
+static int connect_and_ask(struct ctl *ctl, const Migrd__QueryStart *start,
+    const struct tr_tls *tls, Migrd__Session **out, struct err *e)
+{
+    const struct ask_host host = { start->host, start->port, start->dead_peer_ms, tls };
     Migrd__Session m = MIGRD__SESSION__INIT;
     Migrd__Query q = MIGRD__QUERY__INIT;
 
@@ -37,27 +56,9 @@ static int ask(
     q.abort = start->abort;
     m.body_case = MIGRD__SESSION__BODY_QUERY;
     m.query = &q;
-    if (tr_send(c, &m, e) < 0)
+    if (ask_host(ctl, &host, &m, MIGRD__SESSION__BODY_QUERY_REPLY, out, e) < 0)
         return -1;
-    return expect(c, MIGRD__SESSION__BODY_QUERY_REPLY, QUERY_MS, out, e);
-}
-
-static int connect_and_ask(struct ctl *ctl, const Migrd__QueryStart *start,
-    const struct tr_tls *tls, Migrd__Session **out, struct err *e)
-{
-    struct tr_options opt = { .tls = tls, .dead_peer_ms = start->dead_peer_ms };
-    struct tr_conn *c = NULL;
-    char line[32];
-    int r;
-
-    snprintf(line, sizeof line, "RELOCATE %d", PROTOCOL);
-    if (tr_connect(start->host, start->port, line, &opt, &c, e) < 0)
-        return -1;
-    ctl_watch(ctl, c);
-    r = ask(c, start, out, e);
-    ctl_unwatch(ctl, c);
-    tr_close(&c);
-    return r < 0 ? r : check_host(start, (*out)->query_reply, e);
+    return check_host(start, (*out)->query_reply, e);
 }
 
 int query_run(struct ctl *ctl, const Migrd__QueryStart *start)

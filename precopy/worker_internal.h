@@ -60,6 +60,14 @@ int expect(struct tr_conn *c, Migrd__Session__BodyCase want, unsigned timeout_ms
 int expect_accept(struct tr_conn *c, bool tls, Migrd__Session **out, Migrd__CheckReport **report,
     struct err *e);
 /* `report` of a refused offer, or NULL. */
+/* One question to another host, in a session of its own; query.c. */
+struct ask_host {
+    const char *host;
+    unsigned port, dead_peer_ms;
+    const struct tr_tls *tls; /* NULL: plain TCP */
+};
+int ask_host(struct ctl *ctl, const struct ask_host *a, const Migrd__Session *question,
+    Migrd__Session__BodyCase want, Migrd__Session **out, struct err *e);
 int send_refuse(struct tr_conn *c, const struct err *why, const Migrd__CheckReport *report);
 
 /* The memory map of an offer against limits, and against the domain made for it. */
