@@ -377,6 +377,7 @@ void net_ready(struct net_disk *n)
 static void disconnect(struct net_disk *n)
 {
     lookup_drop(n);
+    disk_drop_unsent(n->ops->fd(n));
     n->dying = true;
     n->ops->disconnect(n);
     n->dying = false;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 
 #include <nfsc/libnfs.h>
 
@@ -17,6 +18,14 @@
 #include "storage-check/secrets.h"
 
 #define INITIATOR_PREFIX "iqn.2026-01.migrd:"
+
+void disk_drop_unsent(int fd)
+{
+    const struct linger reset = { .l_onoff = 1, .l_linger = 0 };
+
+    if (fd >= 0)
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+}
 
 /* ---- NFS ---- */
 

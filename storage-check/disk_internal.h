@@ -85,6 +85,11 @@ int disk_iscsi_run(struct disk *d, const struct disk_scsi *s, unsigned timeout_m
 
 /* ---- connections of one's own ---- */
 
+/* Before the socket of a connection is closed (-1: none): what the kernel has not sent yet is dropped,
+ * with a reset. Otherwise it would go on sending for minutes, and reach a server that was cut off
+ * after the same was done again, here or by another host. */
+void disk_drop_unsent(int fd);
+
 /* A context that is set up as those of disks: v3 unless the URL says 4, ports, ids, no
  * reconnecting by itself. Mount u->path on u->host, open u->file. Free with nfs_destroy_context. */
 struct nfs_context *disk_nfs_context(

@@ -310,7 +310,7 @@ static void scsi_prepare(struct net_disk *n)
 
 static int scsi_fd(struct net_disk *n)
 {
-    return iscsi_get_fd(scsi_of(n)->ctx);
+    return scsi_of(n)->ctx != NULL ? iscsi_get_fd(scsi_of(n)->ctx) : -1;
 }
 
 static short scsi_events(struct net_disk *n)
@@ -324,7 +324,11 @@ static int scsi_serve(struct net_disk *n, short revents)
 
     if (iscsi_service(s->ctx, revents) == 0)
         return 0;
-    net_lost(n, ERR_PEER, "connection to %.100s: %.200s", n->d.url.host, iscsi_get_error(s->ctx));
+    /* libiscsi speaks of its own reconnecting, which is switched off */
+    if (n->state == NET_CONNECTING)
+        login_failed(s);
+    else
+        net_lost(n, ERR_PEER, "the connection to %.100s broke", n->d.url.host);
     return -1;
 }
 

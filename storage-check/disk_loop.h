@@ -44,7 +44,7 @@ struct net_ops {
     void (*prepare)(struct net_disk *n);
     /* Closes the connection with what was not sent yet. Parts are forgotten: no net_part_*. */
     void (*disconnect)(struct net_disk *n);
-    int (*fd)(struct net_disk *n);
+    int (*fd)(struct net_disk *n); /* -1: there is none */
     short (*events)(struct net_disk *n);
     int (*service)(struct net_disk *n, short revents); /* may call net_lost */
     uint64_t (*part_max)(struct net_disk *n, enum disk_op op);

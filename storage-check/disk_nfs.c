@@ -240,7 +240,7 @@ static void nfs_disconnect(struct net_disk *n)
 
 static int nfs_fd(struct net_disk *n)
 {
-    return nfs_get_fd(nfs_of(n)->ctx);
+    return nfs_of(n)->ctx != NULL ? nfs_get_fd(nfs_of(n)->ctx) : -1;
 }
 
 static short nfs_events(struct net_disk *n)

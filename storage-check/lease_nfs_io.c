@@ -76,8 +76,10 @@ static bool is_answer(int status)
 
 void nfsio_disconnect(struct nfsio *n)
 {
-    if (n->c != NULL)
+    if (n->c != NULL) {
+        disk_drop_unsent(nfs_get_fd(n->c));
         nfs_destroy_context(n->c);
+    }
     n->c = NULL;
 }
 
