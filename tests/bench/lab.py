@@ -9,7 +9,8 @@ import subprocess
 import time
 
 HERE = os.path.dirname(os.path.realpath(__file__))
-GUEST_LINES = {"reset-gap": "gap reset"}  # command: how its answer begins, if not with the command
+# Commands whose answers do not begin with the command.
+GUEST_LINES = {"reset-gap": "gap reset", "bench": "bench op="}
 POLL_S = 0.02
 
 
@@ -126,7 +127,7 @@ class Console:
         mark = self._size()
         with self.opener() as send:
             send((command + "\n").encode())
-            line = self.wait_line(GUEST_LINES.get(command, command), mark, limit_s)
+            line = self.wait_line(GUEST_LINES.get(command.split()[0], command), mark, limit_s)
         if line is None:
             raise LabError(f"the guest does not answer '{command}' in {limit_s} s; its console: "
                            f"{self._since(mark)[-300:]}")
