@@ -23,6 +23,10 @@
 
 struct disk;
 
+/* Of a flush: some of what was written before is gone. Told once: another flush would look like success.
+ */
+#define DISK_WRITES_LOST ENOTRECOVERABLE
+
 enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD, DISK_ZEROES, DISK_OP_MAX };
 
 struct disk_io {
@@ -33,8 +37,8 @@ struct disk_io {
         *iov; /* READ, WRITE: together len bytes; the caller's until done; may be changed */
     unsigned n_iov;
     /* Once; error 0 or an errno: EIO, ENOSPC, EACCES (storage refuses: fenced), ECANCELED
-     * (disk_abort), ESTALE (not the disk it was). From the disk's thread, or from within
-     * disk_submit. Must not call back into the disk but disk_submit. */
+     * (disk_abort), ESTALE (not the disk it was), DISK_WRITES_LOST. From the disk's thread, or
+     * from within disk_submit. Must not call back into the disk but disk_submit. */
     void (*done)(struct disk_io *io, int error);
     void *arg; /* caller's */
     /* the disk's own */

@@ -36,7 +36,8 @@ struct nfs_disk {
     char verifier[NFS3_WRITEVERFSIZE]; /* of all that is held */
     bool committing;                   /* a COMMIT of our own is on its way */
     uint64_t commit_seq;               /* and covers what was held up to here */
-    int lost_writes;                   /* what the next flush reports: a COMMIT of our own failed */
+    bool lost_writes;                  /* the next flush reports it: a COMMIT of our own failed */
+    bool committed;                    /* a flush was answered since the disk was opened */
     struct held_piece *replay;         /* being written again */
     uint32_t replay_done;
 };

@@ -249,23 +249,19 @@ static void flush_done(struct rpc_context *rpc, int status, void *data, void *pr
     }
     if (!check_verifier(f, res->COMMIT3res_u.resok.verf))
         return;
+    f->committed = true;
     held_drop(&f->held, p->done);
     net_part_done(p, 0);
 }
 
-static int take_lost_writes(struct nfs_disk *f)
-{
-    int error = f->lost_writes;
-
-    f->lost_writes = 0;
-    return error;
-}
-
+/* The first flush asks in any case: another host may have written, and moved here without a COMMIT. */
 static int start_flush(struct nfs_disk *f, struct net_part *p)
 {
-    if (f->lost_writes != 0)
-        return take_lost_writes(f);
-    if (f->held.first == NULL) {
+    if (f->lost_writes) {
+        f->lost_writes = false;
+        return DISK_WRITES_LOST;
+    }
+    if (f->held.first == NULL && f->committed) {
         net_part_done(p, 0);
         return 0;
     }
@@ -291,7 +287,7 @@ static void own_commit_done(struct rpc_context *rpc, int status, void *data, voi
         return;
     }
     if (res->status != NFS3_OK) {
-        f->lost_writes = plain_error(res->status);
+        f->lost_writes = true;
         held_drop(&f->held, f->commit_seq);
         return;
     }
@@ -326,7 +322,7 @@ static void give_up_held(struct nfs_disk *f, nfsstat3 status)
         "%d); "
         "the next flush fails",
         f->n.d.source, (unsigned long long)f->held.bytes, (int)status);
-    f->lost_writes = plain_error(status);
+    f->lost_writes = true;
     held_drop(&f->held, UINT64_MAX);
     net_ready(&f->n);
 }

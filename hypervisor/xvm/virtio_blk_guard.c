@@ -13,9 +13,9 @@
  *   lease lost                 the same, for good
  *
  * The default is report for files and stop for network disks: a server that is away for a
- * while must not make a guest's file system read-only. A flush that fails on a file is
- * reported even with stop: the kernel tells of lost writes once only, and doing it again
- * would look like success. Reads that are ignored give zeroes.
+ * while must not make a guest's file system read-only. A flush that fails on a file, or tells of
+ * lost writes (DISK_WRITES_LOST), is reported even with stop: that is told once only, and doing
+ * it again would look like success. Reads that are ignored give zeroes.
  *
  * A guest that stopped goes on by itself when the server answers (DISK_BACK) or the lease is
  * sure again; after a failed request it waits for an unpause. Paused in that
@@ -139,7 +139,7 @@ static enum blk_end judge_cancelled(struct blk *b, const struct blk_request *r)
 /* With `lock` held. */
 static enum blk_end judge_failed(struct blk *b, const struct blk_request *r, int error)
 {
-    bool lost_for_good = r->io.op == DISK_FLUSH && !b->network;
+    bool lost_for_good = r->io.op == DISK_FLUSH && (!b->network || error == DISK_WRITES_LOST);
 
     if (b->lease_lost || (stops(b) && !lost_for_good)) {
         keep(b, r->c.head);

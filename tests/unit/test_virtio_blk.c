@@ -539,6 +539,20 @@ static void test_file_reports(void **state)
     fake_free(&g.m);
 }
 
+/* Done again it would look like success. */
+static void test_writes_lost(void **state)
+{
+    struct guest g = new_guest(MIGRD__ON_IO_ERROR__IO_STOP);
+
+    (void)state;
+    fail_next(1, DISK_WRITES_LOST);
+    ask(&g, 0, 4, 0);
+    assert_true(run(&g, 0));
+    assert_int_equal(status_of(&g, 0), 1);
+    assert_false(machine_suspended(g.m));
+    fake_free(&g.m);
+}
+
 static void test_stop(void **state)
 {
     struct guest g = new_guest(MIGRD__ON_IO_ERROR__IO_STOP);
@@ -931,6 +945,7 @@ int main(void)
         cmocka_unit_test_setup(test_report, setup),
         cmocka_unit_test_setup(test_ignore, setup),
         cmocka_unit_test_setup(test_file_reports, setup),
+        cmocka_unit_test_setup(test_writes_lost, setup),
         cmocka_unit_test_setup(test_stop, setup),
         cmocka_unit_test_setup(test_server_gone, setup),
         cmocka_unit_test_setup(test_server_gone_report, setup),
