@@ -165,7 +165,8 @@ struct hv_ops {
     int (*guest_cpu)(struct hv *hv, const char *uuid, struct hv_caps *out, struct err *e);
 
     /* Builds the domain and, unless paused or incoming, runs it. ERR_EXISTS, ERR_MEMORY, ...
-     * On failure nothing of it is left. May take HV_CALL_TIMEOUT_MS x 3 (memory, disks). */
+     * On failure nothing of it is left. May take HV_CALL_TIMEOUT_MS x 3 (memory, disks), and
+     * 3 x lease_ms for each disk whose lease's holder is gone. */
     int (*start)(
         struct hv *hv, const Migrd__Domain *def, const struct hv_start *how, struct err *e);
 

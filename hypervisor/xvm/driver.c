@@ -555,6 +555,9 @@ static int driver_start(
 {
     Migrd__Xvm__Request q = MIGRD__XVM__REQUEST__INIT;
     Migrd__Xvm__Build b = MIGRD__XVM__BUILD__INIT;
+    /* Leases whose holder died are watched for 2.6 times their time, one after the other. */
+    unsigned lease_ms = hv->storage.leases && !how->incoming ? 3 * hv->storage.lease_ms : 0;
+    unsigned ms = BUILD_CALL_TIMEOUT_MS + lease_ms * (unsigned)def->n_disks;
 
     if (check_free(hv, def, e) < 0 || check_memory(hv, def, e) < 0 || spawn_domain(hv, def, e) < 0)
         return -1;
@@ -569,7 +572,7 @@ static int driver_start(
     q.epoch = how->epoch;
     q.build = &b;
     if (events_watch(hv, def->uuid, e) < 0 ||
-        driver_call(hv, def->uuid, &q, NULL, BUILD_CALL_TIMEOUT_MS, e) < 0) {
+        driver_call(hv, def->uuid, &q, NULL, ms, e) < 0) {
         undo_start(hv, def->uuid);
         return -1;
     }
