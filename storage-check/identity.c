@@ -177,6 +177,18 @@ static int child_main(const Migrd__StorageRequest *rq, size_t i, unsigned ms, ch
     return rc;
 }
 
+/* The asker waits for the end of our stdout, and must not wait for a child that hangs. */
+static void leave_pipes(void)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (null < 0)
+        return;
+    dup2(null, STDIN_FILENO);
+    dup2(null, STDOUT_FILENO);
+    close(null);
+}
+
 static void start_child(const Migrd__StorageRequest *rq, size_t i, unsigned ms, struct child *c)
 {
     int p[2];
@@ -193,6 +205,7 @@ static void start_child(const Migrd__StorageRequest *rq, size_t i, unsigned ms, 
     if (c->pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(p[0]);
+        leave_pipes();
         _exit(child_main(rq, i, ms, c->step, p[1]));
     }
     close(p[1]);
@@ -256,8 +269,8 @@ static void say_why(Migrd__DiskIdentity *id, struct child *c, unsigned ms)
     step[sizeof step - 1] = '\0';
     if (c->fd >= 0)
         look_fail(&l, ERR_TIMEOUT,
-            "%s: nothing has come back in %u.%u s of %s; check that the storage is up and that "
-            "this host reaches it, or raise storage-timeout",
+            "%s: no answer in %u.%u s, while %s; check that the storage is up and that this host "
+            "reaches it, or raise storage-timeout",
             id->source, ms / 1000, ms % 1000 / 100, step);
     else if (c->pid > 0)
         look_fail(&l, ERR_INTERNAL, "%s: the process that looked at it ended while %s; see the log",
