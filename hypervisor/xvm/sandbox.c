@@ -151,7 +151,7 @@ static int allow_network(scmp_filter_ctx ctx)
 
     for (size_t i = 0; r == 0 && i < sizeof families / sizeof families[0]; i++)
         r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
-            SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i]));
+            SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i], 0));
     return r;
 }
 
