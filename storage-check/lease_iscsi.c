@@ -690,9 +690,10 @@ const struct lease_ops lease_iscsi_ops = {
 
 /* ---- looking from outside */
 
-/* A lease that is none: enough to run commands on a session of its own. */
-static int outside_open(struct lease *l, struct lease_iscsi *is, const char *source,
-    const struct disk_options *o, struct err *e)
+/* A lease that is none: enough to run commands on a session of its own. 0 and what there is; 1: no
+ * reservations; -1, and the disk may be open all the same. */
+static int outside_look(struct lease *l, struct lease_iscsi *is, const char *source,
+    const struct disk_options *o, struct view *v, struct err *e)
 {
     unsigned ms = o->timeout_ms != 0 ? o->timeout_ms : DISK_TIMEOUT_MS;
 
@@ -702,7 +703,13 @@ static int outside_open(struct lease *l, struct lease_iscsi *is, const char *sou
     snprintf(l->owner, sizeof l->owner, "%s", o->host != NULL ? o->host : "");
     l->kind = is;
     l->deadline_ns = lease_clock() + ms * NS_PER_MS;
-    return disk_open(source, o, &l->disk, e);
+    return disk_open(source, o, &l->disk, e) < 0 ? -1 : look(l, v, e);
+}
+
+static void outside_close(struct lease *l)
+{
+    if (l->disk != NULL)
+        disk_close(&l->disk);
 }
 
 int lease_iscsi_read(
@@ -712,11 +719,8 @@ int lease_iscsi_read(
     struct lease_note n;
     struct lease l;
     struct view v;
-    int r;
+    int r = outside_look(&l, &is, source, o, &v, e);
 
-    if (outside_open(&l, &is, source, o, e) < 0)
-        return -1;
-    r = look(&l, &v, e);
     if (r == 0 && v.reserved && lease_key_ours(v.holder)) {
         note_of_key(&l, v.holder, &n);
         *out = n.r;
@@ -725,7 +729,7 @@ int lease_iscsi_read(
     } else if (r == 0 && v.reserved) {
         snprintf(out->owner, sizeof out->owner, "another-program-with-key-%016" PRIx64, v.holder);
     }
-    disk_close(&l.disk);
+    outside_close(&l);
     return r < 0 ? -1 : 0;
 }
 
@@ -755,13 +759,10 @@ int lease_iscsi_remove(
     struct lease_iscsi is;
     struct lease l;
     struct view v;
-    int r;
+    int r = outside_look(&l, &is, source, o, &v, e);
 
-    if (outside_open(&l, &is, source, o, e) < 0)
-        return -1;
-    r = look(&l, &v, e);
     if (r == 0 && (v.n > 0 || v.reserved))
         r = clear_all(&l, &v, epoch, e);
-    disk_close(&l.disk);
+    outside_close(&l);
     return r < 0 ? -1 : 0;
 }

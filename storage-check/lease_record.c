@@ -34,6 +34,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <uuid/uuid.h>
 #include <xxhash.h>
 
 #include "storage-check/lease_internal.h"
@@ -53,16 +54,16 @@ static bool owner_ok(const char *s)
     return true;
 }
 
+/* In the one way in which it is written: small letters. */
 static bool uuid_ok(const char *s)
 {
-    for (unsigned i = 0; i < 36; i++) {
-        bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-        bool hex = (s[i] >= '0' && s[i] <= '9') || (s[i] >= 'a' && s[i] <= 'f');
+    char again[37];
+    uuid_t u;
 
-        if (dash ? s[i] != '-' : !hex)
-            return false;
-    }
-    return s[36] == '\0';
+    if (strnlen(s, sizeof again) != sizeof again - 1 || uuid_parse(s, u) != 0)
+        return false;
+    uuid_unparse_lower(u, again);
+    return strcmp(s, again) == 0;
 }
 
 bool lease_note_ok(const struct lease_note *n)

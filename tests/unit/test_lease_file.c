@@ -64,6 +64,8 @@ static struct host host_of(const char *name, const char *uuid)
 }
 
 static void send_line(struct host *h, const char *fmt, va_list ap)
+    __attribute__((format(printf, 2, 0)));
+static void send_line(struct host *h, const char *fmt, va_list ap)
 {
     char line[LH_LINE];
 
