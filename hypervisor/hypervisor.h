@@ -171,6 +171,9 @@ struct hv_ops {
         struct hv *hv, const Migrd__Domain *def, const struct hv_start *how, struct err *e);
 
     int (*pause)(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
+    /* An incoming, fully loaded domain: what its resume may have to wait for, or be refused, is done
+     * now (its disks become this host's), and nothing runs. NULL: there is no such thing. */
+    int (*claim)(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
     /* Also the moment at which an incoming, fully loaded domain begins to run: from then on it
      * is owned under `epoch`. */
     int (*resume)(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);

@@ -366,6 +366,15 @@ static void run_work(struct job *j)
         j->result = 0;
 }
 
+/* Before the record: where this host cannot have the disks, it must not say that the guest runs here.
+ * A process of an older release does it in the resume. */
+static int claim(struct mig_job *mj, struct err *e)
+{
+    if (mj->ops->claim == NULL || mj->ops->claim(mj->hv, mj->uuid, mj->epoch, e) == 0)
+        return 0;
+    return e->code == ERR_UNSUPPORTED ? 0 : -1;
+}
+
 /* The record and the resume after it in one job: a paused guest waits for both. What the resume
  * came to is told when the table asks for it. */
 static void journal_and_run_work(struct job *j)
@@ -374,6 +383,9 @@ static void journal_and_run_work(struct job *j)
     char point[64];
     uint64_t began;
 
+    j->result = claim(mj, &j->err);
+    if (j->result < 0)
+        return;
     mig_journal_work(j);
     if (j->result < 0)
         return;

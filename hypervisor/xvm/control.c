@@ -367,6 +367,11 @@ static int op_resume(struct server *s, struct call *c, struct err *e)
     return 0;
 }
 
+static int op_claim(struct server *s, struct call *c, struct err *e)
+{
+    return check_epoch(s, c->q->epoch, e) < 0 ? -1 : machine_claim(s->m, e);
+}
+
 static int op_destroy(struct server *s, struct call *c, struct err *e)
 {
     if (s->m != NULL && check_epoch(s, c->q->epoch, e) < 0)
@@ -572,6 +577,7 @@ static const struct op {
     [MIGRD__XVM__OP__OP_STATE_SAVE] = { op_state_save, NEED_MIGRATION },
     [MIGRD__XVM__OP__OP_STATE_LOAD] = { op_state_load, NEED_MIGRATION },
     [MIGRD__XVM__OP__OP_THROTTLE] = { op_throttle, NEED_MIGRATION },
+    [MIGRD__XVM__OP__OP_CLAIM] = { op_claim, NEED_BUILT },
     [MIGRD__XVM__OP__OP_POPULATED] = { op_populated, NEED_MIGRATION },
 };
 

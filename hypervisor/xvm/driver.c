@@ -589,6 +589,11 @@ static int driver_resume(struct hv *hv, const char *uuid, uint64_t epoch, struct
     return simple_call(hv, uuid, MIGRD__XVM__OP__OP_RESUME, epoch, 0, e);
 }
 
+static int driver_claim(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e)
+{
+    return simple_call(hv, uuid, MIGRD__XVM__OP__OP_CLAIM, epoch, 0, e);
+}
+
 static int driver_shutdown(struct hv *hv, const char *uuid, bool reboot, struct err *e)
 {
     return simple_call(hv, uuid, MIGRD__XVM__OP__OP_SHUTDOWN, 0, reboot, e);
@@ -665,6 +670,7 @@ const struct hv_ops xvm_driver = {
     .start = driver_start,
     .pause = driver_pause,
     .resume = driver_resume,
+    .claim = driver_claim,
     .shutdown = driver_shutdown,
     .destroy = driver_destroy,
     .set_memory = driver_set_memory,

@@ -325,6 +325,15 @@ static void go_on(struct machine *m)
     vcpus_run(m);
 }
 
+int machine_claim(struct machine *m, struct err *e)
+{
+    if (m->life != LIFE_LOADED)
+        return m->life == LIFE_INCOMING || m->life == LIFE_BROKEN ? wrong_life(m, "run", e) : 0;
+    if (virtio_blk_claim(m, m->epoch, e) < 0)
+        return err_prefix(e, "domain %s: cannot run", m->def->name);
+    return 0;
+}
+
 int machine_resume(struct machine *m, struct err *e)
 {
     bool loaded = m->life == LIFE_LOADED;

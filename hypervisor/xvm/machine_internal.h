@@ -140,6 +140,8 @@ int machine_build(
 /* ERR_TIMEOUT, and the guest goes on, when a device has requests in flight for longer than that. */
 int machine_pause(struct machine *m, unsigned drain_ms, struct err *e);
 int machine_resume(struct machine *m, struct err *e);
+/* The part of an incoming machine's resume that may fail; it may be called again. */
+int machine_claim(struct machine *m, struct err *e);
 int machine_save(struct machine *m, uint8_t **blob, size_t *len, struct err *e);
 int machine_load(struct machine *m, const uint8_t *blob, size_t len, struct err *e);
 /* After stop_event: parks everything; true once, when the machine has just become LIFE_STOPPED. */

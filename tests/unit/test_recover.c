@@ -91,6 +91,16 @@ static int fake_resume(struct hv *hv, const char *uuid, uint64_t epoch, struct e
     return n_silent > 0 ? err_set(e, ERR_TIMEOUT, "no answer") : 0;
 }
 
+static bool refuses; /* its storage is gone */
+
+static int fake_claim(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e)
+{
+    (void)hv;
+    (void)uuid;
+    (void)epoch;
+    return refuses ? err_set(e, ERR_TIMEOUT, "the storage does not answer") : 0;
+}
+
 static int fake_destroy(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e)
 {
     (void)hv;
@@ -115,6 +125,7 @@ static const struct hv_ops fake = { .name = "fake",
     .definition = fake_definition,
     .resume = fake_resume,
     .pause = fake_resume,
+    .claim = fake_claim,
     .destroy = fake_destroy,
     .event_fd = fake_event_fd };
 
@@ -180,6 +191,7 @@ static int set_up(void **state)
     };
     there = true;
     n_resume = n_destroy = n_silent = 0;
+    refuses = false;
     then_state = HV_STATE_MAX_;
     strcpy(dir, "/tmp/test_recover.XXXXXX");
     assert_non_null(mkdtemp(dir));
@@ -340,6 +352,34 @@ static void a_lost_answer_of_one_that_could_not_run(void **state)
     run_with_lost_answers(HV_INCOMING, 4, true);
 }
 
+/* A target that cannot have the disks has not run it: should it lose its copy, the source's is good. */
+static void a_target_without_its_disks_has_not_run_it(void **state)
+{
+    const struct ownership *o;
+
+    (void)state;
+    put(JK_IN, STEP_READY, M1, 7);
+    journal_close(&m.journal);
+    now.state = HV_INCOMING;
+    refuses = true;
+    start();
+    wait_for_state(TGT_DOUBT);
+    mig_post(guest()->mig, TGT_EV_RESOLVE_RUN);
+    run_for(100);
+    wait_for_state(TGT_DOUBT);
+    assert_int_equal(n_resume, 0);
+    stop();
+    there = false; /* the host is restarted */
+    start();
+    run_for(100);
+    o = registry_ownership(m.registry, UUID);
+    assert_true(o == NULL || strcmp(o->owner, "here") != 0);
+    assert_non_null(m.migrations->ended);
+    assert_string_equal(m.migrations->ended->id, M1);
+    assert_int_equal(m.migrations->ended->outcome, MIGRD__OUTCOME__OUTCOME_DISCARDED);
+    stop();
+}
+
 static void a_question_supersedes_nothing(void **state)
 {
     (void)state;
@@ -456,6 +496,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             a_lost_answer_of_one_that_waits_for_its_disk, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_lost_answer_of_one_that_could_not_run, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            a_target_without_its_disks_has_not_run_it, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_question_supersedes_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(
             a_question_does_not_drop_a_complete_copy, set_up, tear_down),
