@@ -2,14 +2,22 @@
 /*
  * disk_smoke: storage-check's disks by themselves, against a real server.
  *
- *   disk_smoke [OPTION...] open SOURCE               opens it, says what it is
- *   disk_smoke [OPTION...] verify SOURCE SECONDS     reads, writes, flushes, zeroes at random for
- * so long, 32 requests in flight, over its first 64 MiB, and compares all of it at the end by
- * another disk handle disk_smoke [OPTION...] bench SOURCE              figures disk_smoke
- * [OPTION...] write SOURCE COUNT        so many writes of 4 KiB, until one fails disk_smoke
- * [OPTION...] abort SOURCE COUNT        disk_abort with requests in flight, COUNT times
+ *   disk_smoke [OPTION...] open SOURCE
+ *       opens it, says what it is
+ *   disk_smoke [OPTION...] verify SOURCE SECONDS
+ *       reads, writes, flushes, zeroes at random for so long, 32 requests in flight, over its first
+ *       64 MiB, and compares all of it at the end by another disk handle
+ *   disk_smoke [OPTION...] bench SOURCE
+ *       figures of all sorts
+ *   disk_smoke -b BYTES [OPTION...] bench SOURCE COUNT
+ *       so many requests one behind the other: writes, with -r reads
+ *   disk_smoke [OPTION...] write SOURCE COUNT
+ *       so many writes of 4 KiB, until one fails
+ *   disk_smoke [OPTION...] abort SOURCE COUNT
+ *       disk_abort with requests in flight, so often
  *
- * -r read-only, -s FILE secrets, -t MS time limit, -u UID, -d DEPTH, -b BYTES of a request (bench)
+ *   -r read-only, -s FILE secrets, -t MS time limit, -u UID, -d DEPTH, -b BYTES of a request
+ *
  * The last line of a good run begins with "ok". Events are printed as they come.
  */
 #define _GNU_SOURCE
@@ -339,7 +347,7 @@ static void flush_now(struct disk *d)
     printf("%-28s %37.1f us\n", "flush", (double)(clock_ns() - t) / 1e3);
 }
 
-static void bench(const char *source)
+static void bench(const char *source, unsigned count)
 {
     struct disk *d = open_disk(source);
     unsigned most = (unsigned)(disk_size(d) >> 20);
@@ -347,8 +355,9 @@ static void bench(const char *source)
     if (most > 512)
         most = 512;
     if (bytes_of_request != 0) {
-        bench_one(d, "write", DISK_WRITE, bytes_of_request, 4000, depth, true);
-        bench_one(d, "read", DISK_READ, bytes_of_request, 4000, depth, true);
+        bench_one(d, options.read_only ? "read" : "write",
+            options.read_only ? DISK_READ : DISK_WRITE, bytes_of_request, count, depth, false);
+        disk_close(&d);
         return;
     }
     bench_one(d, "first write 1M x 8", DISK_WRITE, 1u << 20, most, 8, false);
@@ -467,7 +476,7 @@ int main(int argc, char **argv)
     else if (strcmp(argv[0], "verify") == 0)
         verify(argv[1], c);
     else if (strcmp(argv[0], "bench") == 0)
-        bench(argv[1]);
+        bench(argv[1], (unsigned)c);
     else if (strcmp(argv[0], "write") == 0)
         write_until(argv[1], (unsigned)c);
     else if (strcmp(argv[0], "abort") == 0)
