@@ -54,12 +54,12 @@ static void update_hold(struct blk *b)
 
     if (b->lease_lost)
         machine_suspend(m, &b->hold, HOLD_LOST, b->why_unsure);
+    else if (b->failed) /* the others end by themselves */
+        machine_suspend(m, &b->hold, HOLD_RETRY, b->why_failed);
     else if (b->unsure)
         machine_suspend(m, &b->hold, HOLD_WAIT, b->why_unsure);
     else if (b->stalled)
         machine_suspend(m, &b->hold, HOLD_WAIT, b->why_stalled);
-    else if (b->failed)
-        machine_suspend(m, &b->hold, HOLD_RETRY, b->why_failed);
     else
         machine_unsuspend(m, &b->hold);
 }
