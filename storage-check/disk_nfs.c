@@ -254,7 +254,7 @@ static int nfs_serve(struct net_disk *n, short revents)
 
     if (nfs_service(f->ctx, revents) == 0)
         return 0;
-    net_lost(n, ERR_PEER, "connection to %.100s: %.150s", n->d.url.host, nfs_get_error(f->ctx));
+    nfs_broke(f, nfs_get_error(f->ctx));
     return -1;
 }
 

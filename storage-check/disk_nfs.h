@@ -61,6 +61,9 @@ void nfs_turn(struct net_disk *n);
 /* The connection is gone: buffers of parts on their way are taken back. */
 void nfs_forget(struct nfs_disk *f);
 
+/* The connection is of no use any more. */
+void nfs_broke(struct nfs_disk *f, const char *text);
+
 /* True if the answer has come; else the connection is given up, or is being closed. */
 bool nfs_answered(struct nfs_disk *f, int status, void *data);
 

@@ -28,14 +28,22 @@
 
 /* ---- answers ---- */
 
+/* libnfs's own words are about its reconnecting, which is switched off. */
+void nfs_broke(struct nfs_disk *f, const char *text)
+{
+    if (f->n.state == NET_CONNECTING)
+        net_lost(&f->n, ERR_PEER, "connecting to %.100s: %.150s", f->n.d.url.host, text);
+    else
+        net_lost(&f->n, ERR_PEER, "the connection to %.100s broke", f->n.d.url.host);
+}
+
 bool nfs_answered(struct nfs_disk *f, int status, void *data)
 {
     if (f->n.dying)
         return false;
     if (status == RPC_STATUS_SUCCESS)
         return true;
-    net_lost(&f->n, ERR_PEER, "%.150s",
-        status == RPC_STATUS_ERROR && data != NULL ? (const char *)data : "the connection broke");
+    nfs_broke(f, status == RPC_STATUS_ERROR && data != NULL ? data : "no answer");
     return false;
 }
 
@@ -254,7 +262,8 @@ static void flush_done(struct rpc_context *rpc, int status, void *data, void *pr
     net_part_done(p, 0);
 }
 
-/* The first flush asks in any case: another host may have written, and moved here without a COMMIT. */
+/* The first flush asks in any case: another host may have written, and moved here without a COMMIT.
+ */
 static int start_flush(struct nfs_disk *f, struct net_part *p)
 {
     if (f->lost_writes) {
