@@ -535,6 +535,14 @@ int config_get(const struct config *c, const char *key, char *out, size_t len)
     return 0;
 }
 
+void config_secrets(const struct config *c, const char *etc, char *out, size_t len)
+{
+    if (c->storage_secrets[0] != '\0')
+        snprintf(out, len, "%s", c->storage_secrets);
+    else
+        snprintf(out, len, "%s/storage-secrets", etc);
+}
+
 const char *config_key(size_t i, const char **help)
 {
     if (i >= N_KEYS)

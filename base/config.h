@@ -86,6 +86,9 @@ const char *config_key(size_t i, const char **help);
  * (malloc'ed text, a line each; may be NULL), so that the administrator sees what was left. */
 int config_import_sxp(struct config *c, const char *path, char **notes, struct err *e);
 
+/* The file with the passwords of network disks; `etc` is paths.etc. */
+void config_secrets(const struct config *c, const char *etc, char *out, size_t len);
+
 /* The whole configuration as a migrd.conf; malloc'ed. */
 char *config_print(const struct config *c);
 

@@ -184,10 +184,7 @@ static int open_hypervisor(struct migrd *m, struct err *e)
         .io_timeout_ms = c->storage_timeout_ms,
         .cpu_level = c->host_cpu_level };
 
-    if (c->storage_secrets[0] != '\0')
-        snprintf(secrets, sizeof secrets, "%s", c->storage_secrets);
-    else
-        snprintf(secrets, sizeof secrets, "%s/storage-secrets", m->paths.etc);
+    config_secrets(c, m->paths.etc, secrets, sizeof secrets);
     m->hv_ops = hv_driver(m->config.hypervisor);
     if (m->hv_ops == NULL)
         return err_set(

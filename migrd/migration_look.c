@@ -32,10 +32,7 @@ void mig_storage_request(
     const struct config *c = &m->config;
 
     migrd__storage_request__init(out);
-    if (c->storage_secrets[0] != '\0')
-        snprintf(secrets, PATHS_LEN + 32, "%s", c->storage_secrets);
-    else
-        snprintf(secrets, PATHS_LEN + 32, "%s/storage-secrets", m->paths.etc);
+    config_secrets(c, m->paths.etc, secrets, PATHS_LEN + 32);
     out->secrets = secrets;
     out->host = (char *)(uintptr_t)m->host_name;
     out->initiator = (char *)(uintptr_t)c->storage_initiator;

@@ -34,10 +34,7 @@ static int load(struct tool *t, struct settings *s)
     snprintf(s->host, sizeof s->host, "%s", s->config.host_name);
     if (s->host[0] == '\0')
         gethostname(s->host, sizeof s->host - 1);
-    if (s->config.storage_secrets[0] != '\0')
-        snprintf(s->secrets, sizeof s->secrets, "%s", s->config.storage_secrets);
-    else
-        snprintf(s->secrets, sizeof s->secrets, "%s/storage-secrets", t->paths.etc);
+    config_secrets(&s->config, t->paths.etc, s->secrets, sizeof s->secrets);
     return TOOL_OK;
 }
 
