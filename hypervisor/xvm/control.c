@@ -406,9 +406,9 @@ static int op_set_memory(struct server *s, struct call *c, struct err *e)
 
 static int check_side(struct machine *m, enum hv_side side, struct err *e)
 {
-    bool fits = side == HV_SOURCE ? m->life == LIFE_RUNNING || m->life == LIFE_SUSPENDED ||
-                                        m->life == LIFE_PAUSED
-                                  : m->life == LIFE_INCOMING || m->life == LIFE_LOADED;
+    bool fits = side == HV_SOURCE
+                    ? m->life == LIFE_RUNNING || m->life == LIFE_SUSPENDED || m->life == LIFE_PAUSED
+                    : m->life == LIFE_INCOMING || m->life == LIFE_LOADED;
 
     if (fits)
         return side == HV_SOURCE ? machine_check_lost(m, "move", e) : 0;

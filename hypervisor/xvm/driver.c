@@ -571,8 +571,7 @@ static int driver_start(
     q.op = MIGRD__XVM__OP__OP_BUILD;
     q.epoch = how->epoch;
     q.build = &b;
-    if (events_watch(hv, def->uuid, e) < 0 ||
-        driver_call(hv, def->uuid, &q, NULL, ms, e) < 0) {
+    if (events_watch(hv, def->uuid, e) < 0 || driver_call(hv, def->uuid, &q, NULL, ms, e) < 0) {
         undo_start(hv, def->uuid);
         return -1;
     }

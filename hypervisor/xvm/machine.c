@@ -186,8 +186,8 @@ int machine_build(
     m->incoming = incoming;
     if (check_pinning(m, e) < 0 || ram_create(m, e) < 0 || alloc_bitmaps(m, e) < 0 ||
         kvm_create_vm(m, e) < 0 || cpuid_offered(m->kvm_fd, &m->offered, e) < 0 ||
-        cpuid_limit(&m->offered, m->host_cpu_level, e) < 0 ||
-        vcpus_create(m, e) < 0 || probe_vcpu_features(m, e) < 0 || platform_create(m, e) < 0 ||
+        cpuid_limit(&m->offered, m->host_cpu_level, e) < 0 || vcpus_create(m, e) < 0 ||
+        probe_vcpu_features(m, e) < 0 || platform_create(m, e) < 0 ||
         devices_create(m, incoming, e) < 0)
         return -1;
     if (!incoming && boot(m, e) < 0)
@@ -232,7 +232,8 @@ bool machine_take_stop(struct machine *m)
 
     if (read(m->stop_event, &n, sizeof n) < 0 && errno != EAGAIN)
         log_error("xvm", "%s: eventfd: errno %d", m->def->name, errno);
-    if (!stop_seen(m) || (m->life != LIFE_RUNNING && m->life != LIFE_SUSPENDED && m->life != LIFE_PAUSED))
+    if (!stop_seen(m) ||
+        (m->life != LIFE_RUNNING && m->life != LIFE_SUSPENDED && m->life != LIFE_PAUSED))
         return false;
     vcpus_park(m);
     quiesce_devices(m);

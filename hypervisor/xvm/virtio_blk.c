@@ -112,8 +112,8 @@ static int take_lease(struct blk *b, uint64_t epoch, enum lease_claim claim, str
     return 0;
 }
 
-/* A lost lease never comes back, but a newer epoch may take it anew. Until then it stays lost: devices
- * and, if nothing held it, the guest would be at work without one. */
+/* A lost lease never comes back, but a newer epoch may take it anew. Until then it stays lost:
+ * devices and, if nothing held it, the guest would be at work without one. */
 static int check_lost(struct blk *b, uint64_t epoch, struct err *e)
 {
     bool lost;
