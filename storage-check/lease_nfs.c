@@ -16,9 +16,10 @@
  * write into ours what the disk's owner was, then unlink the others: that is the moment of taking.
  *   4  where a claim was watched rather than given: wait as long again. Its holder may have renewed
  *      just before step 3, and believes that for valid_ms.
- *   5  give the disk to the user id of E (below), the data connection too.
- *   6  is ours still there under its name, the same inode? Else somebody took it meanwhile:
- * ERR_EPOCH.
+ *   5  give the disk to the user id of E (below), the data connection too. The server may have
+ * looked at the user of a WRITE just before, and not have written yet: unless an owner who has
+ * nothing in flight handed over, wait for that. 6  is ours still there under its name, the same
+ * inode? Else somebody took it meanwhile: ERR_EPOCH.
  *
  * Renewing: write the record with another beat through the open handle, then look the name up. A
  * handle alone says nothing: servers write happily to a file that has no name any more (ganesha
@@ -58,6 +59,7 @@
 #define NEW_SUFFIX ".new"
 #define STALE_S 86400u /* age of a .new that nobody will use any more, by the server's clock */
 #define WATCH_MAX 8u
+#define DRAIN_MS 250u /* the server finishes a WRITE that it has begun to look at */
 
 struct claim {
     struct nfsfh *fh;
@@ -340,6 +342,7 @@ static int make_claim_anyhow(struct lease *l, const struct lease_bid *b, struct 
 
 struct rivals {
     struct nfsio_names names; /* of claims, ours left out */
+    bool alive;               /* one of them was not given up */
     unsigned n_watch;
     struct {
         unsigned name; /* number in names */
@@ -374,6 +377,7 @@ static int judge_rival(
     if (verdict == LEASE_OLDER || (verdict == LEASE_WATCH && v->n_watch == WATCH_MAX))
         return lease_refuse(e, verdict, &found, b, l->source);
     inherit_was(&n->next.note, &found);
+    v->alive = v->alive || !found.r.released;
     if (verdict == LEASE_WATCH) {
         v->watch[v->n_watch].name = i;
         v->watch[v->n_watch++].note = found;
@@ -612,6 +616,8 @@ static int settle(struct lease *l, const struct lease_bid *b, struct err *e)
         ((struct lease_nfs *)l->kind)->io.deadline_ns = l->deadline_ns;
         if (r == 0)
             r = fence(l, &st, e);
+        if (r == 0 && v->alive && b->claim != LEASE_HANDOVER)
+            r = lease_pause(l, DRAIN_MS * NS_PER_MS, e);
         if (r == 0)
             r = still_ours(l, b, e);
     }
