@@ -9,9 +9,10 @@
 #include "base/clock.h"
 #include "precopy/worker_internal.h"
 
-static int connect_and_ask(struct ctl *ctl, const Migrd__FactsStart *start,
-    const struct tr_tls *tls, Migrd__Session **out, struct err *e)
+static int ask(
+    struct ctl *ctl, const void *job, const struct tr_tls *tls, Migrd__Session **out, struct err *e)
 {
+    const Migrd__FactsStart *start = job;
     const struct ask_host host = { start->host, start->port, start->dead_peer_ms, tls };
     Migrd__Session m = MIGRD__SESSION__INIT;
     Migrd__FactsQuery q = MIGRD__FACTS_QUERY__INIT;
@@ -22,26 +23,14 @@ static int connect_and_ask(struct ctl *ctl, const Migrd__FactsStart *start,
     return ask_host(ctl, &host, &m, MIGRD__SESSION__BODY_FACTS, out, e);
 }
 
+static void answer(const Migrd__Session *m, Migrd__Finished *f)
+{
+    f->facts = m->facts;
+}
+
 int facts_run(struct ctl *ctl, const Migrd__FactsStart *start)
 {
-    Migrd__Finished f = MIGRD__FINISHED__INIT;
-    Migrd__Session *m = NULL;
-    struct tr_tls *tls = NULL;
-    struct err e = { 0 };
-    uint64_t began = clock_ns();
-    int r = worker_tls(start->tls, &tls, &e);
-
-    if (r == 0)
-        r = connect_and_ask(ctl, start, tls, &m, &e);
-    f.phase = r == 0 ? MIGRD__PHASE__PHASE_DONE : MIGRD__PHASE__PHASE_CONNECT;
-    f.total_us = (clock_ns() - began) / NS_PER_US;
-    if (r == 0)
-        f.facts = m->facts;
-    send_finished(ctl, &f, r < 0 ? &e : NULL);
-    if (m != NULL)
-        migrd__session__free_unpacked(m, NULL);
-    tr_tls_free(&tls);
-    return r;
+    return ask_job(ctl, start->tls, ask, answer, start);
 }
 
 static int ask_own_migrd(struct ctl *ctl, const char *cert, const Migrd__FactsQuery *q,

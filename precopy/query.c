@@ -42,9 +42,33 @@ int ask_host(struct ctl *ctl, const struct ask_host *a, const Migrd__Session *qu
     return r;
 }
 
-static int connect_and_ask(struct ctl *ctl, const Migrd__QueryStart *start,
-    const struct tr_tls *tls, Migrd__Session **out, struct err *e)
+int ask_job(struct ctl *ctl, const Migrd__WorkerTls *paths, ask_question *ask, ask_answer *answer,
+    const void *start)
 {
+    Migrd__Finished f = MIGRD__FINISHED__INIT;
+    Migrd__Session *m = NULL;
+    struct tr_tls *tls = NULL;
+    struct err e = { 0 };
+    uint64_t began = clock_ns();
+    int r = worker_tls(paths, &tls, &e);
+
+    if (r == 0)
+        r = ask(ctl, start, tls, &m, &e);
+    f.phase = r == 0 ? MIGRD__PHASE__PHASE_DONE : MIGRD__PHASE__PHASE_CONNECT;
+    f.total_us = (clock_ns() - began) / NS_PER_US;
+    if (r == 0)
+        answer(m, &f);
+    send_finished(ctl, &f, r < 0 ? &e : NULL);
+    if (m != NULL)
+        migrd__session__free_unpacked(m, NULL);
+    tr_tls_free(&tls);
+    return r;
+}
+
+static int ask(
+    struct ctl *ctl, const void *job, const struct tr_tls *tls, Migrd__Session **out, struct err *e)
+{
+    const Migrd__QueryStart *start = job;
     const struct ask_host host = { start->host, start->port, start->dead_peer_ms, tls };
     Migrd__Session m = MIGRD__SESSION__INIT;
     Migrd__Query q = MIGRD__QUERY__INIT;
@@ -61,27 +85,14 @@ static int connect_and_ask(struct ctl *ctl, const Migrd__QueryStart *start,
     return check_host(start, (*out)->query_reply, e);
 }
 
+static void answer(const Migrd__Session *m, Migrd__Finished *f)
+{
+    f->outcome = (uint32_t)m->query_reply->outcome;
+    f->outcome_epoch = m->query_reply->epoch;
+    f->text = m->query_reply->text;
+}
+
 int query_run(struct ctl *ctl, const Migrd__QueryStart *start)
 {
-    Migrd__Finished f = MIGRD__FINISHED__INIT;
-    Migrd__Session *m = NULL;
-    struct tr_tls *tls = NULL;
-    struct err e = { 0 };
-    uint64_t began = clock_ns();
-    int r = worker_tls(start->tls, &tls, &e);
-
-    if (r == 0)
-        r = connect_and_ask(ctl, start, tls, &m, &e);
-    f.phase = r == 0 ? MIGRD__PHASE__PHASE_DONE : MIGRD__PHASE__PHASE_CONNECT;
-    f.total_us = (clock_ns() - began) / NS_PER_US;
-    if (r == 0) {
-        f.outcome = (uint32_t)m->query_reply->outcome;
-        f.outcome_epoch = m->query_reply->epoch;
-        f.text = m->query_reply->text;
-    }
-    send_finished(ctl, &f, r < 0 ? &e : NULL);
-    if (m != NULL)
-        migrd__session__free_unpacked(m, NULL);
-    tr_tls_free(&tls);
-    return r;
+    return ask_job(ctl, start->tls, ask, answer, start);
 }

@@ -59,7 +59,6 @@ int expect(struct tr_conn *c, Migrd__Session__BodyCase want, unsigned timeout_ms
  * refuses; NULL where it does not tell. */
 int expect_accept(struct tr_conn *c, bool tls, Migrd__Session **out, Migrd__CheckReport **report,
     struct err *e);
-/* `report` of a refused offer, or NULL. */
 /* One question to another host, in a session of its own; query.c. */
 struct ask_host {
     const char *host;
@@ -68,6 +67,15 @@ struct ask_host {
 };
 int ask_host(struct ctl *ctl, const struct ask_host *a, const Migrd__Session *question,
     Migrd__Session__BodyCase want, Migrd__Session **out, struct err *e);
+/* A job that is nothing but such a question: `start` is handed to `ask`; of its answer `answer` puts
+ * into the report, which borrows, what it wants. */
+typedef int ask_question(struct ctl *ctl, const void *start, const struct tr_tls *tls,
+    Migrd__Session **out, struct err *e);
+typedef void ask_answer(const Migrd__Session *m, Migrd__Finished *f);
+int ask_job(struct ctl *ctl, const Migrd__WorkerTls *paths, ask_question *ask, ask_answer *answer,
+    const void *start);
+
+/* `report` of a refused offer, or NULL. */
 int send_refuse(struct tr_conn *c, const struct err *why, const Migrd__CheckReport *report);
 
 /* The memory map of an offer against limits, and against the domain made for it. */

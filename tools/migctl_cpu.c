@@ -104,17 +104,6 @@ static json_t *name_list(const char *names)
     return list;
 }
 
-static int print_json(json_t *j)
-{
-    int bad = j == NULL || json_dumpf(j, stdout, JSON_INDENT(2)) < 0;
-
-    json_decref(j);
-    if (bad)
-        return tool_error("cannot print JSON: out of memory");
-    putchar('\n');
-    return TOOL_OK;
-}
-
 /* All features of a host by name. */
 static void all_names(const struct host_cpu *h, char names[NAMES_MAX])
 {
@@ -169,7 +158,7 @@ static int show(struct tool *t, const struct cpu_words *w, const char *host)
     if (!ask(t, w, host, &h))
         return TOOL_FAILED;
     if (w->json) {
-        int rc = print_json(host_json(&h));
+        int rc = tool_print_json(host_json(&h));
 
         drop(&h, 1);
         return rc;
@@ -228,7 +217,7 @@ static int baseline_json(
         json_object_set_new(host, "loses", name_list(names));
         json_array_append_new(list, host);
     }
-    return print_json(json_pack("{s:s, s:s, s:o}", "cpu_level", text, "level",
+    return tool_print_json(json_pack("{s:s, s:s, s:o}", "cpu_level", text, "level",
         cpu_level_of(common->features, HV_FEATURE_WORDS), "hosts", list));
 }
 
@@ -322,7 +311,7 @@ static int compare_json(const struct host_cpu *a, const struct host_cpu *b)
 
     missing(a, &b->caps, there);
     missing(b, &a->caps, here);
-    return print_json(json_pack("{s:o, s:o, s:b, s:o, s:o}", "here", host_json(a), "there",
+    return tool_print_json(json_pack("{s:o, s:o, s:b, s:o, s:o}", "here", host_json(a), "there",
         host_json(b), "same_vendor", (int)same_vendor(a, b), "missing_there", name_list(there),
         "missing_here", name_list(here)));
 }

@@ -253,9 +253,8 @@ Migrd__Reply *tool_domains(struct tool *t, bool all)
     return r;
 }
 
-int tool_json(const ProtobufCMessage *m)
+int tool_print_json(json_t *j)
 {
-    json_t *j = pbjson(m);
     int bad = j == NULL || json_dumpf(j, stdout, JSON_INDENT(2)) < 0;
 
     json_decref(j);
@@ -263,6 +262,11 @@ int tool_json(const ProtobufCMessage *m)
         return tool_error("cannot print JSON: out of memory");
     putchar('\n');
     return TOOL_OK;
+}
+
+int tool_json(const ProtobufCMessage *m)
+{
+    return tool_print_json(pbjson(m));
 }
 
 int tool_words(struct tool *t, int argc, int least, int most)

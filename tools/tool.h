@@ -9,6 +9,7 @@
 #define TOOLS_TOOL_H
 
 #include <getopt.h>
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -78,6 +79,8 @@ Migrd__Reply *tool_domains(struct tool *t, bool all);
 
 /* Prints a message as indented JSON. */
 int tool_json(const ProtobufCMessage *m);
+/* Takes the reference. */
+int tool_print_json(json_t *j);
 
 /* Checks the number of words after the options (optind): 0, or TOOL_USAGE with the error said. */
 int tool_words(struct tool *t, int argc, int least, int most);
