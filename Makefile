@@ -17,7 +17,7 @@ WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototy
             -Wwrite-strings -Wvla -Wformat=2
 HARDEN   := -fstack-protector-strong -fPIE -fcf-protection $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 PKGS     := libuv libprotobuf-c libssl libcrypto libpcre2-8 libxml-2.0 liblz4 libzstd libxxhash \
-            jansson libmicrohttpd libseccomp libcap-ng uuid inih libnfs libiscsi libnl-3.0
+            jansson libtirpc libmicrohttpd libseccomp libcap-ng uuid inih libnfs libiscsi libnl-3.0
 , := ,
 SANFLAGS := $(if $(FUZZ),-fsanitize=fuzzer-no-link) $(if $(filter address,$(SAN)),-fsanitize=address$(,)undefined -fno-sanitize-recover=all) \
             $(if $(filter thread,$(SAN)),-fsanitize=thread) $(if $(SAN),-fno-omit-frame-pointer)
@@ -33,14 +33,14 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@echo "  $(1)	$(2)";)
 
 MODULES  := base transport precopy relocation-acl storage-check cluster hypervisor hypervisor/xvm \
-            migrd migrd/define migrd/compat tools
+            migrd migrd/define migrd/compat migrd/libvirt tools
 PROTOS   := $(wildcard $(addsuffix /*.proto,$(MODULES)))
 GEN_C    := $(PROTOS:%.proto=$(B)/gen/%.pb-c.c)
 GEN_H    := $(GEN_C:.c=.h)
 ALL_SRCS := $(wildcard $(addsuffix /*.c,$(MODULES)))
 MAINS    := $(filter %_main.c,$(ALL_SRCS))
 LIB_OBJS := $(patsubst %.c,$(B)/obj/%.o,$(filter-out $(MAINS),$(ALL_SRCS))) \
-            $(GEN_C:$(B)/gen/%.c=$(B)/obj/gen/%.o)
+            $(GEN_C:$(B)/gen/%.c=$(B)/obj/gen/%.o) $(B)/obj/gen/migrd/libvirt/remote.o
 LIB      := $(B)/libmigrd.a
 
 # A program NAME is made from MODULE/NAME_main.c and the library.
@@ -58,10 +58,23 @@ all: $(PROGRAMS)
 $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: %.proto
 	$(call say,PROTO,$<)mkdir -p $(B)/gen && protoc-c --c_out=$(B)/gen $<
 
+# libvirt's protocol. rpcgen declares variables that it does not need.
+RPC_H := $(B)/gen/migrd/libvirt/remote.h
+RPC_C := $(RPC_H:.h=.c)
+
+$(RPC_H): migrd/libvirt/remote.x
+	$(call say,RPC,$<)mkdir -p $(@D) && rm -f $@ && cd $(<D) && rpcgen -C -N -M -h -o $(abspath $@) $(<F)
+
+$(RPC_C): migrd/libvirt/remote.x $(RPC_H)
+	$(call say,RPC,$<)mkdir -p $(@D) && rm -f $@ && cd $(<D) && rpcgen -C -N -M -c -i 0 -o $(abspath $@) $(<F)
+
+$(B)/obj/gen/migrd/libvirt/remote.o: $(RPC_C)
+	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(ALL_CFLAGS) -I$(<D) -Wno-unused-variable -MMD -MP -c -o $@ $<
+
 $(B)/obj/gen/%.o: $(B)/gen/%.c | $(GEN_H)
 	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(B)/obj/%.o: %.c Makefile | $(GEN_H)
+$(B)/obj/%.o: %.c Makefile | $(GEN_H) $(RPC_H)
 	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(LIB): $(LIB_OBJS)
@@ -93,6 +106,7 @@ DEPS := build-essential pkg-config clang \
         libcap-ng-dev uuid-dev libcmocka-dev libnfs-dev libiscsi-dev libnl-3-dev \
         iproute2 util-linux procps kmod cpio busybox-static qemu-system-x86 linux-image-amd64 \
         python3 python3-xxhash python3-lz4 python3-zstandard mandoc curl \
+        libtirpc-dev rpcsvc-proto libvirt-clients \
         nfs-ganesha nfs-ganesha-vfs rpcbind tgt sg3-utils
 
 deps:

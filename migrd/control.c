@@ -5,8 +5,6 @@
  * requests of its are under way; answers to it go nowhere.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,14 +16,13 @@
 #include "base/log.h"
 #include "migrd/control_internal.h"
 #include "migrd/migration.h"
+#include "migrd/peer.h"
 #include "migrd/registry.h"
-
-#define GROUPS_MAX 256
 
 struct control {
     int fd;
-    gid_t group;
-    bool has_group, stopping;
+    struct peer_rule rule;
+    bool stopping;
     uv_poll_t poll;
     struct client *clients;
     unsigned n_clients;
@@ -256,32 +253,6 @@ static void client_ready(uv_poll_t *h, int status, int events)
 /* --- accept
  * --------------------------------------------------------------------------------------- */
 
-static bool in_group(int fd, const struct ucred *who, gid_t group)
-{
-    gid_t list[GROUPS_MAX];
-    socklen_t len = sizeof list;
-
-    if (who->gid == group)
-        return true;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, list, &len) < 0)
-        return false;
-    for (size_t i = 0; i < len / sizeof list[0]; i++)
-        if (list[i] == group)
-            return true;
-    return false;
-}
-
-static bool admitted(const struct control *ctl, int fd, struct ucred *who)
-{
-    socklen_t len = sizeof *who;
-
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, who, &len) < 0)
-        return false;
-    if (who->uid == 0 || who->uid == geteuid())
-        return true;
-    return ctl->has_group && in_group(fd, who, ctl->group);
-}
-
 static void add_client(struct migrd *m, int fd, const struct ucred *who)
 {
     struct control *ctl = m->control;
@@ -315,7 +286,7 @@ static void acceptable(uv_poll_t *h, int status, int events)
 
     (void)events;
     while (status == 0 && (fd = accept4(ctl->fd, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
-        if (!admitted(ctl, fd, &who)) {
+        if (!peer_admitted(&ctl->rule, fd, &who)) {
             log_warn("control", "uid %u pid %d is neither root nor of group %s: refused", who.uid,
                 (int)who.pid, m->config.control_group);
             close(fd);
@@ -326,23 +297,6 @@ static void acceptable(uv_poll_t *h, int status, int events)
             add_client(m, fd, &who);
         }
     }
-}
-
-static void give_to_group(struct migrd *m, struct control *ctl)
-{
-    const struct group *g =
-        m->config.control_group[0] != '\0' ? getgrnam(m->config.control_group) : NULL;
-
-    if (g == NULL) {
-        log_info("control", "group %s does not exist: only root may use %s",
-            m->config.control_group, m->paths.control);
-        return;
-    }
-    ctl->group = g->gr_gid;
-    ctl->has_group = true;
-    if (chown(m->paths.control, (uid_t)-1, g->gr_gid) < 0)
-        log_warn("control", "%s cannot be given to group %s: %s", m->paths.control,
-            m->config.control_group, strerror(errno));
 }
 
 int control_start(struct migrd *m, struct err *e)
@@ -357,7 +311,7 @@ int control_start(struct migrd *m, struct err *e)
         return -1;
     }
     m->control = ctl;
-    give_to_group(m, ctl);
+    peer_rule_for(&ctl->rule, m->paths.control, m->config.control_group);
     uv_poll_init(m->loop, &ctl->poll, ctl->fd);
     ctl->poll.data = m;
     uv_poll_start(&ctl->poll, UV_READABLE, acceptable);

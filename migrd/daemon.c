@@ -30,6 +30,7 @@
 #include "migrd/control.h"
 #include "migrd/events.h"
 #include "migrd/journal.h"
+#include "migrd/libvirt/libvirt.h"
 #include "migrd/migration.h"
 #include "migrd/notify.h"
 #include "migrd/registry.h"
@@ -212,7 +213,8 @@ static int open_state(struct migrd *m, struct err *e)
 
 static int open_sockets(struct migrd *m, struct err *e)
 {
-    if (control_start(m, e) < 0 || status_start(m, &m->status, e) < 0 || relocation_start(m, e) < 0)
+    if (control_start(m, e) < 0 || status_start(m, &m->status, e) < 0 || libvirt_start(m, e) < 0 ||
+        relocation_start(m, e) < 0)
         return -1;
     return 0;
 }
@@ -244,6 +246,7 @@ static void close_handles(struct run *r)
 {
     relocation_stop(&r->m);
     control_stop(&r->m);
+    libvirt_stop(&r->m);
     if (r->m.status != NULL)
         status_stop(&r->m.status);
     if (r->m.migrations != NULL)
@@ -337,6 +340,7 @@ static void release(struct run *r)
     struct migrd *m = &r->m;
 
     control_close(m);
+    libvirt_close(m);
     relocation_close(m);
     migrations_close(m);
     registry_close(m);

@@ -21,6 +21,7 @@ struct migrations;
 struct relocation;
 struct control;
 struct status;
+struct libvirt;
 struct journal;
 struct events;
 
@@ -39,6 +40,7 @@ struct migrd {
     struct relocation *relocation;
     struct control *control;
     struct status *status;
+    struct libvirt *libvirt;
     struct events *events;
 };
 

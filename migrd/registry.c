@@ -152,7 +152,7 @@ struct domain *registry_add(struct migrd *m, const char *uuid, const char *name,
     snprintf(d->owner, sizeof d->owner, "%s", o != NULL ? o->owner : "");
     d->epoch = o != NULL ? o->epoch : 0;
     d->doubt = registry_in_doubt(r, uuid);
-    d->ended = HV_EV_MAX;
+    d->ended = d->last_end = HV_EV_MAX;
     while (*tail != NULL)
         tail = &(*tail)->next;
     *tail = d;
@@ -207,8 +207,10 @@ void registry_set_live(struct migrd *m, struct domain *d, bool live)
 
     d->live = live;
     registry_touch(m, d);
-    if (came)
+    if (came) {
         d->appeared = d->changed;
+        d->last_end = HV_EV_MAX;
+    }
     if (!live) {
         free_def(&d->live_def);
         memset(&d->info, 0, sizeof d->info);

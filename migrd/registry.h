@@ -37,6 +37,7 @@ struct domain {
     const char *busy;                 /* operation in the pool: "start"; NULL none */
     struct migration *mig;            /* hand-over or save under way, not owned */
     enum hv_event_type ended;         /* end that waits for its policy; HV_EV_MAX none */
+    enum hv_event_type last_end;      /* of its last run, if it ended by itself; HV_EV_MAX not */
     uint64_t restarts[RESTART_LIMIT]; /* clock_ns of the last ones */
     struct waiter *waiters;           /* shutdown --wait */
 };

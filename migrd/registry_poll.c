@@ -139,7 +139,7 @@ static void ended(struct migrd *m, struct domain *d, enum hv_event_type type, co
     if (d->ended != HV_EV_MAX || !d->live)
         return;
     registry_set_state(m, d, type == HV_EV_CRASHED ? HV_CRASHED : HV_SHUTDOWN);
-    d->ended = type;
+    d->ended = d->last_end = type;
     registry_publish(m, d, event_type(type), detail);
     if (type == HV_EV_CRASHED)
         ++*events_counter(m->events, "migrd_domain_crashes_total", "Guests that crashed");

@@ -28,6 +28,14 @@ Migrd__Domain *define_parse(const char *text, size_t len, enum define_format for
 /* libvirt XML of a definition (type "xvm" or "xen"); malloc'ed. `id` < 0: not running. */
 char *define_xml(const Migrd__Domain *d, int id, struct err *e);
 
+/* What libvirt adds for a domain that runs. */
+struct define_live {
+    int id;              /* < 0: it does not run */
+    const char *console; /* its pty, or "" */
+};
+
+char *define_xml_live(const Migrd__Domain *d, const struct define_live *live, struct err *e);
+
 /* xm's domain file of a definition; malloc'ed. */
 char *define_xm(const Migrd__Domain *d, struct err *e);
 

@@ -18,6 +18,7 @@
 struct writer {
     xmlTextWriter *w;
     bool failed;
+    const struct define_live *live;
 };
 
 static void begin(struct writer *x, const char *name)
@@ -250,6 +251,9 @@ static void put_devices(struct writer *x, const Migrd__Domain *d)
         put_vif(x, d, d->vifs[i]);
     begin(x, "console");
     attr(x, "type", "pty");
+    if (x->live->console[0] != '\0')
+        attr(x, "tty", x->live->console);
+    tag(x, "source", "path", x->live->console);
     tag(x, "target", "type", xen ? "xen" : "serial");
     end(x);
     tag(x, "memballoon", "model", !d->balloon ? "none" : xen ? "xen" : "virtio");
@@ -265,8 +269,10 @@ static void put_devices(struct writer *x, const Migrd__Domain *d)
     end(x);
 }
 
-static void put_domain(struct writer *x, const Migrd__Domain *d, int id)
+static void put_domain(struct writer *x, const Migrd__Domain *d)
 {
+    int id = x->live->id;
+
     begin(x, "domain");
     attr(x, "type", d->hypervisor);
     if (id >= 0)
@@ -283,8 +289,15 @@ static void put_domain(struct writer *x, const Migrd__Domain *d, int id)
 
 char *define_xml(const Migrd__Domain *d, int id, struct err *e)
 {
+    const struct define_live live = { .id = id, .console = "" };
+
+    return define_xml_live(d, &live, e);
+}
+
+char *define_xml_live(const Migrd__Domain *d, const struct define_live *live, struct err *e)
+{
     xmlBuffer *buffer = NULL;
-    struct writer x = { NULL, true };
+    struct writer x = { NULL, true, live };
     char *result = NULL;
 
     if (define_check(d, e) < 0)
@@ -294,7 +307,7 @@ char *define_xml(const Migrd__Domain *d, int id, struct err *e)
     if (x.w != NULL) {
         x.failed = xmlTextWriterSetIndent(x.w, 1) < 0 ||
                    xmlTextWriterSetIndentString(x.w, (const xmlChar *)"  ") < 0;
-        put_domain(&x, d, id);
+        put_domain(&x, d);
         x.failed |= xmlTextWriterFlush(x.w) < 0;
         xmlFreeTextWriter(x.w);
     }

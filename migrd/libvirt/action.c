@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * Procedures that change something. They check and start an operation of the registry,
+ * which ends the call (lv_call_end); none of them blocks.
+ *
+ * Memory of a domain that is defined here is changed in two steps, the running domain and
+ * then its definition, so that the change is still there after the next boot.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "migrd/define/define.h"
+#include "migrd/libvirt/internal.h"
+
+#define START_PAUSED 1
+#define START_FORCE_BOOT 8 /* there is no saved state to drop */
+#define XML_PAUSED 1
+#define DESTROY_GRACEFUL 1 /* a domain always gives back its disks in order */
+#define SHUTDOWN_ACPI 1
+#define UNDEFINE_NOTHING_TO_DROP 0x1b /* managed save, snapshots, kept NVRAM, checkpoints */
+
+#define AFFECT_LIVE 1
+#define AFFECT_CONFIG 2
+#define MEMORY_MAXIMUM 4
+
+/* --- actions on a domain -----------------------------------------------------------------------
+ */
+
+static int act(struct lv_call *k, const lv_dom *dom, enum registry_op op,
+    const struct registry_args *args, registry_done *done, struct err *e)
+{
+    struct domain *d = lv_domain(k, dom, e);
+
+    if (d == NULL)
+        return -1;
+    lv_audit(k, registry_op_name(op), d->name);
+    return registry_act(k->m, d, op, args, done, k, e) < 0 ? -1 : LV_LATER;
+}
+
+static int act_flags(
+    struct lv_call *k, const lv_dom_flags *a, unsigned known, enum registry_op op, struct err *e)
+{
+    if (lv_check_flags(k, a->flags, known, e) < 0)
+        return -1;
+    return act(k, &a->dom, op, NULL, lv_call_end, e);
+}
+
+int lv_suspend(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)ret;
+    return act(k, args, REG_PAUSE, NULL, lv_call_end, e);
+}
+
+int lv_resume(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)ret;
+    return act(k, args, REG_UNPAUSE, NULL, lv_call_end, e);
+}
+
+int lv_shutdown(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)ret;
+    return act(k, args, REG_SHUTDOWN, NULL, lv_call_end, e);
+}
+
+int lv_shutdown_flags(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)ret;
+    return act_flags(k, args, SHUTDOWN_ACPI, REG_SHUTDOWN, e);
+}
+
+int lv_reboot(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)ret;
+    return act_flags(k, args, SHUTDOWN_ACPI, REG_REBOOT, e);
+}
+
+int lv_destroy(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)ret;
+    return act(k, args, REG_DESTROY, NULL, lv_call_end, e);
+}
+
+int lv_destroy_flags(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)ret;
+    return act_flags(k, args, DESTROY_GRACEFUL, REG_DESTROY, e);
+}
+
+int lv_create(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)ret;
+    return act(k, args, REG_START, NULL, lv_call_end, e);
+}
+
+int lv_create_flags(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    const lv_dom_flags *a = args;
+    const struct registry_args how = { .paused = (a->flags & START_PAUSED) != 0 };
+
+    (void)ret;
+    if (lv_check_flags(k, a->flags, START_PAUSED | START_FORCE_BOOT, e) < 0)
+        return -1;
+    return act(k, &a->dom, REG_START, &how, lv_call_end, e);
+}
+
+/* --- definitions
+ * ----------------------------------------------------------------------------------- */
+
+static Migrd__Domain *parse(struct lv_call *k, const char *xml, struct err *e)
+{
+    Migrd__Domain *def = define_parse(xml, strlen(xml), DEFINE_XML, "definition", NULL, 0, e);
+
+    if (def == NULL) {
+        k->code = e->code == ERR_UNSUPPORTED ? LV_E_CONFIG_UNSUPPORTED
+                  : e->code == ERR_INVALID   ? LV_E_XML
+                                             : 0;
+        return NULL;
+    }
+    if (strcmp(def->hypervisor, k->m->hv_ops->name) == 0)
+        return def;
+    lv_fail(k, e, LV_E_CONFIG_UNSUPPORTED, "domain %s needs hypervisor %s; this host has %s",
+        def->name, def->hypervisor, k->m->hv_ops->name);
+    migrd__domain__free_unpacked(def, NULL);
+    return NULL;
+}
+
+/* Of a definition that was refused. */
+static int drop(Migrd__Domain *def)
+{
+    if (def != NULL)
+        migrd__domain__free_unpacked(def, NULL);
+    return -1;
+}
+
+static int define(struct lv_call *k, const char *xml, struct err *e)
+{
+    Migrd__Domain *def = parse(k, xml, e);
+
+    if (def == NULL)
+        return -1;
+    lv_audit(k, "define", def->name);
+    return registry_define(k->m, &def, lv_call_end, k, e) < 0 ? drop(def) : LV_LATER;
+}
+
+int lv_define(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)ret;
+    return define(k, ((const lv_string *)args)->value, e);
+}
+
+int lv_define_flags(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    const lv_xml_flags *a = args;
+
+    (void)ret;
+    /* 1, "validate": what is not known is refused anyway. */
+    return lv_check_flags(k, a->flags, 1, e) < 0 ? -1 : define(k, a->xml, e);
+}
+
+int lv_create_xml(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    const lv_xml_flags *a = args;
+    bool paused = (a->flags & XML_PAUSED) != 0;
+    Migrd__Domain *def;
+
+    (void)ret;
+    if (lv_check_flags(k, a->flags, XML_PAUSED, e) < 0 || (def = parse(k, a->xml, e)) == NULL)
+        return -1;
+    lv_audit(k, "create", def->name);
+    return registry_create(k->m, &def, paused, lv_call_end, k, e) < 0 ? drop(def) : LV_LATER;
+}
+
+static int undefine(struct lv_call *k, const lv_dom *dom, struct err *e)
+{
+    struct domain *d = lv_domain(k, dom, e);
+
+    if (d == NULL)
+        return -1;
+    if (d->def == NULL)
+        return lv_fail(k, e, LV_E_INVALID, "cannot undefine transient domain %s", d->name);
+    lv_audit(k, "undefine", d->name);
+    return registry_undefine(k->m, d, lv_call_end, k, e) < 0 ? -1 : LV_LATER;
+}
+
+int lv_undefine(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)ret;
+    return undefine(k, args, e);
+}
+
+int lv_undefine_flags(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    const lv_dom_flags *a = args;
+
+    (void)ret;
+    if (lv_check_flags(k, a->flags, UNDEFINE_NOTHING_TO_DROP, e) < 0)
+        return -1;
+    return undefine(k, &a->dom, e);
+}
+
+/* --- memory
+ * --------------------------------------------------------------------------------------- */
+
+/* The definition with other figures; NULL and *e if there is none that could have them. */
+static Migrd__Domain *with_memory(
+    struct lv_call *k, const struct domain *d, uint64_t kib, bool maximum, struct err *e)
+{
+    Migrd__Domain *def;
+
+    if (d->def == NULL) {
+        lv_fail(
+            k, e, LV_E_INVALID, "domain %s is transient: it has no definition to change", d->name);
+        return NULL;
+    }
+    if (!maximum && kib > d->def->max_memory_kib) {
+        lv_fail(k, e, LV_E_INVALID_ARG, "domain %s: at most %llu KiB (virsh setmaxmem)", d->name,
+            (unsigned long long)d->def->max_memory_kib);
+        return NULL;
+    }
+    def = define_copy(d->def);
+    if (def == NULL) {
+        err_set(e, ERR_MEMORY, "migrd is out of memory");
+        return NULL;
+    }
+    if (maximum)
+        def->max_memory_kib = kib;
+    if (!maximum || def->memory_kib > kib)
+        def->memory_kib = kib;
+    return def;
+}
+
+static int save_definition(struct lv_call *k, Migrd__Domain *def, struct err *e)
+{
+    return registry_define(k->m, &def, lv_call_end, k, e) < 0 ? drop(def) : LV_LATER;
+}
+
+/* The running domain has its memory; now the definition. */
+static void live_done(void *call, const char *uuid, const struct err *e)
+{
+    struct lv_call *k = call;
+    Migrd__Domain *def = k->def;
+    struct err why;
+
+    k->def = NULL;
+    if (e->code != ERR_NONE || def == NULL) {
+        drop(def);
+        lv_call_end(k, uuid, e);
+    } else if (save_definition(k, def, &why) < 0) {
+        lv_call_end(k, uuid, &why);
+    }
+}
+
+static int set_live(struct lv_call *k, struct domain *d, uint64_t kib, struct err *e)
+{
+    const struct registry_args how = { .memory_kib = kib };
+
+    if (d->def != NULL && (k->def = with_memory(k, d, kib, false, e)) == NULL)
+        return -1;
+    return act(k, &((const lv_dom_memory *)k->args)->dom, REG_SET_MEMORY, &how, live_done, e);
+}
+
+int lv_set_memory(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    const lv_dom_memory *a = args;
+    struct domain *d = lv_domain(k, &a->dom, e);
+    bool maximum = (a->flags & MEMORY_MAXIMUM) != 0, live;
+    Migrd__Domain *def;
+
+    (void)ret;
+    if (d == NULL ||
+        lv_check_flags(k, a->flags, AFFECT_LIVE | AFFECT_CONFIG | MEMORY_MAXIMUM, e) < 0)
+        return -1;
+    live = (a->flags & AFFECT_LIVE) != 0 || ((a->flags & AFFECT_CONFIG) == 0 && d->live);
+    if (live && maximum)
+        return lv_fail(k, e, LV_E_INVALID,
+            "domain %s: the maximum cannot be changed while it runs; use --config", d->name);
+    if (live && !d->live)
+        return lv_fail(k, e, LV_E_INVALID, "domain is not running");
+    if (live)
+        return set_live(k, d, a->kib, e);
+    lv_audit(k, "set-memory", d->name);
+    def = with_memory(k, d, a->kib, maximum, e);
+    return def == NULL ? -1 : save_definition(k, def, e);
+}

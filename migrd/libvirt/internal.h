@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * internal: what the parts of libvirt/ share: wire.c (bytes), server.c (sockets, clients,
+ * timers), conn.c (one client: reading, sending, keepalive), call.c (one call: table of
+ * procedures, answers, errors), host.c, domain.c, action.c, job.c (procedures), event.c.
+ *
+ * A call lives from its frame to its answer. Its client stays as long as calls of it are
+ * under way, even if the socket has closed; answers then go nowhere.
+ */
+#ifndef LIBVIRT_INTERNAL_H
+#define LIBVIRT_INTERNAL_H
+
+#include <sys/types.h>
+
+#include "migrd/libvirt/libvirt.h"
+#include "migrd/libvirt/remote.h"
+#include "migrd/peer.h"
+#include "migrd/registry.h"
+
+/* --- bytes ---------------------------------------------------------------------------------- */
+
+#define LV_HEADER_BYTES 28
+#define LV_FRAME_MAX (512u << 10) /* of a frame that a client sends */
+#define LV_ANSWER_MAX (32u << 20) /* the client takes no more */
+
+#define LV_PROGRAM 0x20008086u
+#define LV_PROGRAM_KEEPALIVE 0x6b656570u
+#define LV_VERSION 1
+
+enum lv_type { LV_CALL, LV_REPLY, LV_MESSAGE };
+enum lv_status { LV_OK, LV_ERROR };
+enum lv_keepalive { LV_PING = 1, LV_PONG = 2 };
+
+struct lv_header {
+    uint32_t len; /* of the frame, header included */
+    uint32_t prog, vers;
+    int32_t proc, type;
+    uint32_t serial;
+    int32_t status;
+};
+
+/* 1 a whole frame begins at p, 0 more bytes are needed, -1 this is no frame. */
+int lv_header_read(const uint8_t *p, size_t n, struct lv_header *h, struct err *e);
+/* A whole frame; malloc'ed, h->len is its length. `proc` NULL: no payload. */
+uint8_t *lv_pack(struct lv_header *h, xdrproc_t proc, void *data, struct err *e);
+/* Decodes all of the payload into zeroed `out`. On failure nothing of it is left. */
+int lv_unpack(xdrproc_t proc, const uint8_t *p, size_t n, void *out, struct err *e);
+/* malloc'ed; never NULL but without memory. */
+char *lv_copy(const char *text);
+
+/* --- errors ----------------------------------------------------------------------------------- */
+
+/* libvirt's own numbers. */
+enum lv_code {
+    LV_E_INTERNAL = 1,
+    LV_E_NO_CONNECT = 5,
+    LV_E_INVALID_ARG = 8,
+    LV_E_FAILED = 9,
+    LV_E_XML = 27,
+    LV_E_EXISTS = 28,
+    LV_E_DENIED = 29,
+    LV_E_SYSTEM = 38,
+    LV_E_RPC = 39,
+    LV_E_NO_DOMAIN = 42,
+    LV_E_INVALID = 55,
+    LV_E_CONFIG_UNSUPPORTED = 67,
+    LV_E_TIMEOUT = 68,
+    LV_E_ABORTED = 78,
+    LV_E_NO_METADATA = 80,
+    LV_E_UNSUPPORTED = 84,
+    LV_E_BUSY = 87
+};
+
+/* The libvirt number of a failure, unless somebody knows better. */
+enum lv_code lv_code_of(const struct err *e);
+/* Words that libvirt puts before the text of such a failure; "" none. */
+const char *lv_code_words(enum lv_code code);
+
+/* --- clients ---------------------------------------------------------------------------------- */
+
+struct lv_callback {
+    struct lv_callback *next;
+    int number;
+    int event;
+    char uuid[HV_UUID_LEN]; /* of the only domain that matters; "" all */
+};
+
+struct lv_conn {
+    struct lv_conn *next;
+    struct migrd *m;
+    int fd;
+    uv_poll_t poll;
+    bool gone; /* socket closed; the struct waits for its calls and its handle */
+    bool handle_open;
+    bool read_only;
+    bool opened;    /* CONNECT_OPEN has passed */
+    bool keepalive; /* the client answers pings */
+    bool ending;    /* closes when all is sent */
+    bool in_use;    /* its frames are being run */
+    unsigned under_way;
+    size_t held; /* bytes of calls under way */
+    uid_t uid;
+    pid_t pid;
+    uint8_t *in;
+    size_t in_len, in_cap;
+    uint8_t *out;
+    size_t out_len, out_sent, out_cap;
+    uint64_t born_ns;
+    uint64_t heard_ns; /* anything came */
+    uint64_t sent_ns;  /* something went, or there was nothing to send */
+    uint64_t frame_ns; /* when the frame that is not whole began */
+    unsigned pings;    /* without any answer */
+    struct lv_callback *callbacks;
+    unsigned n_callbacks;
+    int last_callback;
+};
+
+struct libvirt {
+    struct peer_rule rule;
+    int fd[2]; /* read-write, read-only */
+    uv_poll_t poll[2];
+    uv_timer_t tick;
+    bool stopping;
+    struct lv_conn *conns;
+    unsigned n_conns;
+    int subscription; /* of the host's events */
+};
+
+void lv_conn_add(struct migrd *m, int fd, const struct ucred *who, bool read_only);
+void lv_conn_close(struct lv_conn *c);
+/* Cuts off who is silent, slow or half-way in a frame for too long. */
+void lv_conn_tick(struct lv_conn *c, uint64_t now);
+/* Sends a frame that lv_pack made, and frees it. */
+void lv_conn_send(struct lv_conn *c, uint8_t *frame, size_t len);
+/* A call of it has ended. */
+void lv_conn_release(struct lv_conn *c, size_t bytes);
+
+/* --- calls ------------------------------------------------------------------------------------ */
+
+struct lv_call;
+
+enum { LV_LATER = 1 }; /* somebody will call lv_call_end */
+
+/* 0: `ret` is the answer, -1: *e is, LV_LATER. */
+typedef int lv_fn(struct lv_call *k, const void *args, void *ret, struct err *e);
+
+enum lv_flags {
+    LV_EARLY = 1,       /* before CONNECT_OPEN as well */
+    LV_CHANGES = 2,     /* not for read-only clients */
+    LV_GIVES_DOMAIN = 4 /* lv_call_end answers with the domain of that uuid */
+};
+
+struct lv_entry {
+    lv_fn *fn;
+    unsigned flags;
+    xdrproc_t in, out;
+    size_t in_size, out_size;
+};
+
+struct lv_call {
+    struct lv_conn *c;
+    struct migrd *m;
+    const struct lv_entry *entry;
+    struct lv_header h;
+    void *args;
+    int code;           /* libvirt's number of the failure, 0: that of the err */
+    Migrd__Domain *def; /* what an operation is to do next, owned; see action.c */
+};
+
+void lv_call_run(struct lv_conn *c, const struct lv_header *h, const uint8_t *payload);
+/* Ends a call that was left for later; a registry_done. */
+void lv_call_end(void *call, const char *uuid, const struct err *e);
+/* Sets *e and libvirt's number; -1. */
+int lv_fail(struct lv_call *k, struct err *e, enum lv_code code, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* Refuses flags that are not in `known`, by number. */
+int lv_check_flags(struct lv_call *k, unsigned flags, unsigned known, struct err *e);
+void lv_audit(const struct lv_call *k, const char *what, const char *on);
+
+/* --- domains -----------------------------------------------------------------------------------
+ */
+
+/* NULL: no such domain here, *e and libvirt's number are set. */
+struct domain *lv_domain(struct lv_call *k, const lv_dom *dom, struct err *e);
+int lv_domain_put(const struct domain *d, lv_dom *out, struct err *e);
+void lv_uuid_bytes(const char *text, char out[LV_UUID_BYTES]);
+/* libvirt's number of a domain's state, and why. */
+int lv_domain_state(const struct domain *d, int *reason);
+/* malloc'ed. */
+char *lv_capabilities(const struct migrd *m, struct err *e);
+
+/* --- events -------------------------------------------------------------------------------------
+ */
+
+int lv_events_start(struct migrd *m, struct err *e);
+void lv_events_stop(struct migrd *m);
+void lv_events_forget(struct lv_conn *c);
+
+/* --- procedures ----------------------------------------------------------------------------------
+ */
+
+lv_fn lv_open_connection, lv_close_connection, lv_auth_list, lv_supports, lv_type, lv_version,
+    lv_lib_version, lv_hostname, lv_uri, lv_node_info, lv_free_memory, lv_get_capabilities;
+lv_fn lv_list_all, lv_by_id, lv_by_name, lv_by_uuid, lv_get_state, lv_get_info, lv_xml,
+    lv_autostart, lv_max_vcpus, lv_os_type, lv_is_active, lv_is_persistent, lv_managed_save,
+    lv_metadata;
+lv_fn lv_define, lv_define_flags, lv_undefine, lv_undefine_flags, lv_create, lv_create_flags,
+    lv_create_xml, lv_suspend, lv_resume, lv_shutdown, lv_shutdown_flags, lv_reboot, lv_destroy,
+    lv_destroy_flags, lv_set_memory;
+lv_fn lv_get_job_info, lv_get_job_stats, lv_abort_job;
+lv_fn lv_event_register, lv_event_deregister;
+
+#endif
