@@ -37,6 +37,7 @@ struct nfs_disk {
     bool committing;                   /* a COMMIT of our own is on its way */
     uint64_t commit_seq;               /* and covers what was held up to here */
     bool lost_writes;                  /* the next flush reports it: a COMMIT of our own failed */
+    bool rewrite;                      /* a flush's COMMIT failed: what is held may be gone */
     bool committed;                    /* a flush was answered since the disk was opened */
     struct held_piece *replay;         /* being written again */
     uint32_t replay_done;

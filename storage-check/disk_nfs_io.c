@@ -14,8 +14,12 @@
  *   COMMIT, verifier as before        the server did not restart, all is safe
  *   COMMIT, another verifier          what is held is written again, one by one in the order in
  * which it was written first, then COMMIT A changed verifier in the answer to a WRITE or a flush
- * breaks the connection on purpose. If data cannot be made safe (the server refuses it, or COMMIT
- * fails), the next flush says so once.
+ * breaks the connection on purpose. If data cannot be made safe (the server refuses it, or a COMMIT
+ * of our own fails), the next flush says so once.
+ *
+ * A COMMIT that fails may have been the server's only word about data that it has dropped, so that
+ * another one succeeds. The flush gets its error, and what is held is written again by way of a new
+ * connection before any COMMIT counts again (`rewrite`).
  */
 #include <errno.h>
 #include <string.h>
@@ -79,6 +83,14 @@ static void part_failed(struct net_part *p, nfsstat3 status)
         net_lost(p->net, ERR_NOT_FOUND, "the server does not know the file's handle any more");
     else
         net_part_done(p, plain_error(status));
+}
+
+/* Some COMMIT has failed: what is held may be gone on the server, whose next COMMIT does not say so. */
+static bool must_rewrite(struct nfs_disk *f)
+{
+    if (f->rewrite)
+        net_lost(&f->n, ERR_PEER, "the server could not make writes safe; they are written again");
+    return f->rewrite;
 }
 
 static bool same_verifier(const struct nfs_disk *f, const char *verifier)
@@ -155,7 +167,8 @@ static void write_over(struct nfs_disk *f, struct net_part *p, stable_how commit
 {
     struct held_piece *piece = take_piece(p);
 
-    if (committed == UNSTABLE)
+    /* A safe one is held, too, while older ones are: written again alone, these would undo it. */
+    if (committed == UNSTABLE || f->held.first != NULL)
         held_add(&f->held, piece);
     else
         held_give(&f->held, piece);
@@ -242,6 +255,23 @@ static int send_commit(struct nfs_disk *f, rpc_cb cb, void *priv)
     return rpc_nfs3_commit_async(f->rpc, cb, &args, priv) == 0 ? 0 : EIO;
 }
 
+/* Not: later, not for you, no such file. */
+static bool loses_data(nfsstat3 status)
+{
+    return status != NFS3ERR_JUKEBOX && !is_stale(status) && plain_error(status) != EACCES;
+}
+
+/* With nothing held it was another host that wrote, and nobody can do that again. */
+static void flush_failed(struct nfs_disk *f, struct net_part *p, nfsstat3 status)
+{
+    if (loses_data(status) && f->held.first == NULL) {
+        net_part_done(p, DISK_WRITES_LOST);
+        return;
+    }
+    f->rewrite = f->rewrite || loses_data(status);
+    part_failed(p, status);
+}
+
 static void flush_done(struct rpc_context *rpc, int status, void *data, void *priv)
 {
     struct net_part *p = priv;
@@ -252,10 +282,10 @@ static void flush_done(struct rpc_context *rpc, int status, void *data, void *pr
     if (!nfs_answered(f, status, data))
         return;
     if (res->status != NFS3_OK) {
-        part_failed(p, res->status);
+        flush_failed(f, p, res->status);
         return;
     }
-    if (!check_verifier(f, res->COMMIT3res_u.resok.verf))
+    if (must_rewrite(f) || !check_verifier(f, res->COMMIT3res_u.resok.verf))
         return;
     f->committed = true;
     held_drop(&f->held, p->done);
@@ -274,6 +304,8 @@ static int start_flush(struct nfs_disk *f, struct net_part *p)
         net_part_done(p, 0);
         return 0;
     }
+    if (must_rewrite(f))
+        return 0;
     p->done = f->held.seq;
     return send_commit(f, flush_done, p);
 }
@@ -300,7 +332,7 @@ static void own_commit_done(struct rpc_context *rpc, int status, void *data, voi
         held_drop(&f->held, f->commit_seq);
         return;
     }
-    if (check_verifier(f, res->COMMIT3res_u.resok.verf))
+    if (!must_rewrite(f) && check_verifier(f, res->COMMIT3res_u.resok.verf))
         held_drop(&f->held, f->commit_seq);
 }
 
@@ -309,6 +341,8 @@ void nfs_turn(struct net_disk *n)
     struct nfs_disk *f = nfs_of(n);
 
     if (n->state != NET_UP || n->broken || f->committing || f->held.bytes < HELD_COMMIT)
+        return;
+    if (must_rewrite(f))
         return;
     f->commit_seq = f->held.seq;
     if (send_commit(f, own_commit_done, f) != 0) {
@@ -332,6 +366,7 @@ static void give_up_held(struct nfs_disk *f, nfsstat3 status)
         "the next flush fails",
         f->n.d.source, (unsigned long long)f->held.bytes, (int)status);
     f->lost_writes = true;
+    f->rewrite = false;
     held_drop(&f->held, UINT64_MAX);
     net_ready(&f->n);
 }
@@ -357,6 +392,7 @@ static void replay_committed(struct rpc_context *rpc, int status, void *data, vo
     if (!nfs_answered(f, status, data) || replay_failed(f, res->status) ||
         !check_verifier(f, res->COMMIT3res_u.resok.verf))
         return;
+    f->rewrite = false;
     held_drop(&f->held, UINT64_MAX);
     net_ready(&f->n);
 }
@@ -401,13 +437,14 @@ static void asked(struct rpc_context *rpc, int status, void *data, void *priv)
     (void)rpc;
     if (!nfs_answered(f, status, data) || replay_failed(f, res->status))
         return;
-    if (same_verifier(f, res->COMMIT3res_u.resok.verf)) {
+    if (!f->rewrite && same_verifier(f, res->COMMIT3res_u.resok.verf)) {
         held_drop(&f->held, UINT64_MAX);
         net_ready(&f->n);
         return;
     }
-    log_info("storage", "disk %.200s: the server has restarted; %llu bytes are written again",
-        f->n.d.source, (unsigned long long)f->held.bytes);
+    log_info("storage", "disk %.200s: %s; %llu bytes are written again", f->n.d.source,
+        f->rewrite ? "the server could not make writes safe" : "the server has restarted",
+        (unsigned long long)f->held.bytes);
     memcpy(f->verifier, res->COMMIT3res_u.resok.verf, sizeof f->verifier);
     f->replay = f->held.first;
     f->replay_done = 0;
@@ -420,6 +457,7 @@ void nfs_prepare(struct net_disk *n)
 
     if (f->held.first == NULL) {
         f->has_verifier = false;
+        f->rewrite = false;
         net_ready(n);
     } else if (send_commit(f, asked, f) != 0) {
         net_lost(n, ERR_MEMORY, "no memory for a COMMIT");
