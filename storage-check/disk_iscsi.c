@@ -189,7 +189,8 @@ static void answered(struct iscsi_context *c, int status, void *data, void *priv
         net_lost(&s->n, ERR_PEER, "the connection to %.100s broke", s->n.d.url.host);
     } else if (is_attention(status, t) && ++s->tries < ATTENTIONS_MAX) {
         ask_next(s);
-    } else if (status == SCSI_STATUS_GOOD ? !step->take(&s->look, t) : step->needed) {
+    } else if (status == SCSI_STATUS_GOOD ? !step->take(&s->look, t)
+                                          : step->needed || is_attention(status, t)) {
         scsi_task_text(status, t, text, sizeof text);
         net_lost(&s->n, ERR_PEER, "the target does not tell %s: %s", step->what, text);
     } else if (++s->step < STEPS) {

@@ -39,7 +39,7 @@ struct scsi_disk {
 
     unsigned step, tries;         /* of looking at the disk */
     struct scsi_look look, first; /* of this connection; as it was opened */
-    bool no_unmap, no_same, no_sync;
+    bool no_unmap, no_same, no_sync16, no_sync;
     struct scsi_call *calls; /* of disk_iscsi_run; under the lock */
 };
 

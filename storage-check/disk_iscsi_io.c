@@ -3,7 +3,7 @@
  * Requests of an iSCSI disk: READ(16), WRITE(16), SYNCHRONIZE CACHE(16), UNMAP, WRITE SAME(16),
  * straight from and to the caller's memory. What a target cannot do is found out by trying: without
  * UNMAP a discard is done at once (it is advice), without WRITE SAME zeroes are written, without
- * SYNCHRONIZE CACHE there is no cache.
+ * SYNCHRONIZE CACHE(16) there is the one of 10 bytes, and without both there is no cache.
  *
  *   the target says                       the request
  *   UNIT ATTENTION                        is sent again; if the disk behind the LUN may have
@@ -61,6 +61,12 @@ static uint64_t zero_step(const struct scsi_disk *s, const struct net_part *p)
     return p->len - p->done < most ? p->len - p->done : most;
 }
 
+/* The vector of such a part is of the block of zeroes. */
+static bool is_written_zeroes(const struct net_part *p)
+{
+    return p->io->op == DISK_ZEROES && p->cut != NULL;
+}
+
 bool scsi_look_again(const struct scsi_task *t)
 {
     switch (t->sense.ascq) {
@@ -74,19 +80,30 @@ bool scsi_look_again(const struct scsi_task *t)
     }
 }
 
-/* True if the target just cannot do it, and the part goes on without. */
-static bool learned(struct scsi_disk *s, const struct net_part *p, const struct scsi_task *t)
+/* True if the target just cannot do it, and the part goes on without. Several parts may be told so
+ * at once: what counts is the command that failed. A flush that does nothing is worse than one that
+ * fails: only a target that knows neither command has no cache. */
+static bool learned(struct scsi_disk *s, const struct scsi_task *t)
 {
     if (t->sense.key != SCSI_SENSE_ILLEGAL_REQUEST ||
         t->sense.ascq == SCSI_SENSE_ASCQ_LBA_OUT_OF_RANGE)
         return false;
-    if (p->io->op == DISK_FLUSH && !s->no_sync)
-        return s->no_sync = true;
-    if (p->io->op == DISK_DISCARD && !s->no_unmap)
-        return s->no_unmap = true;
-    if (p->io->op == DISK_ZEROES && !s->no_same)
-        return s->no_same = true;
-    return false;
+    switch (t->cdb[0]) {
+    case SCSI_OPCODE_SYNCHRONIZECACHE16:
+        s->no_sync16 = true;
+        return true;
+    case SCSI_OPCODE_SYNCHRONIZECACHE10:
+        s->no_sync = s->no_sync || t->sense.ascq == SCSI_SENSE_ASCQ_INVALID_OPERATION_CODE;
+        return s->no_sync;
+    case SCSI_OPCODE_UNMAP:
+        s->no_unmap = true;
+        return true;
+    case SCSI_OPCODE_WRITE_SAME16:
+        s->no_same = true;
+        return true;
+    default:
+        return false;
+    }
 }
 
 static void check_condition(struct scsi_disk *s, struct net_part *p, const struct scsi_task *t)
@@ -120,7 +137,7 @@ static void check_condition(struct scsi_disk *s, struct net_part *p, const struc
     }
     if (t->sense.ascq == SCSI_SENSE_ASCQ_LOGICAL_UNIT_NOT_SUPPORTED)
         net_lost(&s->n, ERR_NOT_FOUND, "the target has no LUN %u any more", s->n.d.url.lun);
-    else if (learned(s, p, t))
+    else if (learned(s, t))
         net_part_again(p, 0);
     else
         net_part_done(p, EIO);
@@ -133,7 +150,7 @@ static void command_done(struct scsi_disk *s, struct net_part *p, const struct s
         net_part_done(p, EIO);
         return;
     }
-    p->done += p->own != NULL ? zero_step(s, p) : p->len;
+    p->done += is_written_zeroes(p) ? zero_step(s, p) : p->len;
     if (p->done >= p->len)
         net_part_done(p, 0);
     else if (scsi_start(&s->n, p) != 0)
@@ -183,6 +200,12 @@ static void part_answered(struct iscsi_context *c, int status, void *data, void 
 
 /* ---- parts ---- */
 
+/* One block is sent along. */
+static bool can_write_same(const struct scsi_disk *s)
+{
+    return !s->no_same && s->look.block_size <= ZERO_CHUNK;
+}
+
 uint64_t scsi_part_max(struct net_disk *n, enum disk_op op)
 {
     const struct scsi_disk *s = scsi_of(n);
@@ -192,7 +215,7 @@ uint64_t scsi_part_max(struct net_disk *n, enum disk_op op)
     case DISK_DISCARD:
         return at_most(l->max_unmap, DISCARD_MAX, l->block_size);
     case DISK_ZEROES:
-        if (!s->no_same)
+        if (can_write_same(s))
             return at_most(l->max_same, SAME_MAX, l->block_size);
         return at_most(l->max_transfer, NET_PART_MAX, l->block_size);
     case DISK_READ:
@@ -204,29 +227,29 @@ uint64_t scsi_part_max(struct net_disk *n, enum disk_op op)
     return at_most(l->max_transfer, NET_PART_MAX, l->block_size);
 }
 
-static struct scsi_task *write_zeroes(struct scsi_disk *s, struct net_part *p, uint64_t lba)
-{
-    uint64_t step = zero_step(s, p), left = step;
-    unsigned n = (unsigned)((step + ZERO_CHUNK - 1) / ZERO_CHUNK);
-    struct scsi_iovec *iov = p->own != NULL ? p->own : calloc(n, sizeof *iov);
-
-    p->own = iov;
-    if (iov == NULL)
-        return NULL;
-    for (unsigned i = 0; i < n; i++) {
-        iov[i].iov_base = zeroes;
-        iov[i].iov_len = (size_t)(left < ZERO_CHUNK ? left : ZERO_CHUNK);
-        left -= iov[i].iov_len;
-    }
-    return iscsi_write16_iov_task(s->ctx, (int)s->n.d.url.lun, lba + p->done / s->look.block_size,
-        NULL, (uint32_t)step, (int)s->look.block_size, 0, 0, 0, 0, 0, part_answered, p, iov,
-        (int)n);
-}
-
 /* libiscsi's vectors are the system's under another name. */
 _Static_assert(sizeof(struct scsi_iovec) == sizeof(struct iovec) &&
                    offsetof(struct scsi_iovec, iov_len) == offsetof(struct iovec, iov_len),
     "struct scsi_iovec is no struct iovec");
+
+static struct scsi_task *write_zeroes(struct scsi_disk *s, struct net_part *p, uint64_t lba)
+{
+    uint64_t step = zero_step(s, p), left = step;
+    unsigned n = (unsigned)((step + ZERO_CHUNK - 1) / ZERO_CHUNK);
+
+    if (p->cut == NULL)
+        p->cut = calloc(n, sizeof *p->cut);
+    if (p->cut == NULL)
+        return NULL;
+    for (unsigned i = 0; i < n; i++) {
+        p->cut[i].iov_base = zeroes;
+        p->cut[i].iov_len = (size_t)(left < ZERO_CHUNK ? left : ZERO_CHUNK);
+        left -= p->cut[i].iov_len;
+    }
+    return iscsi_write16_iov_task(s->ctx, (int)s->n.d.url.lun, lba + p->done / s->look.block_size,
+        NULL, (uint32_t)step, (int)s->look.block_size, 0, 0, 0, 0, 0, part_answered, p,
+        (struct scsi_iovec *)p->cut, (int)n);
+}
 
 static struct scsi_task *send_command(struct scsi_disk *s, struct net_part *p)
 {
@@ -244,11 +267,13 @@ static struct scsi_task *send_command(struct scsi_disk *s, struct net_part *p)
         return iscsi_write16_iov_task(s->ctx, lun, lba, NULL, (uint32_t)p->len, (int)block, 0, 0, 0,
             0, 0, part_answered, p, iov, (int)p->n_iov);
     case DISK_FLUSH:
-        return iscsi_synchronizecache16_task(s->ctx, lun, 0, 0, 0, 0, part_answered, p);
+        return s->no_sync16
+                   ? iscsi_synchronizecache10_task(s->ctx, lun, 0, 0, 0, 0, part_answered, p)
+                   : iscsi_synchronizecache16_task(s->ctx, lun, 0, 0, 0, 0, part_answered, p);
     case DISK_DISCARD:
         return iscsi_unmap_task(s->ctx, lun, 0, 0, &range, 1, part_answered, p);
     case DISK_ZEROES:
-        if (s->no_same)
+        if (!can_write_same(s))
             return write_zeroes(s, p, lba);
         return iscsi_writesame16_task(s->ctx, lun, lba, zeroes, block, blocks, 0,
             p->io->unmap && s->look.provisioned, 0, 0, part_answered, p);
@@ -351,10 +376,6 @@ void scsi_forget(struct scsi_disk *s)
 {
     struct scsi_call *next;
 
-    for (struct net_part *p = s->n.flying; p != NULL; p = p->next) {
-        free(p->own);
-        p->own = NULL;
-    }
     pthread_mutex_lock(&s->n.lock);
     for (struct scsi_call *call = s->calls; call != NULL; call = next) {
         next = call->next;

@@ -85,7 +85,8 @@ static void part_failed(struct net_part *p, nfsstat3 status)
         net_part_done(p, plain_error(status));
 }
 
-/* Some COMMIT has failed: what is held may be gone on the server, whose next COMMIT does not say so. */
+/* Some COMMIT has failed: what is held may be gone on the server, whose next COMMIT does not say
+ * so. */
 static bool must_rewrite(struct nfs_disk *f)
 {
     if (f->rewrite)
