@@ -36,6 +36,11 @@ static void target_alone(
             compat_line(c, CHECK_REFUSED, "storage", disk->device, disk->source, "read only",
                 "disk %s of domain %s is read only on host %s", disk->device, c->def->name, c->dst),
             "let host %s write it", c->dst);
+    else if (there->used_by[0] != '\0' && !disk->read_only)
+        checks_remedy(compat_line(c, CHECK_REFUSED, "storage", disk->device, disk->source,
+                          there->used_by, "disk %s of domain %s is in use on host %s by %s",
+                          disk->device, c->def->name, c->dst, there->used_by),
+            "end that there first");
     else
         compat_line(c, CHECK_OK, "storage", disk->device, disk->source, disk->source,
             "it is there on host %s; whether it is the same one is not known", c->dst);

@@ -417,6 +417,12 @@ CASE(old_source_disk_read_only)
     w->offer.identified = false;
     w->here.read_only = true;
 }
+CASE(old_source_disk_in_use)
+{
+    disk_not_told(w);
+    w->offer.identified = false;
+    w->here.used_by = T("the device dm-0 that is made of it");
+}
 
 struct expected {
     void (*spoil)(struct world *w);
@@ -624,6 +630,10 @@ static const struct expected table[] = {
         "make /srv/web1.img reachable from host host2" },
     { old_source_disk_read_only, R, "storage", "vda", "/srv/web1.img", "read only",
         "disk vda of domain web1 is read only on host host2", "let host host2 write it" },
+    { old_source_disk_in_use, R, "storage", "vda", "/srv/web1.img",
+        "the device dm-0 that is made of it",
+        "disk vda of domain web1 is in use on host host2 by the device dm-0 that is made of it",
+        "end that there first" },
 };
 
 /* --- tests ----------------------------------------------------------------------------------- */
