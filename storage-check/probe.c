@@ -69,20 +69,23 @@ static int spawn_with(struct ask *a, const char *program, int theirs[ENDS], stru
 
 static int start(struct ask *a, const char *program, struct err *e)
 {
-    int theirs[ENDS] = { -1, -1, -1 }, r;
+    int theirs[ENDS] = { -1, -1, -1 }, r = 0;
 
     for (int i = 0; i < ENDS; i++) {
         int p[2];
 
-        if (pipe2(p, O_CLOEXEC) < 0)
-            return err_sys(e, "cannot make a pipe for %s", PROGRAM);
+        if (pipe2(p, O_CLOEXEC) < 0) {
+            r = err_sys(e, "cannot make a pipe for %s", PROGRAM);
+            break;
+        }
         a->fd[i] = i == IN ? p[1] : p[0];
         theirs[i] = i == IN ? p[0] : p[1];
         fcntl(a->fd[i], F_SETFL, O_NONBLOCK);
     }
-    r = spawn_with(a, program, theirs, e);
+    if (r == 0)
+        r = spawn_with(a, program, theirs, e);
     for (int i = 0; i < ENDS; i++)
-        close(theirs[i]);
+        io_close(&theirs[i]);
     return r;
 }
 
