@@ -195,7 +195,7 @@ int xm_run(int argc, char **argv)
         .program = "xm",
         .about = "Control, list, and manipulate guest domains.",
         .footer = "<Domain> can be the domain's name, id or uuid.\n"
-                  "For more help on 'xm' see the xm(1) man page, on 'xm create' xmdomain.cfg(5).",
+                  "For more help on 'xm' see the xm(1) man page, on 'xm create' xm-domain(5).",
         .cmds = commands,
     };
 
