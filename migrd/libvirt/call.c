@@ -301,7 +301,8 @@ void lv_call_run(struct lv_conn *c, const struct lv_header *h, const uint8_t *pa
     struct err e;
 
     if (entry == NULL) {
-        snprintf(text, sizeof text, "unknown procedure: %d", h->proc);
+        snprintf(text, sizeof text, "unknown procedure %d: migrd does not support this function",
+            h->proc);
         refuse(c, h, LV_E_RPC, FROM_RPC, text);
     } else if (!c->opened && (entry->flags & LV_EARLY) == 0) {
         refuse(c, h, LV_E_INVALID, FROM_RPC, "the connection is not open yet");

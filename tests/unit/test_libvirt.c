@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: ISC */
+/* libvirt's protocol: frames, XDR with its limits, answers and errors byte by byte, clients that
+ * hang or talk nonsense. */
+#include "tests/unit/libvirt_host.h"
+
+#include <arpa/inet.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+static struct host host;
+static uint8_t in[1 << 20];
+
+static int up(void **state)
+{
+    (void)state;
+    host_up(&host);
+    client_open(&host, false);
+    return 0;
+}
+
+static int down(void **state)
+{
+    (void)state;
+    host_down(&host);
+    return 0;
+}
+
+/* --- a client's side ----------------------------------------------------------------------------
+ */
+
+static void put_call(int proc, xdrproc_t xdr, void *args)
+{
+    static uint32_t serial;
+    struct lv_header h = { .prog = LV_PROGRAM, .vers = 1, .proc = proc, .serial = serial++ };
+    struct err e;
+    uint8_t *frame = lv_pack(&h, xdr, args, &e);
+
+    assert_non_null(frame);
+    client_write(&host, frame, h.len);
+    free(frame);
+}
+
+/* The next answer; its payload in `out`. */
+static struct lv_header get_answer(xdrproc_t xdr, void *out, size_t size)
+{
+    ssize_t n = client_read(&host, in, sizeof in);
+    struct lv_header h;
+    struct err e;
+
+    assert_true(n >= LV_HEADER_BYTES);
+    assert_int_equal(lv_header_read(in, (size_t)n, &h, &e), 1);
+    assert_int_equal(h.len, n);
+    memset(out, 0, size);
+    assert_int_equal(lv_unpack(xdr, in + LV_HEADER_BYTES, (size_t)n - LV_HEADER_BYTES, out, &e), 0);
+    return h;
+}
+
+static void expect_error(int code, int domain, const char *part)
+{
+    lv_error x;
+    struct lv_header h = get_answer((xdrproc_t)xdr_lv_error, &x, sizeof x);
+
+    assert_int_equal(h.type, LV_REPLY);
+    assert_int_equal(h.status, LV_ERROR);
+    assert_int_equal(x.code, code);
+    assert_int_equal(x.domain, domain);
+    assert_int_equal(x.level, 2);
+    assert_non_null(x.message);
+    if (strstr(*x.message, part) == NULL)
+        fail_msg("%s: not in: %s", part, *x.message);
+    xdr_free((xdrproc_t)xdr_lv_error, (char *)&x);
+}
+
+static void expect_void(void)
+{
+    struct lv_header h = get_answer(NULL, NULL, 0);
+
+    assert_int_equal(h.status, LV_OK);
+    assert_int_equal(h.len, LV_HEADER_BYTES);
+}
+
+static void open_it(unsigned flags)
+{
+    char *uri = (char *)(uintptr_t) "xvm:///system";
+    lv_open o = { .name = &uri, .flags = flags };
+
+    put_call(LV_CONNECT_OPEN, (xdrproc_t)xdr_lv_open, &o);
+    expect_void();
+}
+
+static void expect_hung_up(void)
+{
+    host_turn(&host);
+    assert_int_equal(client_read(&host, in, sizeof in), -1);
+    assert_int_equal(host.lv.n_conns, 0);
+}
+
+/* --- frames
+ * ------------------------------------------------------------------------------------------ */
+
+static void test_header(void **state)
+{
+    static const uint32_t bad[] = { 0, 27, LV_FRAME_MAX + 1, 0x7fffffff, 0xffffffff };
+    uint8_t b[LV_HEADER_BYTES] = { 0 };
+    struct lv_header h;
+    struct err e;
+    uint32_t len;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        len = htonl(bad[i]);
+        memcpy(b, &len, 4);
+        assert_int_equal(lv_header_read(b, 3, &h, &e), 0);
+        assert_int_equal(lv_header_read(b, 4, &h, &e), -1);
+        assert_int_equal(e.code, ERR_PROTOCOL);
+    }
+    len = htonl(28);
+    memcpy(b, &len, 4);
+    assert_int_equal(lv_header_read(b, 27, &h, &e), 0);
+    assert_int_equal(lv_header_read(b, 28, &h, &e), 1);
+    len = htonl(LV_FRAME_MAX);
+    memcpy(b, &len, 4);
+    assert_int_equal(lv_header_read(b, 28, &h, &e), 0);
+}
+
+/* The bytes that virsh 9.0 sends and expects. */
+static void test_bytes(void **state)
+{
+    static const uint8_t open[] =
+        "\x00\x00\x00\x38\x20\x00\x80\x86\0\0\0\1\0\0\0\1\0\0\0\0\0\0\0\2\0\0\0\0"
+        "\0\0\0\1\0\0\0\x0dxvm:///system\0\0\0\0\0\0";
+    static const uint8_t opened[] =
+        "\x00\x00\x00\x1c\x20\x00\x80\x86\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\2\0\0\0";
+    static const uint8_t auth[] =
+        "\x00\x00\x00\x1c\x20\x00\x80\x86\0\0\0\1\0\0\0\x42\0\0\0\0\0\0\0\0\0\0\0";
+    static const uint8_t none[] =
+        "\x00\x00\x00\x24\x20\x00\x80\x86\0\0\0\1\0\0\0\x42\0\0\0\1\0\0\0\0\0\0\0\0"
+        "\0\0\0\1\0\0\0";
+    static const uint8_t ping[] = "\0\0\0\x1ckeep\0\0\0\1\0\0\0\1\0\0\0\2\0\0\0\0\0\0\0";
+    static const uint8_t pong[] = "\0\0\0\x1ckeep\0\0\0\1\0\0\0\2\0\0\0\2\0\0\0\0\0\0\0";
+
+    (void)state;
+    client_write(&host, auth, sizeof auth);
+    assert_int_equal(client_read(&host, in, sizeof in), sizeof none);
+    assert_memory_equal(in, none, sizeof none);
+    client_write(&host, open, sizeof open);
+    assert_int_equal(client_read(&host, in, sizeof in), sizeof opened);
+    assert_memory_equal(in, opened, sizeof opened);
+    client_write(&host, ping, sizeof ping);
+    assert_int_equal(client_read(&host, in, sizeof in), sizeof pong);
+    assert_memory_equal(in, pong, sizeof pong);
+}
+
+/* --- XDR
+ * -----------------------------------------------------------------------------------------------
+ */
+
+static int unpack_words(xdrproc_t xdr, const uint32_t *words, size_t n, void *out)
+{
+    uint32_t b[16];
+    struct err e;
+
+    for (size_t i = 0; i < n; i++)
+        b[i] = htonl(words[i]);
+    return lv_unpack(xdr, (uint8_t *)b, n * 4, out, &e);
+}
+
+static void test_limits(void **state)
+{
+    struct {
+        xdrproc_t xdr;
+        uint32_t words[12];
+        size_t n;
+    } bad[] = {
+        { (xdrproc_t)xdr_lv_word, { LV_NAME_MAX + 1 }, 1 }, /* too long */
+        { (xdrproc_t)xdr_lv_word, { 0xffffffff }, 1 },
+        { (xdrproc_t)xdr_lv_word, { 8, 0x61616161 }, 2 },    /* ends too early */
+        { (xdrproc_t)xdr_lv_word, { 4, 0x61616161, 0 }, 3 }, /* too many bytes */
+        { (xdrproc_t)xdr_lv_string, { LV_TEXT_MAX + 1 }, 1 },
+        { (xdrproc_t)xdr_lv_string, { LV_TEXT_MAX }, 1 },
+        { (xdrproc_t)xdr_lv_int, { 0 }, 0 },
+        { (xdrproc_t)xdr_lv_dom, { 0, 1, 2, 3 }, 4 }, /* half of a uuid */
+        { (xdrproc_t)xdr_lv_job_stats, { 0, LV_PARAMS_MAX + 1 }, 2 },
+        { (xdrproc_t)xdr_lv_job_stats, { 0, LV_PARAMS_MAX }, 2 },
+        { (xdrproc_t)xdr_lv_job_stats, { 0, 1, 1, 0x61000000, 9, 0 }, 6 }, /* type 9 */
+        { (xdrproc_t)xdr_lv_job_stats, { 0, 1, 1, 0x61000000, 7, LV_TEXT_MAX }, 6 },
+        { (xdrproc_t)xdr_lv_list, { 0xffffffff, 0 }, 2 },
+    };
+    uint64_t out[32];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        memset(out, 0, sizeof out);
+        if (unpack_words(bad[i].xdr, bad[i].words, bad[i].n, out) == 0)
+            fail_msg("case %zu was decoded", i);
+    }
+}
+
+/* --- calls
+ * ---------------------------------------------------------------------------------------------- */
+
+static void test_before_open(void **state)
+{
+    lv_int feature = { 10 };
+    lv_int r;
+
+    (void)state;
+    put_call(LV_CONNECT_GET_TYPE, NULL, NULL);
+    expect_error(LV_E_INVALID, 7, "not open");
+    put_call(LV_CONNECT_SUPPORTS_FEATURE, (xdrproc_t)xdr_lv_int, &feature);
+    get_answer((xdrproc_t)xdr_lv_int, &r, sizeof r);
+    assert_int_equal(r.value, 1);
+    open_it(0);
+    put_call(LV_CONNECT_OPEN, (xdrproc_t)xdr_lv_open, &(lv_open){ 0 });
+    expect_error(LV_E_INVALID, 6, "open already");
+}
+
+static void test_schemes(void **state)
+{
+    static const struct {
+        const char *uri;
+        bool ok;
+    } cases[] = { { "", true }, { "xen:///", true }, { "xen:///system", true },
+        { "xenmigr://", true }, { "xen://", true }, { "xvm+unix:///system", true },
+        { "qemu:///system", false }, { "xvm:///session", false }, { "xvmx:///system", false },
+        { "xvm", false } };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *uri = (char *)(uintptr_t)cases[i].uri;
+        lv_open o = { .name = &uri };
+
+        client_close(&host);
+        client_open(&host, false);
+        put_call(LV_CONNECT_OPEN, (xdrproc_t)xdr_lv_open, &o);
+        if (cases[i].ok)
+            expect_void();
+        else
+            expect_error(LV_E_NO_CONNECT, 6, "no connection driver");
+    }
+}
+
+static void test_unknown(void **state)
+{
+    static const int procs[] = { 0, -1, 5, 8, 319, 351, 100000, 0x7fffffff };
+
+    (void)state;
+    open_it(0);
+    for (size_t i = 0; i < sizeof procs / sizeof procs[0]; i++) {
+        put_call(procs[i], NULL, NULL);
+        expect_error(LV_E_RPC, 7, "unknown procedure");
+    }
+}
+
+static void test_read_only(void **state)
+{
+    lv_dom dom = { .name = (char *)(uintptr_t) "web1" };
+
+    (void)state;
+    open_it(1);
+    lv_uuid_bytes(HOST_UUID, dom.uuid);
+    put_call(LV_DOMAIN_DESTROY, (xdrproc_t)xdr_lv_dom, &dom);
+    expect_error(LV_E_DENIED, 7, "read only");
+}
+
+static void test_lookup(void **state)
+{
+    lv_word name = { (char *)(uintptr_t) "web1" };
+    char uuid[LV_UUID_BYTES];
+    lv_dom dom;
+
+    (void)state;
+    open_it(0);
+    lv_uuid_bytes(HOST_UUID, uuid);
+    put_call(LV_DOMAIN_LOOKUP_BY_NAME, (xdrproc_t)xdr_lv_word, &name);
+    get_answer((xdrproc_t)xdr_lv_dom, &dom, sizeof dom);
+    assert_string_equal(dom.name, "web1");
+    assert_memory_equal(dom.uuid, uuid, sizeof uuid);
+    assert_int_equal(dom.id, -1);
+    xdr_free((xdrproc_t)xdr_lv_dom, (char *)&dom);
+    name.value = (char *)(uintptr_t) "web2";
+    put_call(LV_DOMAIN_LOOKUP_BY_NAME, (xdrproc_t)xdr_lv_word, &name);
+    expect_error(LV_E_NO_DOMAIN, 6, "Domain not found: no domain with matching name 'web2'");
+}
+
+static void test_bad_arguments(void **state)
+{
+    lv_list_args a = { .flags = 0x10000 };
+
+    (void)state;
+    open_it(0);
+    put_call(LV_DOMAIN_LOOKUP_BY_NAME, NULL, NULL);
+    expect_error(LV_E_RPC, 7, "cannot be decoded");
+    put_call(LV_CONNECT_GET_TYPE, (xdrproc_t)xdr_lv_list_args, &a);
+    expect_error(LV_E_RPC, 7, "too many");
+    put_call(LV_CONNECT_LIST_ALL_DOMAINS, (xdrproc_t)xdr_lv_list_args, &a);
+    expect_error(LV_E_INVALID_ARG, 6, "unsupported flags (0x10000)");
+}
+
+/* --- events
+ * -----------------------------------------------------------------------------------------------
+ */
+
+static void test_lifecycle(void **state)
+{
+    lv_register reg = { 0 };
+    lv_int number;
+    lv_lifecycle ev;
+    struct lv_header h;
+
+    (void)state;
+    open_it(0);
+    reg.event = 5;
+    put_call(LV_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY, (xdrproc_t)xdr_lv_register, &reg);
+    expect_error(LV_E_UNSUPPORTED, 6, "events of kind 5");
+    reg.event = 0;
+    put_call(LV_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY, (xdrproc_t)xdr_lv_register, &reg);
+    get_answer((xdrproc_t)xdr_lv_int, &number, sizeof number);
+    registry_publish(&host.m, registry_first(host.m.registry), "domain-paused", "");
+    h = get_answer((xdrproc_t)xdr_lv_lifecycle, &ev, sizeof ev);
+    assert_int_equal(h.type, LV_MESSAGE);
+    assert_int_equal(h.proc, LV_DOMAIN_EVENT_CALLBACK_LIFECYCLE);
+    assert_int_equal(ev.callback, number.value);
+    assert_string_equal(ev.dom.name, "web1");
+    assert_int_equal(ev.event, 3);
+    assert_int_equal(ev.detail, 0);
+    xdr_free((xdrproc_t)xdr_lv_lifecycle, (char *)&ev);
+    put_call(LV_CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY, (xdrproc_t)xdr_lv_int, &number);
+    expect_void();
+    registry_publish(&host.m, registry_first(host.m.registry), "domain-paused", "");
+    assert_int_equal(client_read(&host, in, sizeof in), 0);
+    put_call(LV_CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY, (xdrproc_t)xdr_lv_int, &number);
+    expect_error(LV_E_INVALID_ARG, 6, "no callback");
+}
+
+/* --- clients that are cut off
+ * ----------------------------------------------------------------------------- */
+
+static void test_nonsense(void **state)
+{
+    static const struct lv_header bad[] = {
+        { .len = 4, .prog = LV_PROGRAM, .vers = 1 },
+        { .len = 28, .prog = LV_PROGRAM, .vers = 1, .proc = 1, .type = LV_REPLY },
+        { .len = 28, .prog = LV_PROGRAM, .vers = 1, .proc = 1, .status = LV_ERROR },
+        { .len = 28, .prog = LV_PROGRAM_KEEPALIVE, .vers = 1, .proc = 3, .type = LV_MESSAGE },
+        { .len = 28, .prog = LV_PROGRAM_KEEPALIVE, .vers = 2, .proc = 1, .type = LV_MESSAGE },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct lv_header h = bad[i];
+        struct err e;
+        uint8_t *frame = lv_pack(&h, NULL, NULL, &e);
+        uint32_t len = htonl(bad[i].len);
+
+        memcpy(frame, &len, 4);
+        client_write(&host, frame, LV_HEADER_BYTES);
+        free(frame);
+        expect_hung_up();
+        client_close(&host);
+        client_open(&host, false);
+    }
+}
+
+static void test_times(void **state)
+{
+    uint64_t now = clock_ns();
+    lv_int feature = { 10 };
+    int pings = 0;
+
+    (void)state;
+    lv_conn_tick(host.lv.conns, now + 19 * NS_PER_S);
+    assert_int_equal(host.lv.n_conns, 1);
+    lv_conn_tick(host.lv.conns, now + 22 * NS_PER_S); /* has not opened */
+    expect_hung_up();
+    client_close(&host);
+
+    client_open(&host, false);
+    open_it(0);
+    lv_conn_tick(host.lv.conns, now + 3600 * NS_PER_S); /* nobody promised to answer */
+    assert_int_equal(host.lv.n_conns, 1);
+    client_write(&host, "\0\0\1", 3);
+    lv_conn_tick(host.lv.conns, now + 30 * NS_PER_S); /* half a frame */
+    expect_hung_up();
+    client_close(&host);
+
+    client_open(&host, false);
+    open_it(0);
+    put_call(LV_CONNECT_SUPPORTS_FEATURE, (xdrproc_t)xdr_lv_int, &feature);
+    client_read(&host, in, sizeof in);
+    for (unsigned s = 1; s < 60 && host.lv.conns != NULL; s++) {
+        lv_conn_tick(host.lv.conns, now + s * NS_PER_S);
+        pings += client_read(&host, in, sizeof in) == LV_HEADER_BYTES;
+    }
+    assert_int_equal(pings, 5);
+    expect_hung_up();
+}
+
+/* A client that asks and takes nothing. */
+static void test_glutton(void **state)
+{
+    struct lv_header h = { .prog = LV_PROGRAM, .vers = 1, .proc = LV_CONNECT_GET_CAPABILITIES };
+    struct err e;
+    uint8_t *frame = lv_pack(&h, NULL, NULL, &e);
+
+    (void)state;
+    host.m.config.libvirt_max_bytes = 65536;
+    open_it(0);
+    for (int i = 0; i < 100000 && host.lv.conns != NULL; i++)
+        client_write(&host, frame, h.len);
+    assert_int_equal(host.lv.n_conns, 0);
+    free(frame);
+}
+
+/* Many calls in one piece, and one call in many pieces. */
+static void test_pieces(void **state)
+{
+    struct lv_header h = { .prog = LV_PROGRAM, .vers = 1, .proc = LV_AUTH_LIST };
+    struct err e;
+    uint8_t *frame = lv_pack(&h, NULL, NULL, &e), many[28 * 20];
+    ssize_t n;
+
+    (void)state;
+    for (int i = 0; i < 20; i++)
+        memcpy(many + 28 * i, frame, 28);
+    client_write(&host, many, sizeof many);
+    n = client_read(&host, in, sizeof in);
+    assert_int_equal(n, 20 * 36);
+    for (int i = 0; i < 28; i++)
+        client_write(&host, frame + i, 1);
+    assert_int_equal(client_read(&host, in, sizeof in), 36);
+    free(frame);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, up, down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { TEST(test_header), TEST(test_bytes), TEST(test_limits),
+        TEST(test_before_open), TEST(test_schemes), TEST(test_unknown), TEST(test_read_only),
+        TEST(test_lookup), TEST(test_bad_arguments), TEST(test_lifecycle), TEST(test_nonsense),
+        TEST(test_times), TEST(test_glutton), TEST(test_pieces) };
+
+    log_open("test", "/dev/null", NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
