@@ -630,6 +630,53 @@ void mig_job_run(struct mig_job *mj, void (*work)(struct job *j))
     job_run(mj->g->m->loop, &mj->job);
 }
 
+/* Nobody waits for the answer. */
+static bool is_abandoned(const struct migration *g)
+{
+    return g->m->migrations->stopping || (g->kind == MIG_IN && g->worker == NULL);
+}
+
+static void look_finished(struct job *j);
+
+static void next_looks(struct migrations *ms)
+{
+    while (ms->looks < LOOKS_MAX && ms->looks_first != NULL) {
+        struct mig_job *mj = ms->looks_first;
+
+        ms->looks_first = mj->next;
+        if (is_abandoned(mj->g)) {
+            mj->job.result = err_set(&mj->job.err, ERR_CANCELLED, "nobody waits for it any more");
+            job_finished(&mj->job);
+            continue;
+        }
+        ms->looks++;
+        mj->job.work = look_job_work;
+        mj->job.done = look_finished;
+        job_run(mj->g->m->loop, &mj->job);
+    }
+}
+
+static void look_finished(struct job *j)
+{
+    struct migrations *ms = ((struct mig_job *)j)->g->m->migrations;
+
+    ms->looks--;
+    job_finished(j);
+    next_looks(ms);
+}
+
+void mig_look_run(struct mig_job *mj)
+{
+    struct migrations *ms = mj->g->m->migrations;
+    struct mig_job **last = &ms->looks_first;
+
+    mj->g->jobs++;
+    while (*last != NULL)
+        last = &(*last)->next;
+    *last = mj;
+    next_looks(ms);
+}
+
 void mig_job_end(struct mig_job *mj)
 {
     mj->g->jobs++;

@@ -233,5 +233,5 @@ void dry_offer(struct migration *g, const Migrd__OfferSeen *o)
     }
     mj->quiet = true;
     mj->then = checked;
-    mig_job_run(mj, look_job_work);
+    mig_look_run(mj);
 }

@@ -100,6 +100,8 @@ struct migrations {
     struct link_history *history; /* costs of earlier ones; NULL: no memory for it */
     struct journal_record *open; /* unfinished ones, from the journal */
     size_t n_open, cap_open;
+    unsigned looks;              /* in the pool; mig_look_run */
+    struct mig_job *looks_first; /* those that wait */
     bool stopping;
 };
 
@@ -172,6 +174,7 @@ struct mig_job {
     int domid;
     Migrd__Domain *def;
     struct mig_look *look; /* owned; NULL none */
+    struct mig_job *next;  /* of the looks that wait */
     void (*then)(struct mig_job *mj); /* in the loop, before the event; NULL none */
     bool quiet;                       /* posts no event */
     uint64_t journal_us, resume_us;
@@ -180,6 +183,10 @@ struct mig_job {
 };
 struct mig_job *mig_job_new(struct migration *g, enum mt_op op);
 void mig_job_run(struct mig_job *mj, void (*work)(struct job *j));
+/* A look at disks, which may wait for a server that hangs: only so many at once, the others wait,
+ * so that journal and resumes find a thread. */
+#define LOOKS_MAX 8
+void mig_look_run(struct mig_job *mj);
 /* The end of a job whose work has been done already. */
 void mig_job_end(struct mig_job *mj);
 void mig_journal_work(struct job *j);

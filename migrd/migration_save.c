@@ -259,7 +259,7 @@ static void on_message(void *arg, const Migrd__FromWorker *fw)
         mj->quiet = true;
         mj->then = looked;
         mj->look = look_new(g, true);
-        mig_job_run(mj, look_job_work);
+        mig_look_run(mj);
         return;
     }
     if (e.code == ERR_NONE)

@@ -460,7 +460,7 @@ static void start_job(struct migration *g, enum mt_op op)
     switch (op) {
     case MT_CHECK:
         mj->then = checked;
-        mig_job_run(mj, look_job_work);
+        mig_look_run(mj);
         break;
     case MT_START:
         g->domid = mj->domid = registry_next_domid(g->m);

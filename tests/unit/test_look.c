@@ -5,11 +5,13 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "base/log.h"
@@ -241,6 +243,70 @@ static void test_taken(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
+/* --- looks at once --------------------------------------------------------------------------- */
+
+#define LOOKS 14
+
+static atomic_uint looking, most_looking;
+static unsigned ended, cancelled;
+
+/* A server that hangs for a while. */
+static int hangs(struct hv *hv, struct hv_caps *caps, struct err *e)
+{
+    unsigned now = atomic_fetch_add(&looking, 1) + 1, most = atomic_load(&most_looking);
+
+    (void)hv;
+    (void)caps;
+    while (now > most && !atomic_compare_exchange_weak(&most_looking, &most, now))
+        ;
+    usleep(20000);
+    atomic_fetch_sub(&looking, 1);
+    return err_set(e, ERR_TIMEOUT, "it hangs");
+}
+
+static void look_over(struct mig_job *mj)
+{
+    ended++;
+    cancelled += mj->job.err.code == ERR_CANCELLED;
+}
+
+/* They leave threads for what cannot wait, and one whose session has gone does not begin. */
+static void test_many_at_once(void **state)
+{
+    static const struct hv_ops ops = { .capabilities = hangs };
+    static struct migration g[LOOKS];
+    struct migrations ms = { 0 };
+    int someone;
+    uv_loop_t loop;
+
+    (void)state;
+    setenv("UV_THREADPOOL_SIZE", "16", 1);
+    assert_int_equal(uv_loop_init(&loop), 0);
+    m.loop = &loop;
+    m.migrations = &ms;
+    m.hv_ops = &ops;
+    for (size_t i = 0; i < LOOKS; i++) {
+        struct mig_job *mj;
+
+        g[i] = (struct migration){ .m = &m, .kind = MIG_IN, .worker = (struct worker *)&someone };
+        mj = mig_job_new(&g[i], MT_CHECK);
+        mj->quiet = true;
+        mj->then = look_over;
+        mj->look = calloc(1, sizeof *mj->look);
+        mig_look_run(mj);
+    }
+    assert_int_equal(ms.looks, LOOKS_MAX);
+    g[LOOKS - 1].worker = g[LOOKS - 2].worker = NULL;
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(ended, LOOKS);
+    assert_int_equal(cancelled, 2);
+    assert_true(atomic_load(&most_looking) <= LOOKS_MAX);
+    assert_int_equal(ms.looks, 0);
+    assert_null(ms.looks_first);
+    assert_int_equal(uv_loop_close(&loop), 0);
+    m.migrations = NULL;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -249,6 +315,7 @@ int main(void)
         TEST(test_last_huge_pages),
         TEST(test_report_is_kept),
         TEST(test_taken),
+        TEST(test_many_at_once),
     };
 
     log_set_level(LOG_LV_ERROR);
