@@ -13,6 +13,9 @@
  * TAKEN comes from lease_take, LATE from the clock, RENEWED and FOREIGN from what the storage says,
  * RELEASED from lease_close. "-": nothing changes.
  *
+ * Yielded (lease_yield) is no state of its own: the lease is held, is renewed so, and its
+ * record says that a newer epoch may take it from a living holder on an operator's word.
+ *
  * Time. A renewal counts from before its first request was sent, and lasts for valid_ms by this
  * host's own clock. No host compares its clock with another's, nor with the storage's: who wants a
  * lease that is not given up watches it for valid_ms and a fifth more by its own clock, and two
@@ -82,9 +85,12 @@ uint64_t lease_random(void)
 
 struct lease_bid lease_bid_of(const struct lease *l, uint64_t epoch, enum lease_claim claim)
 {
-    return (struct lease_bid){
-        .owner = l->owner, .uuid = l->uuid, .epoch = epoch, .nonce = l->nonce, .claim = claim
-    };
+    return (struct lease_bid){ .owner = l->owner,
+        .uuid = l->uuid,
+        .who = lease_who_here(),
+        .epoch = epoch,
+        .nonce = l->nonce,
+        .claim = claim };
 }
 
 void lease_set_fence(struct lease *l, const char *fence, const char *fmt, ...)
@@ -358,6 +364,7 @@ static int lease_fill(struct lease *l, const struct lease_wish *w, struct disk *
     l->valid_ms = w->valid_ms != 0 ? w->valid_ms : LEASE_VALID_MS;
     l->nfs_uid_base = w->nfs_uid_base;
     l->nonce = lease_random();
+    lease_who_here();
     l->disk = d;
     l->lost = w->lost;
     l->sure = w->sure;
@@ -411,6 +418,7 @@ static int take(struct lease *l, uint64_t epoch, enum lease_claim claim, struct 
     l->deadline_ns = lease_clock() + l->options.timeout_ms * NS_PER_MS;
     if (l->ops->take(l, epoch, claim, e) < 0)
         return -1;
+    atomic_store(&l->yielded, false);
     /* Taking may have lasted: what counts is a look that begins here. */
     since = lease_clock();
     l->deadline_ns = since + l->options.timeout_ms * NS_PER_MS;
@@ -443,9 +451,43 @@ int lease_take(struct lease *l, uint64_t epoch, enum lease_claim claim, struct e
     return r;
 }
 
+/* With `io` held. */
+static int yield(struct lease *l, bool yielded, struct err *e)
+{
+    bool before = atomic_load(&l->yielded);
+
+    if (yielded == before)
+        return 0;
+    l->deadline_ns = lease_clock() + l->options.timeout_ms * NS_PER_MS;
+    atomic_store(&l->yielded, yielded);
+    switch (l->ops->renew(l, e)) {
+    case LEASE_SEEN_OURS:
+        return 0;
+    case LEASE_SEEN_FOREIGN: /* the thread tells it at its next look */
+        e->code = ERR_EPOCH;
+        break;
+    case LEASE_SEEN_NOTHING:
+        break;
+    }
+    /* Once said it may have arrived: only the storage's own word takes it back. */
+    atomic_store(&l->yielded, true);
+    return -1;
+}
+
+int lease_yield(struct lease *l, bool yielded, struct err *e)
+{
+    struct err own;
+    int r;
+
+    pthread_mutex_lock(&l->io);
+    r = yield(l, yielded, e != NULL ? e : &own);
+    pthread_mutex_unlock(&l->io);
+    return r;
+}
+
 bool lease_sure(const struct lease *l)
 {
-    return lease_clock() < atomic_load(&l->sure_until);
+    return !atomic_load(&l->yielded) && lease_clock() < atomic_load(&l->sure_until);
 }
 
 const char *lease_fence(const struct lease *l, char *note, size_t len)

@@ -19,7 +19,8 @@ enum lease_claim {
                  */
     LEASE_HANDOVER, /* its owner gave it to us (GO), or gave it back: taken over at once if ours is
                        newer */
-    LEASE_PROVEN,   /* its owner is proved not to run, or an operator says so: as above */
+    LEASE_PROVEN,   /* its owner is said not to run (by an operator): believed, unless its record
+                       shows that it is alive and does not yield */
 };
 
 struct lease_record {
@@ -28,6 +29,7 @@ struct lease_record {
     uint64_t epoch;
     uint64_t beat; /* changes with each renewal */
     bool released; /* given up in good order: free for any newer epoch */
+    bool yielded;  /* its guest stands still for good, and may run elsewhere: see lease_yield */
 };
 
 struct lease_wish {
@@ -55,10 +57,17 @@ struct lease;
 int lease_prepare(const struct lease_wish *w, struct disk *d, struct lease **out, struct err *e);
 /* Takes it under that epoch and begins to renew it. ERR_EPOCH: the storage knows a newer one;
  * ERR_REFUSED: another owner is alive, or it is another domain's. Blocks: for the disk's timeout_ms
- * at most, and with LEASE_FREE against a record that was not given up (or a domain's that is not
- * ours) up to 2.5 times its valid_ms more. Also moves a lease that is held, or was lost, to a newer
+ * at most, and against a record that was not given up (or a domain's that is not ours) longer:
+ * with LEASE_FREE up to 2.5 times its valid_ms, with LEASE_PROVEN 1.3 times. Also moves a lease that is held, or was lost, to a newer
  * epoch. After a failure it may be called again, with the same epoch or a newer one. */
 int lease_take(struct lease *l, uint64_t epoch, enum lease_claim claim, struct err *e);
+
+/* The guest was paused for good and another host may be told to run it; who that is, is not known
+ * here. The lease stays ours and says so on the storage: a newer epoch by LEASE_PROVEN may then
+ * take it although its holder is alive, LEASE_FREE still may not. Meanwhile it is not sure. False
+ * takes the word back: ERR_EPOCH if somebody took the lease. Nothing is in flight when it is
+ * called. */
+int lease_yield(struct lease *l, bool yielded, struct err *e);
 
 /* True while no other host can have taken it: renewed less than valid_ms ago by the monotonic
  * clock. Any thread; a load and a clock. Asked before each write. */

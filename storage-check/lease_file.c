@@ -11,15 +11,16 @@
  *
  * So nobody has to watch a beat: a record whose byte is not locked has no living holder, and
  * LEASE_FREE takes it at once; one whose byte is locked is refused to LEASE_FREE, also to another
- * process of the same host. HANDOVER and PROVEN under a newer epoch take it whether or not the byte
- * is locked; the old holder finds another nonce in the record at its next look. The record is not
- * written at renewals, its beat stands still.
+ * process of the same host, and to PROVEN unless the record says that its holder yields. HANDOVER
+ * under a newer epoch takes it whether or not the byte is locked; the old holder finds another
+ * nonce in the record at its next look. The record is not written at renewals, its beat stands
+ * still.
  *
  * A block device has no place for a record beside it. There the locks on the device itself are all:
  * the holder's byte tells its epoch, not its name, and nothing remains of a lease that was given
- * up. Other hosts see none of it, whatever the device is: a LUN that the kernel logged in to is
- * better given to the guest as iscsi://, where a reservation keeps others out (persistent
- * reservations through SG_IO are not made here).
+ * up; who yields unlocks its byte. Other hosts see none of it, whatever the device is: a LUN that
+ * the kernel logged in to is better given to the guest as iscsi://, where a reservation keeps
+ * others out (persistent reservations through SG_IO are not made here).
  *
  * A record that somebody removed by hand while it was held is made again, if nobody made a new one
  * before. Nothing enforces a lease of this kind: it binds who asks.
@@ -184,7 +185,8 @@ static int judge(
 
     if (v == LEASE_OLDER)
         return lease_refuse(e, v, found, b, l->source);
-    locked = others_lock(f->fd, 0, UINT64_MAX, &alive);
+    /* Who was replaced may keep the byte of his epoch until he is told to end. */
+    locked = others_lock(f->fd, b->claim == LEASE_FREE ? 0 : found->r.epoch, UINT64_MAX, &alive);
     if (locked < 0)
         return err_sys(e, "%s: lock", f->path);
     /* Also a process of this host: it runs, whatever it is. */
@@ -198,7 +200,7 @@ static int judge_device(struct lease *l, const struct lease_bid *b, struct err *
     struct lease_file *f = l->kind;
     struct lease_note other = { 0 };
     int locked =
-        others_lock(f->fd, b->claim == LEASE_FREE ? 0 : b->epoch, UINT64_MAX, &other.r.epoch);
+        others_lock(f->fd, b->claim != LEASE_HANDOVER ? 0 : b->epoch, UINT64_MAX, &other.r.epoch);
 
     if (locked < 0)
         return err_sys(e, "%s: lock", f->path);
@@ -236,6 +238,7 @@ static int take_record(struct lease *l, const struct lease_bid *b, struct err *e
     n.r.epoch = b->epoch;
     n.r.beat = lease_random();
     n.nonce = l->nonce;
+    n.who = *lease_who_here();
     n.valid_ms = l->valid_ms;
     if (record_store(f->fd, f->path, &n, e) == 0)
         return 0;
@@ -316,12 +319,42 @@ static enum lease_seen record_again(struct lease *l, struct err *e)
     return seen;
 }
 
+static enum lease_seen taken_by(const struct lease *l, const struct lease_note *n, struct err *e)
+{
+    err_set(e, ERR_EPOCH,
+        "disk %s: host %s took its lease under epoch %" PRIu64 ", ours was %" PRIu64, l->source,
+        n->r.owner, n->r.epoch, l->epoch);
+    return LEASE_SEEN_FOREIGN;
+}
+
+/* Who yields gives its byte back, and needs it again to go on. */
+static enum lease_seen lock_as_told(struct lease *l, struct err *e)
+{
+    const struct lease_bid b = lease_bid_of(l, l->epoch, LEASE_FREE);
+    struct lease_file *f = l->kind;
+
+    if (atomic_load(&l->yielded) == (f->held == 0))
+        return LEASE_SEEN_OURS;
+    if (f->held != 0) {
+        set_lock(f->fd, F_UNLCK, epoch_byte(f->held));
+        f->held = 0;
+        return LEASE_SEEN_OURS;
+    }
+    if (lock_epoch(l, &b, e) < 0)
+        return e->code == ERR_EPOCH ? LEASE_SEEN_FOREIGN : LEASE_SEEN_NOTHING;
+    f->held = l->epoch;
+    return LEASE_SEEN_OURS;
+}
+
 static enum lease_seen renew_device(struct lease *l, struct err *e)
 {
     struct lease_file *f = l->kind;
     uint64_t newer = 0;
-    int locked = others_lock(f->fd, l->epoch + 1, UINT64_MAX, &newer);
+    enum lease_seen seen = lock_as_told(l, e);
+    int locked = seen == LEASE_SEEN_OURS ? others_lock(f->fd, l->epoch + 1, UINT64_MAX, &newer) : 0;
 
+    if (seen != LEASE_SEEN_OURS)
+        return seen;
     if (locked == 0)
         return LEASE_SEEN_OURS;
     if (locked < 0) {
@@ -333,11 +366,32 @@ static enum lease_seen renew_device(struct lease *l, struct err *e)
     return LEASE_SEEN_FOREIGN;
 }
 
+/* Inside the turn, or somebody's newer record would be written over. */
+static enum lease_seen say_yielded(struct lease *l, bool yielded, struct err *e)
+{
+    struct lease_file *f = l->kind;
+    enum lease_seen seen = LEASE_SEEN_NOTHING;
+    struct lease_note n;
+
+    if (turn_begin(f->fd, f->path, l->deadline_ns, e) < 0)
+        return seen;
+    if (record_load(f->fd, f->path, &n, e) == 1) {
+        n.r.yielded = yielded;
+        if (n.nonce != l->nonce)
+            seen = taken_by(l, &n, e);
+        else if (record_store(f->fd, f->path, &n, e) == 0)
+            seen = LEASE_SEEN_OURS;
+    }
+    turn_end(f->fd);
+    return seen;
+}
+
 static enum lease_seen file_renew(struct lease *l, struct err *e)
 {
     struct lease_file *f = l->kind;
     struct stat mine, named = { 0 };
     struct lease_note n;
+    bool yielded;
     int r;
 
     if (!f->record)
@@ -353,12 +407,10 @@ static enum lease_seen file_renew(struct lease *l, struct err *e)
         err_set(e, ERR_INTEGRITY, "%s: was emptied", f->path);
     if (r <= 0)
         return LEASE_SEEN_NOTHING;
-    if (n.nonce == l->nonce)
-        return LEASE_SEEN_OURS;
-    err_set(e, ERR_EPOCH,
-        "disk %s: host %s took its lease under epoch %" PRIu64 ", ours was %" PRIu64, l->source,
-        n.r.owner, n.r.epoch, l->epoch);
-    return LEASE_SEEN_FOREIGN;
+    if (n.nonce != l->nonce)
+        return taken_by(l, &n, e);
+    yielded = atomic_load(&l->yielded);
+    return n.r.yielded == yielded ? LEASE_SEEN_OURS : say_yielded(l, yielded, e);
 }
 
 static int file_release(struct lease *l, struct err *e)
@@ -373,6 +425,7 @@ static int file_release(struct lease *l, struct err *e)
         return -1;
     if (record_load(f->fd, f->path, &n, e) == 1 && n.nonce == l->nonce) {
         n.r.released = true;
+        n.r.yielded = false;
         r = record_store(f->fd, f->path, &n, e);
     }
     turn_end(f->fd);

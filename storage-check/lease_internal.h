@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "storage-check/disk_internal.h"
 #include "storage-check/lease.h"
+#include "storage-check/lease_who.h"
 
 /* ---- the record */
 
@@ -27,6 +28,7 @@ struct lease_note {
     struct lease_record r;
     bool claimed;   /* being taken: nobody has written under it yet */
     uint64_t nonce; /* of the process that took it, never 0 */
+    struct lease_who who;
     uint32_t valid_ms;
     bool has_was; /* user id, group id and mode that the disk had before leases changed them */
     uint32_t was_uid, was_gid, was_mode;
@@ -49,6 +51,7 @@ bool lease_entry_parse(const char *name, uint64_t *epoch, char uuid[37]);
 
 struct lease_bid {
     const char *owner, *uuid;
+    const struct lease_who *who;
     uint64_t epoch, nonce;
     enum lease_claim claim;
 };
@@ -69,7 +72,7 @@ int lease_refuse(struct err *e, enum lease_verdict v, const struct lease_note *f
 
 /* ---- keys of SCSI reservations */
 
-uint64_t lease_key(const char *host, const char *uuid, uint64_t epoch);
+uint64_t lease_key(const char *host, uint64_t machine, const char *uuid, uint64_t epoch);
 bool lease_key_ours(uint64_t key); /* has our layout */
 uint64_t lease_key_epoch(uint64_t key);
 uint32_t lease_key_host(uint64_t key);
@@ -147,6 +150,7 @@ struct lease {
     char fence[16], note[400];
 
     atomic_bool stop;
+    atomic_bool yielded;         /* changed under io */
     _Atomic uint64_t sure_until; /* lease_clock(); 0 never */
 };
 

@@ -3,10 +3,10 @@
  * Leases on iSCSI: SCSI-3 persistent reservations, type "write exclusive, registrants only".
  *
  * The key that a host registers is its claim; lease_record.c has its layout: an 'm', the domain (12
- * bits of a hash), the host (20 bits of a hash), the epoch (24 bits). The holder of the reservation
- * holds the lease. Registrations belong to the session that carries the guest's data, so all
- * commands go through the disk's own connection; a preparing host registers nothing, so that it
- * cannot write by accident.
+ * bits of a hash), the host (20 bits of a hash of its name and its machine id), the epoch (24
+ * bits). The holder of the reservation holds the lease. Registrations belong to the session that
+ * carries the guest's data, so all commands go through the disk's own connection; a preparing host
+ * registers nothing, so that it cannot write by accident.
  *
  * Taking, under an epoch E:
  *   1  READ KEYS, READ RESERVATION; lease_judge decides on each key. Keys of another layout belong
@@ -272,15 +272,22 @@ static bool has_key(const struct view *v, uint64_t key)
 }
 
 /* A key as a record: hashes that are ours get their names back. */
+static uint64_t key_of(const struct lease *l, uint64_t epoch)
+{
+    return lease_key(l->owner, lease_who_here()->machine, l->uuid, epoch);
+}
+
 static void note_of_key(const struct lease *l, uint64_t key, struct lease_note *out)
 {
-    uint64_t own = lease_key(l->owner, l->uuid, 0);
+    uint64_t own = key_of(l, 0);
 
     memset(out, 0, sizeof *out);
-    if (lease_key_host(key) == lease_key_host(own))
+    if (lease_key_host(key) == lease_key_host(own)) {
         snprintf(out->r.owner, sizeof out->r.owner, "%s", l->owner);
-    else
+        out->who.machine = lease_who_here()->machine; /* of which process, nobody knows */
+    } else {
         snprintf(out->r.owner, sizeof out->r.owner, "with-key-%016" PRIx64, key);
+    }
     if (lease_key_domain(key) == lease_key_domain(own))
         snprintf(out->r.uuid, sizeof out->r.uuid, "%s", l->uuid);
     else
@@ -290,7 +297,7 @@ static void note_of_key(const struct lease *l, uint64_t key, struct lease_note *
 
 static struct lease_bid masked_bid(const struct lease *l, uint64_t epoch, enum lease_claim claim)
 {
-    return lease_bid_of(l, lease_key_epoch(lease_key(l->owner, l->uuid, epoch)), claim);
+    return lease_bid_of(l, lease_key_epoch(key_of(l, epoch)), claim);
 }
 
 /* ---- opening */
@@ -507,7 +514,7 @@ static int iscsi_take(struct lease *l, uint64_t epoch, enum lease_claim claim, s
     if (!is->none) {
         disk_set_gate(l->disk, connection_up, l);
         connection = atomic_load(&is->connection);
-        if (take_key(l, &b, lease_key(l->owner, l->uuid, epoch), e) < 0) {
+        if (take_key(l, &b, key_of(l, epoch), e) < 0) {
             if (!is->taken) {
                 unregister(l);
                 disk_set_gate(l->disk, NULL, NULL);
@@ -543,7 +550,7 @@ static enum lease_seen lost(struct lease *l, uint64_t key, struct err *e)
 /* A key that ends our lease: of this domain and not older, or of another domain that holds. */
 static uint64_t ending_key(const struct lease *l, const struct view *v)
 {
-    uint64_t own = lease_key(l->owner, l->uuid, l->epoch);
+    uint64_t own = key_of(l, l->epoch);
 
     for (unsigned i = 0; i < v->n; i++)
         if (v->key[i] != own && lease_key_ours(v->key[i]) &&
@@ -587,7 +594,7 @@ static bool may_come_back(struct lease *l, const struct view *v, uint64_t key, s
 static enum lease_seen regain(struct lease *l, struct err *e)
 {
     struct lease_iscsi *is = l->kind;
-    uint64_t key = lease_key(l->owner, l->uuid, l->epoch), end;
+    uint64_t key = key_of(l, l->epoch), end;
     unsigned connection = atomic_load(&is->connection);
     struct view v;
 
@@ -637,7 +644,10 @@ static enum lease_seen iscsi_renew(struct lease *l, struct err *e)
         return renew_none(l, e);
     if (is->key == 0 || atomic_load(&is->connection) != is->admitted)
         return regain(l, e);
-    r = pr_out(l, SCSI_PERSISTENT_RESERVE_REGISTER, is->key, is->key, e);
+    /* Who yields does not count the generation up: to others it looks like a holder that is gone.
+     */
+    r = atomic_load(&l->yielded) ? 0
+                                 : pr_out(l, SCSI_PERSISTENT_RESERVE_REGISTER, is->key, is->key, e);
     if (r == 1)
         return regain(l, e);
     if (r < 0 || run(l, &holder, e) < 0)
@@ -746,7 +756,7 @@ static int clear_all(struct lease *l, const struct view *v, uint64_t epoch, stru
                 "disk %s: its lease knows epoch %" PRIu64 ", newer than %" PRIu64, l->source,
                 lease_key_epoch(v->key[i]), epoch);
     }
-    is->key = lease_key(l->owner, "", epoch);
+    is->key = key_of(l, epoch);
     r = pr_out(l, SCSI_PERSISTENT_RESERVE_REGISTER_AND_IGNORE_EXISTING_KEY, 0, is->key, e);
     if (r == 0)
         r = pr_out(l, SCSI_PERSISTENT_RESERVE_CLEAR, is->key, 0, e);

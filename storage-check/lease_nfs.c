@@ -9,17 +9,18 @@
  * Taking, under an epoch E:
  *   1  link(NONCE.new, E.UUID): the server lets one of several do it, and what it names is
  * complete. There is already one of another host: ERR_EPOCH. One of this host's, of a process
- * before: replaced. 2  list the folder and read each other claim; lease_judge decides. Whoever
- * claims after this list was made finds ours in its own, whoever claimed before it is in ours: of
- * two at least one sees the other, and the older gives way. Claims to be watched are read again and
- * again for valid_ms and a fifth more; one that changes has a living holder, who is left alone. 3
- * write into ours what the disk's owner was, then unlink the others: that is the moment of taking.
- *   4  where a claim was watched rather than given: wait as long again. Its holder may have renewed
- *      just before step 3, and believes that for valid_ms.
- *   5  give the disk to the user id of E (below), the data connection too. The server may have
- * looked at the user of a WRITE just before, and not have written yet: unless an owner who has
- * nothing in flight handed over, wait for that. 6  is ours still there under its name, the same
- * inode? Else somebody took it meanwhile: ERR_EPOCH.
+ * before that is gone (or is watched, and stands still): replaced. 2  list the folder and read each
+ * other claim; lease_judge decides. Whoever claims after this list was made finds ours in its own,
+ * whoever claimed before it is in ours: of two at least one sees the other, and the older gives
+ * way. Claims to be watched are read again and again for valid_ms and a fifth more; one that
+ * changes has a living holder, who is left alone. 3 write into ours what the disk's owner was, then
+ * unlink the others: that is the moment of taking. 4  where a claim was watched rather than given:
+ * wait as long again. Its holder may have renewed just before step 3, and believes that for
+ * valid_ms. Not on an operator's word (PROVEN): it says what this wait is to make sure of. 5  give
+ * the disk to the user id of E (below), the data connection too. The server may have looked at the
+ * user of a WRITE just before, and not have written yet: unless an owner who has nothing in flight
+ * handed over, wait for that. 6  is ours still there under its name, the same inode? Else somebody
+ * took it meanwhile: ERR_EPOCH.
  *
  * Renewing: write the record with another beat through the open handle, then look the name up. A
  * handle alone says nothing: servers write happily to a file that has no name any more (ganesha
@@ -215,6 +216,7 @@ static void fill_note(const struct lease *l, uint64_t epoch, struct lease_note *
     out->r.beat = lease_random();
     out->claimed = true;
     out->nonce = l->nonce;
+    out->who = *lease_who_here();
     out->valid_ms = l->valid_ms;
 }
 
@@ -261,6 +263,33 @@ static int nfs_open_(struct lease *l, struct err *e)
 
 /* ---- taking */
 
+static bool same_note(const struct lease_note *a, const struct lease_note *b)
+{
+    return a->nonce == b->nonce && a->r.beat == b->r.beat && a->r.epoch == b->r.epoch;
+}
+
+/* Of our epoch: 0 its holder is gone, 1 he is alive. */
+static int watch_claim(struct lease *l, const struct lease_note *before, struct err *e)
+{
+    struct lease_nfs *n = l->kind;
+    uint64_t ns = lease_watch_ns(before->valid_ms, l->valid_ms), until = lease_clock() + ns;
+    struct lease_note found;
+
+    while (lease_clock() < until) {
+        int r;
+
+        if (lease_pause(l, ns / 20, e) < 0)
+            return -1;
+        n->io.deadline_ns = l->deadline_ns;
+        r = load_note(&n->io, n->next.path, &found);
+        if (r < 0 && r != -ENOENT)
+            return fail(l, r, e, "watch its holder");
+        if (r == -ENOENT || !same_note(&found, before))
+            return 1;
+    }
+    return 0;
+}
+
 /* There is a claim of this epoch. One of this host's processes gives way; 0 replaced. */
 static int replace_claim(struct lease *l, const struct lease_bid *b, struct err *e)
 {
@@ -276,6 +305,12 @@ static int replace_claim(struct lease *l, const struct lease_bid *b, struct err 
         snprintf(found.r.uuid, sizeof found.r.uuid, "%s", b->uuid);
     }
     v = r == -ENOENT ? LEASE_OLDER : lease_judge(&found, b);
+    if (v == LEASE_WATCH) {
+        r = watch_claim(l, &found, e);
+        if (r < 0)
+            return -1;
+        v = r == 0 ? LEASE_TAKE : LEASE_WATCH;
+    }
     if (v != LEASE_TAKE) {
         found.r.epoch = b->epoch;
         return lease_refuse(e, v, &found, b, l->source);
@@ -423,11 +458,6 @@ static int find_rivals(struct lease *l, const struct lease_bid *b, struct rivals
         if (judge_rival(l, b, v, i, e) < 0)
             return -1;
     return 0;
-}
-
-static bool same_note(const struct lease_note *a, const struct lease_note *b)
-{
-    return a->nonce == b->nonce && a->r.beat == b->r.beat && a->r.epoch == b->r.epoch;
 }
 
 /* Have all that are watched stood still so far? A claim that vanished or was released is given. */
@@ -612,7 +642,7 @@ static int settle(struct lease *l, const struct lease_bid *b, struct err *e)
         return err_set(e, ERR_MEMORY, "disk %s: no memory for its lease", l->source);
     if (find_rivals(l, b, v, e) == 0 && watch_rivals(l, b, v, &watched, e) == 0 &&
         before_fence(l, &st, e) == 0 && oust(l, v, e) == 0) {
-        r = watched > 0 ? lease_pause(l, watched, e) : 0;
+        r = watched > 0 && b->claim == LEASE_FREE ? lease_pause(l, watched, e) : 0;
         ((struct lease_nfs *)l->kind)->io.deadline_ns = l->deadline_ns;
         if (r == 0)
             r = fence(l, &st, e);
@@ -760,6 +790,7 @@ static enum lease_seen nfs_renew(struct lease *l, struct err *e)
         return r < 0 ? LEASE_SEEN_NOTHING : find_out(l, e);
     n->now.note.r.beat++;
     n->now.note.claimed = false;
+    n->now.note.r.yielded = atomic_load(&l->yielded);
     r = store_note(&n->io, &n->now);
     if (r >= 0)
         r = nfsio_stat(&n->io, n->now.path, &st);
@@ -787,6 +818,7 @@ static int nfs_release(struct lease *l, struct err *e)
             return fail(l, r, e, "give the disk back to its first owner");
     }
     n->now.note.r.released = true;
+    n->now.note.r.yielded = false;
     n->now.note.has_was = false;
     r = store_note(&n->io, &n->now);
     if (r >= 0)

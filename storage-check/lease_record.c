@@ -3,12 +3,16 @@
  * The record, 512 bytes of text, so that an administrator can look at it with cat:
  *
  *   migrd-lease 1
- *   state held                 claimed: being taken; held; released: given up in good order
+ *   state held                 claimed: being taken; held; yielded: its guest stands still and may
+ *                              run elsewhere; released: given up in good order
  *   owner HOST                 1 to 127 printable characters without blanks
  *   uuid UUID                  of the domain
  *   epoch 12                   1..
  *   beat 3481                  another one after each renewal
  *   nonce 0123456789abcdef     of the process that took it
+ *   machine 0123456789abcdef   hash of its machine id; 0: not known
+ *   boot 0123456789abcdef      hash of its boot id; 0: not known
+ *   process 4711 8837 4026531836   its id, start, and the namespace of the id (0: not known)
  *   valid-ms 5000              not renewed for that long: its holder does not write any more
  *   was 0 0 0644               user id, group id, mode of the disk before leases changed
  *                              them; "-": they did not
@@ -18,17 +22,22 @@
  * There is one way to write a record: a reader makes the text again from what it read and
  * compares, so blanks, leading zeroes and other liberties are refused.
  *
- * How a record stands against our bid:
+ * How a record stands against our bid. "Ours": the name and the machine are this host's. "Gone":
+ * ours, and of a boot before this one, or of a process that has ended (lease_who_gone).
  *
- *   it is of             its epoch        its state    claim             verdict
- *   this very process    any              any          any               take
- *   another domain       any              released     any               take
- *   another domain       any              else         any               watch: epochs of two
- * domains say nothing about each other this domain          newer            any          any older
- *   this domain          the same         any          any               take if the owner is ours,
- * else older this domain          older            released     any               take this domain
- * older            else         HANDOVER, PROVEN  take this domain          older            else
- * FREE              take if the owner is ours, else watch
+ *   it is of        its epoch  its state  claim        verdict
+ *   this process    any        any        any          take
+ *   another domain  any        released   any          take
+ *   another domain  any        else       any          watch: epochs of two domains say nothing
+ *                                                      about each other
+ *   this domain     newer      any        any          older
+ *   this domain     the same   any        any          gone: take; ours: watch; else older
+ *   this domain     older      released   any          take
+ *   this domain     older      yielded    HANDOVER,    take
+ *                                         PROVEN
+ *   this domain     older      else       HANDOVER     take
+ *   this domain     older      else       FREE,        gone: take; else watch
+ *                                         PROVEN
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -70,12 +79,12 @@ bool lease_note_ok(const struct lease_note *n)
 {
     return owner_ok(n->r.owner) && uuid_ok(n->r.uuid) && n->r.epoch != 0 && n->nonce != 0 &&
            n->valid_ms >= LEASE_VALID_MIN_MS && n->valid_ms <= LEASE_VALID_MAX_MS &&
-           n->was_mode <= 07777 && !(n->r.released && n->claimed);
+           n->was_mode <= 07777 && n->r.released + n->r.yielded + n->claimed <= 1;
 }
 
 static const char *state_word(const struct lease_note *n)
 {
-    return n->r.released ? "released" : n->claimed ? "claimed" : "held";
+    return n->r.released ? "released" : n->r.yielded ? "yielded" : n->claimed ? "claimed" : "held";
 }
 
 void lease_mend(uint8_t record[LEASE_RECORD_SIZE])
@@ -99,8 +108,10 @@ void lease_encode(const struct lease_note *n, uint8_t out[LEASE_RECORD_SIZE])
             n->was_mode);
     used = snprintf(text, sizeof text,
         "migrd-lease 1\nstate %s\nowner %s\nuuid %s\nepoch %" PRIu64 "\nbeat %" PRIu64
-        "\nnonce %016" PRIx64 "\nvalid-ms %" PRIu32 "\nwas %s\n",
-        state_word(n), n->r.owner, n->r.uuid, n->r.epoch, n->r.beat, n->nonce, n->valid_ms, was);
+        "\nnonce %016" PRIx64 "\nmachine %016" PRIx64 "\nboot %016" PRIx64 "\nprocess %" PRIu32
+        " %" PRIu64 " %" PRIu64 "\nvalid-ms %" PRIu32 "\nwas %s\n",
+        state_word(n), n->r.owner, n->r.uuid, n->r.epoch, n->r.beat, n->nonce, n->who.machine,
+        n->who.boot, n->who.pid, n->who.started, n->who.pids, n->valid_ms, was);
     memset(text + used, ' ', SUMMED - (size_t)used);
     text[SUMMED - 1] = '\n';
     memcpy(out, text, SUMMED);
@@ -108,8 +119,9 @@ void lease_encode(const struct lease_note *n, uint8_t out[LEASE_RECORD_SIZE])
 }
 
 /* The longest text: SUMMED must hold it with the newline behind the blanks. */
-_Static_assert(
-    14 + 15 + 6 + LEASE_OWNER_MAX + 5 + 37 + 6 + 21 + 5 + 21 + 6 + 17 + 9 + 11 + 4 + 28 < SUMMED,
+_Static_assert(14 + 15 + 6 + LEASE_OWNER_MAX + 5 + 37 + 6 + 21 + 5 + 21 + 6 + 17 + 8 + 17 + 5 + 17 +
+                       8 + 53 + 9 + 11 + 4 + 28 <
+                   SUMMED,
     "a record holds the longest texts");
 
 /* Lines "KEY VALUE" in their order; values are checked by the comparison afterwards. */
@@ -142,8 +154,18 @@ static bool take_state(char **at, struct lease_note *n)
     if (!take_line(at, "state", value, sizeof value))
         return false;
     n->r.released = strcmp(value, "released") == 0;
+    n->r.yielded = strcmp(value, "yielded") == 0;
     n->claimed = strcmp(value, "claimed") == 0;
     return true;
+}
+
+static bool take_who(char **at, struct lease_who *w)
+{
+    char value[64];
+
+    return take_number(at, "machine", 16, &w->machine) && take_number(at, "boot", 16, &w->boot) &&
+           take_line(at, "process", value, sizeof value) &&
+           sscanf(value, "%" SCNu32 " %" SCNu64 " %" SCNu64, &w->pid, &w->started, &w->pids) == 3;
 }
 
 static bool take_was(char **at, struct lease_note *n)
@@ -176,7 +198,8 @@ int lease_decode(const uint8_t *data, size_t len, struct lease_note *out, struct
         take_line(&at, "uuid", out->r.uuid, sizeof out->r.uuid) &&
         take_number(&at, "epoch", 10, &out->r.epoch) &&
         take_number(&at, "beat", 10, &out->r.beat) && take_number(&at, "nonce", 16, &out->nonce) &&
-        take_number(&at, "valid-ms", 10, &valid) && take_was(&at, out)) {
+        take_who(&at, &out->who) && take_number(&at, "valid-ms", 10, &valid) &&
+        take_was(&at, out)) {
         out->valid_ms = valid > UINT32_MAX ? 0 : (uint32_t)valid;
         lease_encode(out, again);
         if (memcmp(again, data, len) == 0)
@@ -205,9 +228,23 @@ bool lease_entry_parse(const char *name, uint64_t *epoch, char uuid[37])
     return strcmp(again, name) == 0;
 }
 
+enum kin { STRANGER, OURS, GONE };
+
+static bool same_name(const struct lease_note *found, const struct lease_bid *b)
+{
+    return strcmp(found->r.owner, b->owner) == 0;
+}
+
+static enum kin kin_of(const struct lease_note *found, const struct lease_bid *b)
+{
+    if (!same_name(found, b) || b->who->machine == 0 || found->who.machine != b->who->machine)
+        return STRANGER;
+    return lease_who_gone(&found->who, b->who) ? GONE : OURS;
+}
+
 enum lease_verdict lease_judge(const struct lease_note *found, const struct lease_bid *b)
 {
-    bool same_owner = strcmp(found->r.owner, b->owner) == 0;
+    enum kin kin = kin_of(found, b);
 
     if (found->nonce == b->nonce)
         return LEASE_TAKE;
@@ -216,8 +253,9 @@ enum lease_verdict lease_judge(const struct lease_note *found, const struct leas
     if (found->r.epoch > b->epoch)
         return LEASE_OLDER;
     if (found->r.epoch == b->epoch)
-        return same_owner ? LEASE_TAKE : LEASE_OLDER;
-    if (found->r.released || b->claim != LEASE_FREE || same_owner)
+        return kin == GONE ? LEASE_TAKE : kin == OURS ? LEASE_WATCH : LEASE_OLDER;
+    if (found->r.released || kin == GONE || b->claim == LEASE_HANDOVER ||
+        (b->claim == LEASE_PROVEN && found->r.yielded))
         return LEASE_TAKE;
     return LEASE_WATCH;
 }
@@ -227,6 +265,24 @@ uint64_t lease_watch_ns(uint32_t its_valid_ms, uint32_t our_valid_ms)
     uint64_t ms = its_valid_ms > our_valid_ms ? its_valid_ms : our_valid_ms;
 
     return (ms + ms / 5 + 100) * NS_PER_MS;
+}
+
+static bool namesake(const struct lease_note *found, const struct lease_bid *b)
+{
+    return same_name(found, b) && b->who->machine != 0 && found->who.machine != 0 &&
+           found->who.machine != b->who->machine;
+}
+
+/* What is to be done about a living holder. */
+static const char *way_out(const struct lease_note *found, const struct lease_bid *b)
+{
+    if (namesake(found, b))
+        return "it is another machine than this one: two hosts have one name; give each its own "
+               "(host-name)";
+    if (same_name(found, b))
+        return "another process of this host has it; end that one";
+    return "end the domain there (xm destroy; if it is in doubt there: migctl resolve DOMAIN "
+           "--discard --force, with migrd running), or switch that host off";
 }
 
 int lease_refuse(struct err *e, enum lease_verdict v, const struct lease_note *found,
@@ -241,23 +297,23 @@ int lease_refuse(struct err *e, enum lease_verdict v, const struct lease_note *f
             source, who, found->r.epoch, b->epoch, source);
     if (v == LEASE_OLDER)
         return err_set(e, ERR_EPOCH,
-            "disk %s: its lease knows epoch %" PRIu64 " of host %s, ours is %" PRIu64
+            "disk %s: its lease knows epoch %" PRIu64 " of host %s%s, ours is %" PRIu64
             "; the domain ran elsewhere since, or is being started there",
-            source, found->r.epoch, who, b->epoch);
+            source, found->r.epoch, who,
+            namesake(found, b) ? " (another machine of this name)" : "", b->epoch);
     if (found->r.uuid[0] != '\0' && strcmp(found->r.uuid, b->uuid) != 0)
         return err_set(e, ERR_REFUSED,
             "disk %s: domain %s on host %s writes to it; give this domain a disk of its own, or "
             "end that one",
             source, found->r.uuid, who);
     return err_set(e, ERR_REFUSED,
-        "disk %s: host %s holds its lease (epoch %" PRIu64 ") and is alive; end the domain there, "
-        "or, if it does not run it: migctl resolve DOMAIN --run-here --force",
-        source, who, found->r.epoch);
+        "disk %s: host %s is alive and renews its lease (epoch %" PRIu64 "); %s", source, who,
+        found->r.epoch, way_out(found, b));
 }
 
 /*
  * Keys of reservations, from the highest bit: 'm' (8 bits), hash of the domain's uuid (12), hash of
- * the host's name (20), epoch modulo 2^24 (24).
+ * the host's name and machine id (20), epoch modulo 2^24 (24).
  */
 #define KEY_MAGIC UINT64_C(0x6d)
 
@@ -266,9 +322,12 @@ static uint64_t hash_of(const char *s, unsigned bits)
     return (uint64_t)XXH3_64bits(s, strlen(s)) & ((UINT64_C(1) << bits) - 1);
 }
 
-uint64_t lease_key(const char *host, const char *uuid, uint64_t epoch)
+uint64_t lease_key(const char *host, uint64_t machine, const char *uuid, uint64_t epoch)
 {
-    return KEY_MAGIC << 56 | hash_of(uuid, 12) << 44 | hash_of(host, 20) << 24 | (epoch & 0xffffff);
+    char of[LEASE_OWNER_MAX + 20];
+
+    snprintf(of, sizeof of, "%s %016" PRIx64, host, machine);
+    return KEY_MAGIC << 56 | hash_of(uuid, 12) << 44 | hash_of(of, 20) << 24 | (epoch & 0xffffff);
 }
 
 bool lease_key_ours(uint64_t key)

@@ -3,7 +3,7 @@
  * One host of t_lease: lines on standard input (see tests/unit/lease_host.h), an answer to each on
  * standard output.
  *
- *   lease_smoke NAME [uid=BASE] [timeout=MS] [uuid=UUID] [secrets=FILE]
+ *   lease_smoke NAME [as=HOST_NAME] [uid=BASE] [timeout=MS] [uuid=UUID] [secrets=FILE]
  */
 #include <signal.h>
 
@@ -11,7 +11,9 @@
 
 static void option(struct lease_host *h, const char *arg)
 {
-    if (strncmp(arg, "uid=", 4) == 0)
+    if (strncmp(arg, "as=", 3) == 0)
+        h->name = arg + 3;
+    else if (strncmp(arg, "uid=", 4) == 0)
         h->uid_base = (unsigned)strtoul(arg + 4, NULL, 10);
     else if (strncmp(arg, "timeout=", 8) == 0)
         h->timeout_ms = (unsigned)strtoul(arg + 8, NULL, 10);
@@ -27,8 +29,9 @@ int main(int argc, char **argv)
     struct lease_host *h;
 
     if (argc < 2) {
-        fprintf(
-            stderr, "usage: lease_smoke NAME [uid=BASE] [timeout=MS] [uuid=UUID] [secrets=FILE]\n");
+        fprintf(stderr,
+            "usage: lease_smoke NAME [as=HOST_NAME] [uid=BASE] [timeout=MS] [uuid=UUID] "
+            "[secrets=FILE]\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);

@@ -6,6 +6,7 @@
  *
  *   open SOURCE                     prepare EPOCH [VALID_MS]     take EPOCH free|handover|proven
  *   sure                            told                         fence
+ *   yield                           unyield
  *   write BLOCK COUNT BYTE          COUNT writes of 64 KiB, all in flight at once
  *   flood BLOCKS BYTE [polite], flood end     writes all over BLOCKS, 16 in flight, until told to
  * end; polite: asks its lease before each close keep|release              read SOURCE remove SOURCE
@@ -275,7 +276,17 @@ static void lh_read(const struct lease_host *h, const char *source, char *out)
     lh_answer(out, rc, &e);
     if (rc == 0)
         snprintf(out, LH_LINE, "owner %s epoch %" PRIu64 " %s", r.owner[0] != '\0' ? r.owner : "-",
-            r.epoch, r.released ? "released" : "held");
+            r.epoch,
+            r.released  ? "released"
+            : r.yielded ? "yielded"
+                        : "held");
+}
+
+static void lh_yield(struct lease_host *h, bool yielded, char *out)
+{
+    struct err e = { .code = ERR_NONE };
+
+    lh_answer(out, lease_yield(h->lease, yielded, &e), &e);
 }
 
 static void lh_do_lease(
@@ -287,6 +298,8 @@ static void lh_do_lease(
         lh_take(h, strtoull(a, NULL, 10), b, out);
     else if (strcmp(verb, "sure") == 0)
         snprintf(out, LH_LINE, "%s", lease_sure(h->lease) ? "yes" : "no");
+    else if (strcmp(verb, "yield") == 0 || strcmp(verb, "unyield") == 0)
+        lh_yield(h, verb[0] == 'y', out);
     else if (strcmp(verb, "told") == 0)
         lh_told(h, out);
     else if (strcmp(verb, "fence") == 0)

@@ -9,6 +9,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "storage-check/lease_internal.h"
 
@@ -17,7 +19,9 @@
 
 static struct lease_note sample(void)
 {
-    struct lease_note n = { .nonce = 0x1234, .valid_ms = 5000 };
+    struct lease_note n = {
+        .nonce = 0x1234, .valid_ms = 5000, .who = { .machine = 0xabc, .boot = 0xdef }
+    };
 
     strcpy(n.r.owner, "host1.lab");
     strcpy(n.r.uuid, UUID_A);
@@ -33,7 +37,13 @@ static void assert_same(const struct lease_note *a, const struct lease_note *b)
     assert_int_equal(a->r.epoch, b->r.epoch);
     assert_int_equal(a->r.beat, b->r.beat);
     assert_int_equal(a->r.released, b->r.released);
+    assert_int_equal(a->r.yielded, b->r.yielded);
     assert_int_equal(a->claimed, b->claimed);
+    assert_int_equal(a->who.machine, b->who.machine);
+    assert_int_equal(a->who.boot, b->who.boot);
+    assert_int_equal(a->who.pid, b->who.pid);
+    assert_int_equal(a->who.started, b->who.started);
+    assert_int_equal(a->who.pids, b->who.pids);
     assert_int_equal(a->nonce, b->nonce);
     assert_int_equal(a->valid_ms, b->valid_ms);
     assert_int_equal(a->has_was, b->has_was);
@@ -62,6 +72,9 @@ static void a_record_comes_back_as_it_was(void **state)
     n.claimed = true;
     there_and_back(&n);
     n.claimed = false;
+    n.r.yielded = true;
+    there_and_back(&n);
+    n.r.yielded = false;
     n.r.released = true;
     n.has_was = true;
     n.was_mode = 0644;
@@ -69,6 +82,7 @@ static void a_record_comes_back_as_it_was(void **state)
     n.was_uid = n.was_gid = UINT32_MAX;
     n.was_mode = 07777;
     n.r.epoch = n.r.beat = n.nonce = UINT64_MAX;
+    n.who = (struct lease_who){ UINT64_MAX, UINT64_MAX, UINT32_MAX, UINT64_MAX, UINT64_MAX };
     n.valid_ms = LEASE_VALID_MAX_MS;
     memset(n.r.owner, 'x', LEASE_OWNER_MAX - 1);
     there_and_back(&n);
@@ -80,7 +94,8 @@ static void a_record_can_be_read_by_people(void **state)
     uint8_t data[LEASE_RECORD_SIZE + 1];
     static const char head[] =
         "migrd-lease 1\nstate held\nowner host1.lab\nuuid " UUID_A
-        "\nepoch 12\nbeat 3481\nnonce 0000000000001234\nvalid-ms 5000\nwas -\n ";
+        "\nepoch 12\nbeat 3481\nnonce 0000000000001234\nmachine 0000000000000abc\n"
+        "boot 0000000000000def\nprocess 0 0 0\nvalid-ms 5000\nwas -\n ";
 
     (void)state;
     lease_encode(&n, data);
@@ -130,6 +145,9 @@ static void records_of_nonsense_are_not_written(void **state)
     n = sample();
     n.valid_ms = 1;
     assert_false(lease_note_ok(&n));
+    n = sample();
+    n.r.yielded = n.r.released = true;
+    assert_false(lease_note_ok(&n));
 }
 
 static void names_of_claims(void **state)
@@ -152,17 +170,19 @@ static void names_of_claims(void **state)
 /* ---- the judgement: every row of the table in lease_record.c */
 
 struct row {
-    bool same_process, same_domain, same_owner;
+    bool same_process, same_domain, same_owner, same_machine, same_boot;
     int age; /* of the record's epoch against ours: -1 older, 0, 1 newer */
-    bool released, claimed;
+    bool released, claimed, yielded;
     enum lease_claim claim;
     enum lease_verdict want;
 };
 
+static const struct lease_who here = { .machine = 0xabc, .boot = 0xdef, .pids = 1 };
+
 static enum lease_verdict judge_row(const struct row *r)
 {
     const struct lease_bid b = {
-        .owner = "host1", .uuid = UUID_A, .epoch = 12, .nonce = 7, .claim = r->claim
+        .owner = "host1", .uuid = UUID_A, .who = &here, .epoch = 12, .nonce = 7, .claim = r->claim
     };
     struct lease_note n = sample();
 
@@ -171,12 +191,17 @@ static enum lease_verdict judge_row(const struct row *r)
     strcpy(n.r.owner, r->same_owner ? "host1" : "host2");
     n.r.epoch = (uint64_t)(12 + r->age);
     n.r.released = r->released;
+    n.r.yielded = r->yielded;
     n.claimed = r->claimed;
+    n.who.machine = r->same_machine ? 0xabc : 0xbad;
+    n.who.boot = r->same_boot ? 0xdef : 0xbad;
     return lease_judge(&n, &b);
 }
 
 static enum lease_verdict expected(const struct row *r)
 {
+    bool ours = r->same_owner && r->same_machine, gone = ours && !r->same_boot;
+
     if (r->same_process)
         return LEASE_TAKE;
     if (!r->same_domain)
@@ -184,8 +209,10 @@ static enum lease_verdict expected(const struct row *r)
     if (r->age > 0)
         return LEASE_OLDER;
     if (r->age == 0)
-        return r->same_owner ? LEASE_TAKE : LEASE_OLDER;
-    if (r->released || r->same_owner || r->claim != LEASE_FREE)
+        return gone ? LEASE_TAKE : ours ? LEASE_WATCH : LEASE_OLDER;
+    if (r->released || gone || r->claim == LEASE_HANDOVER)
+        return LEASE_TAKE;
+    if (r->yielded && r->claim == LEASE_PROVEN)
         return LEASE_TAKE;
     return LEASE_WATCH;
 }
@@ -195,14 +222,17 @@ static void the_judgement_is_total(void **state)
     unsigned seen[3] = { 0 };
 
     (void)state;
-    for (unsigned bits = 0; bits < 32; bits++)
+    for (unsigned bits = 0; bits < 128; bits++)
         for (int age = -1; age <= 1; age++)
             for (unsigned claim = LEASE_FREE; claim <= LEASE_PROVEN; claim++) {
                 const struct row r = { .same_process = bits & 1,
                     .same_domain = bits & 2,
                     .same_owner = bits & 4,
-                    .released = bits & 8,
+                    .released = (bits & 24) == 8,
                     .claimed = (bits & 24) == 16,
+                    .yielded = (bits & 24) == 24,
+                    .same_machine = bits & 32,
+                    .same_boot = bits & 64,
                     .age = age,
                     .claim = (enum lease_claim)claim };
                 enum lease_verdict got = judge_row(&r);
@@ -220,6 +250,15 @@ static void what_must_never_be_taken(void **state)
         { .same_domain = true, .age = 1, .claim = LEASE_PROVEN },
         { .same_domain = true, .age = 1, .claim = LEASE_HANDOVER, .released = true },
         { .same_domain = true, .age = 1, .claim = LEASE_FREE, .same_owner = true },
+        { .same_domain = true, .age = -1, .claim = LEASE_PROVEN },
+        { .same_domain = true, .age = -1, .claim = LEASE_FREE, .yielded = true },
+        { .same_domain = true, .age = -1, .claim = LEASE_FREE, .same_owner = true },
+        { .same_domain = true,
+            .age = -1,
+            .same_owner = true,
+            .same_machine = true,
+            .same_boot = true },
+        { .same_domain = true, .age = 0, .claim = LEASE_HANDOVER, .same_owner = true },
         { .same_domain = true, .age = 0, .claim = LEASE_PROVEN },
         { .same_domain = true, .age = 0, .claim = LEASE_FREE, .released = true },
         { .same_domain = true, .age = -1, .claim = LEASE_FREE },
@@ -233,6 +272,33 @@ static void what_must_never_be_taken(void **state)
         assert_int_not_equal(judge_row(&rows[i]), LEASE_TAKE);
 }
 
+/* A child of this test, before and after its end. */
+static void a_process_that_ended_is_known_to_be_gone(void **state)
+{
+    const struct lease_who *us = lease_who_here();
+    struct lease_who w = *us;
+    pid_t pid;
+
+    (void)state;
+    assert_true(us->machine != 0 && us->boot != 0 && us->pids != 0 && us->started != 0);
+    assert_false(lease_who_gone(&w, us));
+    w.started++; /* somebody had this number before us */
+    assert_true(lease_who_gone(&w, us));
+    w.pids++; /* a number of another namespace says nothing */
+    assert_false(lease_who_gone(&w, us));
+    w.boot++;
+    assert_true(lease_who_gone(&w, us));
+    w.machine++;
+    assert_false(lease_who_gone(&w, us));
+    w = *us;
+    pid = fork();
+    if (pid == 0)
+        _exit(0);
+    w.pid = (uint32_t)pid;
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_true(lease_who_gone(&w, us));
+}
+
 static void a_watch_outlasts_both_clocks(void **state)
 {
     (void)state;
@@ -243,7 +309,9 @@ static void a_watch_outlasts_both_clocks(void **state)
 
 static void refusals_name_who_and_the_way_out(void **state)
 {
-    const struct lease_bid b = { .owner = "host1", .uuid = UUID_A, .epoch = 12, .nonce = 7 };
+    const struct lease_bid b = {
+        .owner = "host1", .uuid = UUID_A, .who = &here, .epoch = 12, .nonce = 7
+    };
     struct lease_note n = sample();
     struct err e;
 
@@ -252,8 +320,14 @@ static void refusals_name_who_and_the_way_out(void **state)
     assert_int_equal(lease_refuse(&e, LEASE_WATCH, &n, &b, "nfs://s/e/d"), -1);
     assert_int_equal(e.code, ERR_REFUSED);
     assert_string_equal(e.text,
-        "disk nfs://s/e/d: host host2.lab holds its lease (epoch 12) and is alive; end the domain "
-        "there, or, if it does not run it: migctl resolve DOMAIN --run-here --force");
+        "disk nfs://s/e/d: host host2.lab is alive and renews its lease (epoch 12); end the domain "
+        "there (xm destroy; if it is in doubt there: migctl resolve DOMAIN --discard --force, with "
+        "migrd running), or switch that host off");
+    strcpy(n.r.owner, "host1");
+    n.who.machine = 0xbad;
+    assert_int_equal(lease_refuse(&e, LEASE_WATCH, &n, &b, "nfs://s/e/d"), -1);
+    assert_non_null(strstr(e.text, "two hosts have one name"));
+    strcpy(n.r.owner, "host2.lab");
     n.r.epoch = 14;
     assert_int_equal(lease_refuse(&e, LEASE_OLDER, &n, &b, "nfs://s/e/d"), -1);
     assert_int_equal(e.code, ERR_EPOCH);
@@ -305,18 +379,18 @@ static void only_taking_leads_out_of_lost(void **state)
 
 static void keys_have_three_parts(void **state)
 {
-    uint64_t k = lease_key("host1", UUID_A, 12);
+    uint64_t k = lease_key("host1", 1, UUID_A, 12);
 
     (void)state;
     assert_true(lease_key_ours(k));
     assert_int_equal(k >> 56, 'm');
     assert_int_equal(lease_key_epoch(k), 12);
-    assert_true(k == lease_key("host1", UUID_A, 12));
-    assert_int_equal(lease_key_host(k), lease_key_host(lease_key("host1", UUID_B, 9)));
-    assert_int_equal(lease_key_domain(k), lease_key_domain(lease_key("host2", UUID_A, 9)));
-    assert_int_not_equal(lease_key_host(k), lease_key_host(lease_key("host2", UUID_A, 12)));
-    assert_int_not_equal(lease_key_domain(k), lease_key_domain(lease_key("host1", UUID_B, 12)));
-    assert_int_equal(lease_key_epoch(lease_key("h", UUID_A, 0x1000001)), 1);
+    assert_true(k == lease_key("host1", 1, UUID_A, 12));
+    assert_int_equal(lease_key_host(k), lease_key_host(lease_key("host1", 1, UUID_B, 9)));
+    assert_int_equal(lease_key_domain(k), lease_key_domain(lease_key("host2", 1, UUID_A, 9)));
+    assert_int_not_equal(lease_key_host(k), lease_key_host(lease_key("host2", 1, UUID_A, 12)));
+    assert_int_not_equal(lease_key_domain(k), lease_key_domain(lease_key("host1", 1, UUID_B, 12)));
+    assert_int_equal(lease_key_epoch(lease_key("h", 1, UUID_A, 0x1000001)), 1);
     assert_false(lease_key_ours(0));
     assert_false(lease_key_ours(0xabcd));
     assert_false(lease_key_ours(UINT64_MAX));
@@ -332,6 +406,7 @@ int main(void)
         cmocka_unit_test(names_of_claims),
         cmocka_unit_test(the_judgement_is_total),
         cmocka_unit_test(what_must_never_be_taken),
+        cmocka_unit_test(a_process_that_ended_is_known_to_be_gone),
         cmocka_unit_test(a_watch_outlasts_both_clocks),
         cmocka_unit_test(refusals_name_who_and_the_way_out),
         cmocka_unit_test(the_states_are_total),

@@ -193,13 +193,40 @@ static void a_living_holder_is_left_alone(void **state)
     (void)state;
     begins(ask(&a, "take 1 free"), "ok");
     begins(ask(&b, "take 2 free"), "refused: disk ");
-    contains(b.answer, "host host1 holds its lease (epoch 1) and is alive");
+    contains(b.answer, "host host1 is alive and renews its lease (epoch 1)");
     assert_string_equal(ask(&a, "sure"), "yes");
     begins(ask(&b, "take 2 free"), "refused: ");
     host_kill(&a);
     begins(ask(&b, "take 2 free"), "ok");
     assert_string_equal(ask(&b, "sure"), "yes");
     host_end(&b);
+}
+
+/* An operator's word counts against a holder that yields, or is dead, not against one that runs. */
+static void who_yields_can_be_overruled(void **state)
+{
+    struct host a = ready("host1", 1), b = ready("host2", 2), c = ready("host3", 3);
+
+    (void)state;
+    begins(ask(&a, "take 1 free"), "ok");
+    begins(ask(&b, "take 2 proven"), "refused: ");
+    contains(b.answer, "host host1 is alive and renews its lease (epoch 1)");
+    begins(ask(&a, "yield"), "ok");
+    assert_string_equal(ask(&a, "sure"), "no");
+    assert_string_equal(ask(&a, "read %s", disk), "owner host1 epoch 1 yielded");
+    begins(ask(&b, "take 2 free"), "refused: ");
+    begins(ask(&a, "unyield"), "ok");
+    assert_string_equal(ask(&a, "sure"), "yes");
+    begins(ask(&b, "take 2 proven"), "refused: ");
+    begins(ask(&a, "yield"), "ok");
+    begins(ask(&b, "take 2 proven"), "ok");
+    assert_string_equal(ask(&b, "sure"), "yes");
+    begins(ask(&a, "unyield"), "epoch: ");
+    assert_string_equal(ask(&a, "sure"), "no");
+    host_kill(&b);
+    begins(ask(&c, "take 3 proven"), "ok");
+    host_end(&a);
+    host_end(&c);
 }
 
 static void a_second_process_of_the_host_is_refused_too(void **state)
@@ -282,7 +309,8 @@ static void a_stopped_holder_is_not_sure_afterwards(void **state)
     tell(&a, "sure");
     usleep(800000);
     begins(ask(&b, "take 2 free"), "refused: ");
-    begins(ask(&b, "take 2 proven"), "ok");
+    begins(ask(&b, "take 2 proven"), "refused: "); /* stopped is not dead */
+    begins(ask(&b, "take 2 handover"), "ok");
     kill(a.pid, SIGCONT);
     assert_string_equal(hear(&a), "no");
     wait_told(&a, "lost 1 ");
@@ -458,6 +486,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(one_after_the_other),
         TEST(a_living_holder_is_left_alone),
+        TEST(who_yields_can_be_overruled),
         TEST(a_second_process_of_the_host_is_refused_too),
         TEST(hand_over_and_back),
         TEST(an_older_epoch_is_refused),
