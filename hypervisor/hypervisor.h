@@ -172,8 +172,15 @@ struct hv_ops {
 
     int (*pause)(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
     /* An incoming, fully loaded domain: what its resume may have to wait for, or be refused, is done
-     * now (its disks become this host's), and nothing runs. NULL: there is no such thing. */
-    int (*claim)(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
+     * now (its disks become this host's), and nothing runs; a paused one may be claimed, too.
+     * `decided`: nobody gave it to us, an operator says that its owner does not run: refused if the
+     * disks tell that it is alive and does not yield; may take 2 x lease_ms for each disk to
+     * find out. NULL: there is no such thing. */
+    int (*claim)(
+        struct hv *hv, const char *uuid, uint64_t epoch, bool decided, struct err *e);
+    /* A paused domain that may run elsewhere under a newer epoch, nobody knows: its disks say that
+     * an operator may decide so. Its next resume takes that back, or fails. NULL: no such thing. */
+    int (*yield)(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
     /* Also the moment at which an incoming, fully loaded domain begins to run: from then on it
      * is owned under `epoch`. */
     int (*resume)(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);

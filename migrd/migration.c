@@ -612,7 +612,7 @@ static void job_finished(struct job *j)
     if (mj->then != NULL)
         mj->then(mj);
     if (!quiet)
-        mig_post(g, j->result == 0 ? ok : failed);
+        mig_post(g, j->result == 0 ? ok : mj->denied ? (int)TGT_EV_OP_DENIED : failed);
     else if (state_final(g) && !g->is_over && g->worker == NULL && g->jobs == 0)
         mig_close(g);
     if (mj->def != NULL)

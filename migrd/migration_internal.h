@@ -169,6 +169,8 @@ struct mig_job {
     struct journal_record rec[JOURNAL_BATCH_MAX];
     size_t n_rec;
     bool sync, leave_paused;
+    bool decided; /* by an operator, not by the other host */
+    bool denied;  /* the storage says whose the disks are, or that they are not ours: definite */
     char uuid[HV_UUID_LEN];
     uint64_t epoch;
     int domid;
@@ -193,6 +195,11 @@ void mig_journal_work(struct job *j);
 /* In the pool: resumes, and makes sure whether it runs if the answer is lost. *gone: the process is,
  * and whether the guest ran nobody knows. */
 int mig_resume(struct mig_job *mj, bool *gone, struct err *e);
+/* In the pool, before a record says that the guest runs here: where this host cannot have the disks,
+ * it must not. */
+int mig_claim(struct mig_job *mj, struct err *e);
+/* An operator's decision came to nothing: what follows is not his. */
+void mig_not_decided(struct migration *g);
 /* Record of that step with the migration's identity. */
 void mig_record(const struct migration *g, enum mt_step step, struct journal_record *r);
 void mig_owner_record(

@@ -362,6 +362,15 @@ static int take_ownership(struct migrd *m, struct domain *d, const char *reason,
     return 0;
 }
 
+void mig_not_decided(struct migration *g)
+{
+    if ((g->flags & JF_FORCED) != 0)
+        log_error("migration", "%s: %s: the operator's decision came to nothing: %s", g->id,
+            g->name, g->op_error.text);
+    g->flags &= ~(uint32_t)JF_FORCED;
+    g->reason[0] = '\0';
+}
+
 static int resolve_migration(
     struct migration *g, const Migrd__Resolve *rq, char *text, size_t len, struct err *e)
 {
@@ -380,7 +389,10 @@ static int resolve_migration(
         rq->run_here ? "run it here" : "discard it here", rq->reason);
     mig_post(g, event);
     snprintf(text, len, "%s: %s", g->name,
-        rq->run_here ? "it will run here" : "the copy here will be discarded");
+        rq->run_here
+            ? "it will run here, if its disks do not tell that the other host is alive; the "
+              "log says what came of it"
+            : "the copy here will be discarded");
     return 0;
 }
 

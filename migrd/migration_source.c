@@ -220,8 +220,23 @@ static void reclaimed(struct mig_job *mj)
     if (mj->job.result == 0 && d != NULL)
         registry_set_owner(g->m, d, g->m->host_name, g->epoch + 1);
     g->reclaimed = mj->job.result == 0;
+    if (!g->reclaimed)
+        mig_not_decided(g);
     if (g->reclaimed)
         mig_fail(g, ERR_PEER, "the target never ran it: the guest goes on here");
+}
+
+/* On the target's word the resume takes the disks; on an operator's they must be free before the
+ * record says that the guest is ours. A copy that is gone has nothing to claim. */
+static void reclaimed_work(struct job *j)
+{
+    struct mig_job *mj = (struct mig_job *)j;
+
+    if (mj->decided && mig_claim(mj, &j->err) < 0 && j->err.code != ERR_NOT_FOUND) {
+        j->result = -1;
+        return;
+    }
+    mig_journal_work(j);
 }
 
 /* The worker's report says that it got no answer; the target's word is newer. */
@@ -334,12 +349,16 @@ static void journal(struct migration *g, enum mt_step step)
     if (step == STEP_RECLAIMED) {
         mig_owner_record(g, ".", g->epoch + 1, &mj->rec[mj->n_rec++]);
         mj->then = reclaimed;
+        mj->epoch = g->epoch + 1;
+        mj->decided = (g->flags & JF_FORCED) != 0;
     }
     if (step == STEP_STARTED) {
         mj->look = look_new(g, false);
         mj->then = keep_facts;
     }
-    mig_job_run(mj, step == STEP_STARTED ? started_work : mig_journal_work);
+    mig_job_run(mj, step == STEP_STARTED     ? started_work
+                    : step == STEP_RECLAIMED ? reclaimed_work
+                                             : mig_journal_work);
 }
 
 static void hv_job(struct migration *g, enum mt_op op)
@@ -373,6 +392,30 @@ static void timer_due(uv_timer_t *t)
     mig_post(t->data, SRC_EV_TIMER);
 }
 
+/* Our copy stands still, and whether the target runs its own nobody knows: an operator there may
+ * decide, and must not find a lease that looks like that of a guest that runs. */
+static void yield_work(struct job *j)
+{
+    struct mig_job *mj = (struct mig_job *)j;
+    struct err e = { 0 };
+
+    if (mj->ops->yield(mj->hv, mj->uuid, mj->epoch, &e) < 0 && e.code != ERR_NOT_FOUND &&
+        e.code != ERR_UNSUPPORTED)
+        log_warn("migration", "%s: its disks do not say yet that an operator may decide: %s",
+            mj->uuid, e.text);
+}
+
+static void yield(struct migration *g)
+{
+    struct mig_job *mj = g->m->hv_ops->yield != NULL ? mig_job_new(g, MT_NONE) : NULL;
+
+    if (mj == NULL)
+        return;
+    mj->epoch = g->epoch - 1;
+    mj->quiet = true;
+    mig_job_run(mj, yield_work);
+}
+
 static void arm(struct migration *g)
 {
     const unsigned n = sizeof backoff_s / sizeof backoff_s[0];
@@ -380,6 +423,7 @@ static void arm(struct migration *g)
 
     g->tries++;
     mig_say_doubt(g, wait);
+    yield(g);
     uv_timer_start(&g->timer, timer_due, wait * 1000, 0);
 }
 

@@ -18,7 +18,8 @@
  * which the source sends only after COMMITTED is durable and while its own copy is
  * paused (MT_QUERY pauses it again if need be). From COMMITTED the source resumes only
  * through RECLAIMED, which needs the target's word that it never will run it, given after
- * DISCARDED is durable there, or an operator's.
+ * DISCARDED is durable there, or an operator's. An operator's word at either side is weaker than a
+ * lease: the disks are claimed before the record of it, and a living owner keeps them (leases.md).
  *
  * Rows whose operation has a result defer everything but the result: so a worker that dies
  * while a record is being written is seen only after the record's fate is known.
@@ -191,7 +192,9 @@ static const struct mt_cell source[SRC_STATE_MAX][SRC_EVENT_MAX] = {
     [TGT_EV_QUERY] = DEFERS(s), [TGT_EV_QUERY_GO] = DEFERS(s), [TGT_EV_QUERY_ABORT] = DEFERS(s),   \
     [TGT_EV_RESOLVE_RUN] = DEFERS(s), [TGT_EV_RESOLVE_DISCARD] = DEFERS(s),                        \
     [TGT_EV_GUEST_GONE] = DEFERS(s)
-#define TROW_NO_RESULT(s) [TGT_EV_OP_OK] = C(s, MT_BUG), [TGT_EV_OP_FAILED] = C(s, MT_BUG)
+#define TROW_NOT_DENIED(s) [TGT_EV_OP_DENIED] = C(s, MT_BUG)
+#define TROW_NO_RESULT(s)                                                                          \
+    [TGT_EV_OP_OK] = C(s, MT_BUG), [TGT_EV_OP_FAILED] = C(s, MT_BUG), TROW_NOT_DENIED(s)
 #define TROW_ANSWERS(s)                                                                            \
     [TGT_EV_QUERY] = C(s, MT_ANSWER), [TGT_EV_QUERY_GO] = C(s, MT_ANSWER),                         \
     [TGT_EV_QUERY_ABORT] = C(s, MT_ANSWER)
@@ -217,18 +220,18 @@ static const struct mt_cell target[TGT_STATE_MAX][TGT_EVENT_MAX] = {
         TROW_NO_RESULT(TGT_WAIT), TROW_NO_RESOLVE(TGT_WAIT),
     },
     [TGT_CHECKING] = {
-        TROW_DEFERS(TGT_CHECKING),
+        TROW_DEFERS(TGT_CHECKING), TROW_NOT_DENIED(TGT_CHECKING),
         [TGT_EV_OP_OK] = C(TGT_STARTING, MT_START),
         [TGT_EV_OP_FAILED] = C(TGT_REFUSED, MT_VERDICT_NO),
     },
     [TGT_STARTING] = {
-        TROW_DEFERS(TGT_STARTING),
+        TROW_DEFERS(TGT_STARTING), TROW_NOT_DENIED(TGT_STARTING),
         [TGT_EV_OP_OK] = C(TGT_PREPARING, MT_J_PREPARED),
         [TGT_EV_OP_FAILED] = C(TGT_REFUSED, MT_VERDICT_NO),
     },
     /* PREPARED could not be written: the worker is ended, the copy dropped. */
     [TGT_PREPARING] = {
-        TROW_DEFERS(TGT_PREPARING),
+        TROW_DEFERS(TGT_PREPARING), TROW_NOT_DENIED(TGT_PREPARING),
         [TGT_EV_OP_OK] = C(TGT_RECEIVING, MT_VERDICT_YES),
         [TGT_EV_OP_FAILED] = C(TGT_DROP_WAIT, MT_VERDICT_NO),
     },
@@ -246,7 +249,7 @@ static const struct mt_cell target[TGT_STATE_MAX][TGT_EVENT_MAX] = {
         TROW_NO_RESULT(TGT_RECEIVING), TROW_NO_RESOLVE(TGT_RECEIVING),
     },
     [TGT_READYING] = {
-        TROW_DEFERS(TGT_READYING),
+        TROW_DEFERS(TGT_READYING), TROW_NOT_DENIED(TGT_READYING),
         [TGT_EV_OP_OK] = C(TGT_READY, MT_STEP_YES),
         [TGT_EV_OP_FAILED] = C(TGT_RECEIVING, MT_STEP_NO),
     },
@@ -267,9 +270,11 @@ static const struct mt_cell target[TGT_STATE_MAX][TGT_EVENT_MAX] = {
         TROW_DEFERS(TGT_RUN_JOURNAL),
         [TGT_EV_OP_OK] = C(TGT_RUN_GUEST, MT_RESUME),
         [TGT_EV_OP_FAILED] = C(TGT_DOUBT, MT_STEP_NO),
+        /* Nothing was written here, and nothing ran: the source may have it back. */
+        [TGT_EV_OP_DENIED] = C(TGT_DROP_WAIT, MT_KILL),
     },
     [TGT_RUN_GUEST] = {
-        TROW_DEFERS(TGT_RUN_GUEST),
+        TROW_DEFERS(TGT_RUN_GUEST), TROW_NOT_DENIED(TGT_RUN_GUEST),
         [TGT_EV_OP_OK] = C(TGT_RUNNING, MT_STEP_YES),
         [TGT_EV_OP_FAILED] = C(TGT_DOUBT, MT_STEP_NO),
     },
@@ -312,12 +317,12 @@ static const struct mt_cell target[TGT_STATE_MAX][TGT_EVENT_MAX] = {
     },
     /* A copy that is destroyed cannot run either: go on if the record could not be written. */
     [TGT_DROP_JOURNAL] = {
-        TROW_DEFERS(TGT_DROP_JOURNAL),
+        TROW_DEFERS(TGT_DROP_JOURNAL), TROW_NOT_DENIED(TGT_DROP_JOURNAL),
         [TGT_EV_OP_OK] = C(TGT_DROP_GUEST, MT_DESTROY),
         [TGT_EV_OP_FAILED] = C(TGT_DROP_GUEST, MT_DESTROY),
     },
     [TGT_DROP_GUEST] = {
-        TROW_DEFERS(TGT_DROP_GUEST),
+        TROW_DEFERS(TGT_DROP_GUEST), TROW_NOT_DENIED(TGT_DROP_GUEST),
         [TGT_EV_OP_OK] = C(TGT_DISCARDED, MT_CLOSE),
         [TGT_EV_OP_FAILED] = C(TGT_DISCARDED, MT_CLOSE),
     },
@@ -439,7 +444,7 @@ static const char *const target_states[TGT_STATE_MAX] = { "waiting", "checking",
     "preparing", "receiving", "readying", "ready", "running-journal", "running-guest", "running",
     "in doubt", "dropping", "drop-journal", "drop-guest", "done", "refused", "discarded" };
 static const char *const target_events[TGT_EVENT_MAX] = { "offer", "want-ready", "go", "end-ok",
-    "end-failed", "cancel", "op-ok", "op-failed", "query", "query-go", "query-abort", "resolve-run",
+    "end-failed", "cancel", "op-ok", "op-failed", "op-denied", "query", "query-go", "query-abort", "resolve-run",
     "resolve-discard", "guest-gone" };
 static const char *const ops[MT_OP_MAX] = { "unset", "-", "defer", "refuse", "violation", "bug",
     "spawn", "step-yes", "step-no", "cancel", "kill", "arm", "query", "answer", "verdict-yes",

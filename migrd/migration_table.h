@@ -85,6 +85,7 @@ enum tgt_event {
     TGT_EV_CANCEL,
     TGT_EV_OP_OK,
     TGT_EV_OP_FAILED,
+    TGT_EV_OP_DENIED,   /* of MT_J_RUNNING: the storage keeps the disks from this host */
     TGT_EV_QUERY,       /* the source asks, no more */
     TGT_EV_QUERY_GO,    /* the source has COMMITTED */
     TGT_EV_QUERY_ABORT, /* the source runs it again and never committed */
@@ -95,7 +96,7 @@ enum tgt_event {
 };
 
 /* One operation per cell. Those marked (result) end in OP_OK or OP_FAILED, and while they run
- * the state's other cells are MT_DEFER. */
+ * the state's other cells are MT_DEFER. At the target MT_J_RUNNING may end in OP_DENIED. */
 enum mt_op {
     MT_UNSET,     /* never in a table: a test looks for it */
     MT_NONE,      /* nothing to do, on purpose */

@@ -366,13 +366,21 @@ static void run_work(struct job *j)
         j->result = 0;
 }
 
-/* Before the record: where this host cannot have the disks, it must not say that the guest runs here.
- * A process of an older release does it in the resume. */
-static int claim(struct mig_job *mj, struct err *e)
+/* Before the record: where this host cannot have the disks, it must not say that the guest runs
+ * here. A process of an older release does it in the resume. */
+int mig_claim(struct mig_job *mj, struct err *e)
 {
-    if (mj->ops->claim == NULL || mj->ops->claim(mj->hv, mj->uuid, mj->epoch, e) == 0)
+    if (mj->ops->claim == NULL || mj->ops->claim(mj->hv, mj->uuid, mj->epoch, mj->decided, e) == 0)
         return 0;
     return e->code == ERR_UNSUPPORTED ? 0 : -1;
+}
+
+/* The source gave the guest to us, and the storage does not give us its disks: nothing has run
+ * here, so that it may have it back at once. Not so on an operator's word, who hears of it and may
+ * say something else, nor where the storage only does not answer. */
+static bool is_denied(const struct mig_job *mj, const struct err *e)
+{
+    return !mj->decided && (e->code == ERR_EPOCH || e->code == ERR_REFUSED);
 }
 
 /* The record and the resume after it in one job: a paused guest waits for both. What the resume
@@ -383,7 +391,8 @@ static void journal_and_run_work(struct job *j)
     char point[64];
     uint64_t began;
 
-    j->result = claim(mj, &j->err);
+    j->result = mig_claim(mj, &j->err);
+    mj->denied = j->result < 0 && is_denied(mj, &j->err);
     if (j->result < 0)
         return;
     mig_journal_work(j);
@@ -404,8 +413,12 @@ static void recorded(struct mig_job *mj)
 {
     struct migration *g = mj->g;
 
-    if (mj->job.result < 0)
+    if (mj->denied)
+        mig_fail(g, mj->job.err.code, "%s", mj->job.err.text);
+    if (mj->job.result < 0) {
+        mig_not_decided(g);
         return;
+    }
     g->ran = true;
     g->ran_result = mj->ran_result;
     g->ran_err = mj->ran_err;
@@ -502,6 +515,7 @@ static void journal(struct migration *g, enum mt_step step, enum mt_op op)
     if (step == STEP_RUNNING)
         mig_owner_record(g, ".", g->epoch, &mj->rec[mj->n_rec++]);
     if (step == STEP_RUNNING) {
+        mj->decided = (g->flags & JF_FORCED) != 0;
         mj->leave_paused = (g->flags & JF_STAY_PAUSED) != 0;
         mj->then = recorded;
         mig_job_run(mj, journal_and_run_work);
@@ -514,8 +528,8 @@ static void journal(struct migration *g, enum mt_step step, enum mt_op op)
  * ------------------------------------------------------------------------------------------------
  */
 
-/* What is wrong with the domain's entry here is one line of the report; a hold that ends soon is not:
- * the source asks again. */
+/* What is wrong with the domain's entry here is one line of the report; a hold that ends soon is
+ * not: the source asks again. */
 bool tgt_goes_on(const struct err *e)
 {
     return e->code == ERR_EXISTS || e->code == ERR_EPOCH;

@@ -369,7 +369,17 @@ static int op_resume(struct server *s, struct call *c, struct err *e)
 
 static int op_claim(struct server *s, struct call *c, struct err *e)
 {
-    return check_epoch(s, c->q->epoch, e) < 0 ? -1 : machine_claim(s->m, e);
+    uint64_t epoch = c->q->epoch;
+
+    if (epoch < s->m->epoch)
+        return check_epoch(s, epoch, e); /* refuses */
+    /* A claim that is refused leaves the domain under the epoch that it has. */
+    return machine_claim(s->m, epoch, c->q->value != 0, e) < 0 ? -1 : check_epoch(s, epoch, e);
+}
+
+static int op_yield(struct server *s, struct call *c, struct err *e)
+{
+    return check_epoch(s, c->q->epoch, e) < 0 ? -1 : machine_yield(s->m, e);
 }
 
 static int op_destroy(struct server *s, struct call *c, struct err *e)
@@ -578,6 +588,7 @@ static const struct op {
     [MIGRD__XVM__OP__OP_STATE_LOAD] = { op_state_load, NEED_MIGRATION },
     [MIGRD__XVM__OP__OP_THROTTLE] = { op_throttle, NEED_MIGRATION },
     [MIGRD__XVM__OP__OP_CLAIM] = { op_claim, NEED_BUILT },
+    [MIGRD__XVM__OP__OP_YIELD] = { op_yield, NEED_BUILT },
     [MIGRD__XVM__OP__OP_POPULATED] = { op_populated, NEED_MIGRATION },
 };
 

@@ -36,6 +36,7 @@
 
 #define XVM_RELEASE "1"
 #define PROBE_TIMEOUT_MS 2000
+#define WATCHED_DISKS 8u /* of a claim: more of them need a second try */
 #define BUILD_CALL_TIMEOUT_MS (3 * HV_CALL_TIMEOUT_MS)
 #define MEMINFO_MAX 65536
 #define MEMORY_SPARE_KIB (64u << 10) /* left to the host beyond what a domain may take */
@@ -588,9 +589,22 @@ static int driver_resume(struct hv *hv, const char *uuid, uint64_t epoch, struct
     return simple_call(hv, uuid, MIGRD__XVM__OP__OP_RESUME, epoch, 0, e);
 }
 
-static int driver_claim(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e)
+/* Who decided must be shown that the disks' owner is gone: that is watched, disk after disk. */
+static int driver_claim(
+    struct hv *hv, const char *uuid, uint64_t epoch, bool decided, struct err *e)
 {
-    return simple_call(hv, uuid, MIGRD__XVM__OP__OP_CLAIM, epoch, 0, e);
+    Migrd__Xvm__Request q = MIGRD__XVM__REQUEST__INIT;
+    unsigned watch_ms = decided && hv->storage.leases ? 2 * hv->storage.lease_ms : 0;
+
+    q.op = MIGRD__XVM__OP__OP_CLAIM;
+    q.epoch = epoch;
+    q.value = decided;
+    return driver_call(hv, uuid, &q, NULL, HV_CALL_TIMEOUT_MS + WATCHED_DISKS * watch_ms, e);
+}
+
+static int driver_yield(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e)
+{
+    return simple_call(hv, uuid, MIGRD__XVM__OP__OP_YIELD, epoch, 0, e);
 }
 
 static int driver_shutdown(struct hv *hv, const char *uuid, bool reboot, struct err *e)
@@ -670,6 +684,7 @@ const struct hv_ops xvm_driver = {
     .pause = driver_pause,
     .resume = driver_resume,
     .claim = driver_claim,
+    .yield = driver_yield,
     .shutdown = driver_shutdown,
     .destroy = driver_destroy,
     .set_memory = driver_set_memory,

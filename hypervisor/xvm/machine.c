@@ -287,7 +287,7 @@ int machine_pause(struct machine *m, unsigned drain_ms, struct err *e)
     case LIFE_PAUSED:
         return 0;
     case LIFE_LOADED:
-        if (virtio_blk_claim(m, m->epoch, e) < 0 || finish_load(m, e) < 0)
+        if (virtio_blk_claim(m, m->epoch, false, e) < 0 || finish_load(m, e) < 0)
             return -1;
         m->life = LIFE_PAUSED;
         return 0;
@@ -326,13 +326,18 @@ static void go_on(struct machine *m)
     vcpus_run(m);
 }
 
-int machine_claim(struct machine *m, struct err *e)
+int machine_claim(struct machine *m, uint64_t epoch, bool decided, struct err *e)
 {
-    if (m->life != LIFE_LOADED)
+    if (m->life != LIFE_LOADED && m->life != LIFE_PAUSED)
         return m->life == LIFE_INCOMING || m->life == LIFE_BROKEN ? wrong_life(m, "run", e) : 0;
-    if (virtio_blk_claim(m, m->epoch, e) < 0)
+    if (virtio_blk_claim(m, epoch, decided, e) < 0)
         return err_prefix(e, "domain %s: cannot run", m->def->name);
     return 0;
+}
+
+int machine_yield(struct machine *m, struct err *e)
+{
+    return m->life == LIFE_PAUSED ? virtio_blk_yield(m, e) : wrong_life(m, "yield its disks", e);
 }
 
 int machine_resume(struct machine *m, struct err *e)
@@ -352,7 +357,7 @@ int machine_resume(struct machine *m, struct err *e)
     case LIFE_MAX:
         return wrong_life(m, "run", e);
     }
-    if (virtio_blk_claim(m, m->epoch, e) < 0)
+    if (virtio_blk_claim(m, m->epoch, false, e) < 0)
         return err_prefix(e, "domain %s: cannot run", m->def->name);
     if (loaded && finish_load(m, e) < 0)
         return -1;

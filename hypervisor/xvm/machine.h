@@ -142,7 +142,9 @@ int virtio_blk_create(
     struct machine *m, unsigned slot, const Migrd__Disk *disk, bool incoming, struct err *e);
 /* At each resume, before devices start: the disks are this host's under that epoch, from the first
  * resume of an incoming domain on; requests that failed are done again. Blocks for the storage. */
-int virtio_blk_claim(struct machine *m, uint64_t epoch, struct err *e);
+int virtio_blk_claim(struct machine *m, uint64_t epoch, bool decided, struct err *e);
+/* The leases say that an operator may have the disks taken (lease_yield), until the next claim. */
+int virtio_blk_yield(struct machine *m, struct err *e);
 int virtio_net_create(
     struct machine *m, unsigned slot, const Migrd__Vif *vif, unsigned index, struct err *e);
 int virtio_rng_create(struct machine *m, unsigned slot, struct err *e);

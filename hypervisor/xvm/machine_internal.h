@@ -141,7 +141,9 @@ int machine_build(
 int machine_pause(struct machine *m, unsigned drain_ms, struct err *e);
 int machine_resume(struct machine *m, struct err *e);
 /* The part of an incoming machine's resume that may fail; it may be called again. */
-int machine_claim(struct machine *m, struct err *e);
+int machine_claim(struct machine *m, uint64_t epoch, bool decided, struct err *e);
+/* hv_ops.yield: a paused one only. */
+int machine_yield(struct machine *m, struct err *e);
 int machine_save(struct machine *m, uint8_t **blob, size_t *len, struct err *e);
 int machine_load(struct machine *m, const uint8_t *blob, size_t len, struct err *e);
 /* After stop_event: parks everything; true once, when the machine has just become LIFE_STOPPED. */

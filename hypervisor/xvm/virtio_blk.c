@@ -15,6 +15,7 @@
  *   first resume      -                           file: opened; lease taken (hand-over)
  *   resume, newer     lease moved                 lease moved
  *   epoch
+ *   yielded           an operator may let it be taken; the next claim or resume takes that back
  *   destroyed         lease given back            the same, if it was taken
  *
  * Until its first resume an incoming domain writes nothing: the other host is the writer. A
@@ -129,7 +130,7 @@ static int check_lost(struct blk *b, uint64_t epoch, struct err *e)
         b->source, (unsigned long long)b->lease_epoch);
 }
 
-static int claim_lease(struct blk *b, uint64_t epoch, struct err *e)
+static int claim_lease(struct blk *b, uint64_t epoch, enum lease_claim how, struct err *e)
 {
     if (!wants_lease(b))
         return 0;
@@ -138,30 +139,41 @@ static int claim_lease(struct blk *b, uint64_t epoch, struct err *e)
     if (b->lease == NULL && prepare_lease(b, LEASE_HANDOVER, e) < 0)
         return -1;
     if (epoch <= b->lease_epoch)
-        return 0;
-    if (take_lease(b, epoch, LEASE_HANDOVER, e) < 0)
+        return lease_yield(b->lease, false, e);
+    if (take_lease(b, epoch, how, e) < 0)
         return -1;
     blk_lease_anew(b);
     return 0;
 }
 
-static int claim(struct blk *b, uint64_t epoch, struct err *e)
+static int claim(struct blk *b, uint64_t epoch, enum lease_claim how, struct err *e)
 {
     if (b->disk == NULL && open_disk(b, e) < 0)
         return -1;
-    if (claim_lease(b, epoch, e) < 0)
+    if (claim_lease(b, epoch, how, e) < 0)
         return -1;
     b->incoming = false;
     blk_redo(b, true);
     return 0;
 }
 
-int virtio_blk_claim(struct machine *m, uint64_t epoch, struct err *e)
+int virtio_blk_claim(struct machine *m, uint64_t epoch, bool decided, struct err *e)
+{
+    enum lease_claim how = decided ? LEASE_PROVEN : LEASE_HANDOVER;
+    struct virtio *v = NULL;
+
+    while ((v = virtio_find(m, VIRTIO_BLK, v)) != NULL)
+        if (claim(blk_of(v), epoch, how, e) < 0)
+            return -1;
+    return 0;
+}
+
+int virtio_blk_yield(struct machine *m, struct err *e)
 {
     struct virtio *v = NULL;
 
     while ((v = virtio_find(m, VIRTIO_BLK, v)) != NULL)
-        if (claim(blk_of(v), epoch, e) < 0)
+        if (blk_of(v)->lease != NULL && lease_yield(blk_of(v)->lease, true, e) < 0)
             return -1;
     return 0;
 }

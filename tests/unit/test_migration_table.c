@@ -358,7 +358,10 @@ static void finish_target_job(struct world *w)
         ok = journal_ok(w, t, STEP_PREPARED);
     else if (op == MT_J_READY)
         ok = journal_ok(w, t, STEP_READY);
-    else if (op == MT_J_RUNNING)
+    else if (op == MT_J_RUNNING && luck(w, 8)) {
+        push(t, TGT_EV_OP_DENIED);
+        return;
+    } else if (op == MT_J_RUNNING)
         ok = journal_ok(w, t, STEP_RUNNING);
     else if (op == MT_J_DISCARDED)
         ok = journal_ok(w, t, STEP_DISCARDED);

@@ -91,14 +91,27 @@ static int fake_resume(struct hv *hv, const char *uuid, uint64_t epoch, struct e
     return n_silent > 0 ? err_set(e, ERR_TIMEOUT, "no answer") : 0;
 }
 
-static bool refuses; /* its storage is gone */
+static bool refuses; /* claims */
+static enum err_code refusal;
+static atomic_uint n_decided, n_given, n_yielded;
 
-static int fake_claim(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e)
+static int fake_claim(struct hv *hv, const char *uuid, uint64_t epoch, bool decided, struct err *e)
 {
     (void)hv;
     (void)uuid;
     (void)epoch;
-    return refuses ? err_set(e, ERR_TIMEOUT, "the storage does not answer") : 0;
+    atomic_fetch_add(decided ? &n_decided : &n_given, 1);
+    return refuses ? err_set(e, refusal, "host there is alive") : 0;
+}
+
+static int fake_yield(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e)
+{
+    (void)hv;
+    (void)uuid;
+    (void)epoch;
+    (void)e;
+    atomic_fetch_add(&n_yielded, 1);
+    return 0;
 }
 
 static int fake_destroy(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e)
@@ -126,6 +139,7 @@ static const struct hv_ops fake = { .name = "fake",
     .resume = fake_resume,
     .pause = fake_resume,
     .claim = fake_claim,
+    .yield = fake_yield,
     .destroy = fake_destroy,
     .event_fd = fake_event_fd };
 
@@ -191,6 +205,7 @@ static int set_up(void **state)
     };
     there = true;
     n_resume = n_destroy = n_silent = 0;
+    n_decided = n_given = n_yielded = 0;
     refuses = false;
     then_state = HV_STATE_MAX_;
     strcpy(dir, "/tmp/test_recover.XXXXXX");
@@ -304,8 +319,8 @@ static void an_owner_that_could_not_be_written(void **state)
     stop();
 }
 
-/* A target that is told to run it and takes long, for its leases say: what became of it is found out,
- * for the source takes it back if it is said not to run. */
+/* A target that is told to run it and takes long, for its leases say: what became of it is found
+ * out, for the source takes it back if it is said not to run. */
 static void run_with_lost_answers(enum hv_state state, unsigned silent, bool doubt)
 {
     put(JK_IN, STEP_RUNNING, M1, 7);
@@ -318,8 +333,8 @@ static void run_with_lost_answers(enum hv_state state, unsigned silent, bool dou
         run_for(1);
     if (doubt)
         wait_for_state(TGT_DOUBT);
-    for (uint64_t end = clock_ns() + WAIT_NS; !doubt && clock_ns() < end && guest() != NULL &&
-                                              guest()->mig != NULL;)
+    for (uint64_t end = clock_ns() + WAIT_NS;
+         !doubt && clock_ns() < end && guest() != NULL && guest()->mig != NULL;)
         run_for(1);
     assert_true(doubt || guest() == NULL || guest()->mig == NULL);
     assert_int_equal(n_resume, 1);
@@ -352,7 +367,8 @@ static void a_lost_answer_of_one_that_could_not_run(void **state)
     run_with_lost_answers(HV_INCOMING, 4, true);
 }
 
-/* A target that cannot have the disks has not run it: should it lose its copy, the source's is good. */
+/* A target that cannot have the disks has not run it: should it lose its copy, the source's is
+ * good. */
 static void a_target_without_its_disks_has_not_run_it(void **state)
 {
     const struct ownership *o;
@@ -362,6 +378,7 @@ static void a_target_without_its_disks_has_not_run_it(void **state)
     journal_close(&m.journal);
     now.state = HV_INCOMING;
     refuses = true;
+    refusal = ERR_TIMEOUT;
     start();
     wait_for_state(TGT_DOUBT);
     mig_post(guest()->mig, TGT_EV_RESOLVE_RUN);
@@ -377,6 +394,87 @@ static void a_target_without_its_disks_has_not_run_it(void **state)
     assert_non_null(m.migrations->ended);
     assert_string_equal(m.migrations->ended->id, M1);
     assert_int_equal(m.migrations->ended->outcome, MIGRD__OUTCOME__OUTCOME_DISCARDED);
+    stop();
+}
+
+static int operator_runs_it_here(void)
+{
+    const Migrd__Resolve rq = { .base = PROTOBUF_C_MESSAGE_INIT(&migrd__resolve__descriptor),
+        .domain = (char *)(uintptr_t) "guest",
+        .reason = (char *)(uintptr_t) "the other one is off",
+        .run_here = true,
+        .force = true };
+    char text[400];
+    struct err e;
+
+    return migration_resolve(&m, "guest", &rq, text, sizeof text, &e);
+}
+
+/* The lease says that the source is alive: an operator's word does not make the copy run, and what
+ * he said is not taken for the source's. The source's own word, and a storage that refuses:
+ * discarded. */
+static void a_target_does_not_run_against_a_living_source(void **state)
+{
+    (void)state;
+    put(JK_IN, STEP_READY, M1, 7);
+    journal_close(&m.journal);
+    now.state = HV_INCOMING;
+    refuses = true;
+    refusal = ERR_REFUSED;
+    start();
+    wait_for_state(TGT_DOUBT);
+    assert_int_equal(operator_runs_it_here(), 0);
+    run_for(100);
+    wait_for_state(TGT_DOUBT);
+    assert_int_equal(n_decided, 1);
+    assert_int_equal(n_resume, 0);
+    assert_int_equal(n_destroy, 0);
+    assert_int_equal(guest()->mig->flags & JF_FORCED, 0);
+    mig_post(guest()->mig, TGT_EV_QUERY_GO);
+    for (uint64_t end = clock_ns() + WAIT_NS; clock_ns() < end && m.migrations->ended == NULL;)
+        run_for(1);
+    assert_int_equal(n_given, 1);
+    assert_int_equal(n_resume, 0);
+    assert_int_equal(n_destroy, 1);
+    assert_non_null(m.migrations->ended);
+    assert_int_equal(m.migrations->ended->outcome, MIGRD__OUTCOME__OUTCOME_DISCARDED);
+    stop();
+}
+
+/* A source in doubt lets its disks go to whom an operator names, and takes them back only if the
+ * target does not live. */
+static void a_source_does_not_run_against_a_living_target(void **state)
+{
+    const struct ownership *o;
+
+    (void)state;
+    put(JK_DOMAIN, 0, "", 7);
+    put(JK_OUT, STEP_COMMITTED, M1, 8);
+    journal_close(&m.journal);
+    refuses = true;
+    refusal = ERR_REFUSED;
+    start();
+    wait_for_state(SRC_DOUBT);
+    run_for(50);
+    assert_true(n_yielded > 0);
+    assert_int_equal(operator_runs_it_here(), 0);
+    for (uint64_t end = clock_ns() + WAIT_NS; clock_ns() < end && n_decided == 0;)
+        run_for(1);
+    run_for(50);
+    wait_for_state(SRC_DOUBT);
+    assert_int_equal(n_resume, 0);
+    o = registry_ownership(m.registry, UUID);
+    assert_true(o == NULL || o->epoch < 9);
+    refuses = false;
+    assert_int_equal(operator_runs_it_here(), 0);
+    for (uint64_t end = clock_ns() + WAIT_NS; clock_ns() < end && n_resume == 0;)
+        run_for(1);
+    assert_int_equal(n_decided, 2);
+    assert_int_equal(n_resume, 1);
+    run_for(50);
+    o = registry_ownership(m.registry, UUID);
+    assert_non_null(o);
+    assert_int_equal(o->epoch, 9);
     stop();
 }
 
@@ -498,6 +596,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_lost_answer_of_one_that_could_not_run, set_up, tear_down),
         cmocka_unit_test_setup_teardown(
             a_target_without_its_disks_has_not_run_it, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            a_target_does_not_run_against_a_living_source, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            a_source_does_not_run_against_a_living_target, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_question_supersedes_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(
             a_question_does_not_drop_a_complete_copy, set_up, tear_down),

@@ -619,7 +619,7 @@ static void test_move(void **state)
     assert_int_equal(in32(&b, 0x70), 15);
     b.avail[0] = a.avail[0];
     b.m->ram[DATA - 32] = 0xee;
-    assert_int_equal(virtio_blk_claim(b.m, 2, &e), 0);
+    assert_int_equal(virtio_blk_claim(b.m, 2, false, &e), 0);
     b.d->ops->start(b.d);
     assert_true(is_open(disk_path(b.m)));
     for (int i = 0; i < 20000 && get16(&b, USED + 2) != 21; i++)
@@ -676,7 +676,7 @@ static void test_state_fuzz(void **state)
     make_disk(b.m, DISK_SECTORS * 512);
     assert_int_equal(add_disk(b.m, false, true, &e), 0);
     b.d = b.m->dev[0];
-    assert_int_equal(virtio_blk_claim(b.m, 2, &e), 0);
+    assert_int_equal(virtio_blk_claim(b.m, 2, false, &e), 0);
     srand(4713);
     for (size_t i = 0; i < 20 * len; i++) {
         uint8_t before = blob[i % len];

@@ -43,6 +43,7 @@ static struct {
     unsigned prepared, taken, closed, released;
     uint64_t epoch;
     enum lease_claim claim;
+    bool yielded;
 } fake = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
 
 struct lease {
@@ -191,8 +192,18 @@ int lease_take(struct lease *l, uint64_t epoch, enum lease_claim claim, struct e
     if (fake.refuse != NULL)
         return err_set(e, ERR_REFUSED, "%s", fake.refuse);
     fake.taken++;
+    fake.yielded = false;
     l->epoch = fake.epoch = epoch;
     fake.claim = claim;
+    return 0;
+}
+
+int lease_yield(struct lease *l, bool yielded, struct err *e)
+{
+    (void)l;
+    if (fake.refuse != NULL)
+        return err_set(e, ERR_EPOCH, "%s", fake.refuse);
+    fake.yielded = yielded;
     return 0;
 }
 
@@ -371,7 +382,7 @@ static void pause_for(struct guest *g, unsigned ms)
 
 static int unpause(struct guest *g, struct err *e)
 {
-    if (virtio_blk_claim(g->m, g->m->epoch, e) < 0)
+    if (virtio_blk_claim(g->m, g->m->epoch, false, e) < 0)
         return -1;
     g->d->ops->start(g->d);
     return 0;
@@ -566,7 +577,7 @@ static void test_stop(void **state)
     WAIT_FOR(machine_suspended(g.m) && used(&g) == 1);
     assert_int_equal(hold_of(&g)->kind, HOLD_RETRY);
     assert_non_null(strstr(hold_of(&g)->text, "No space left"));
-    assert_int_equal(virtio_blk_claim(g.m, g.m->epoch, &e), 0); /* unpause */
+    assert_int_equal(virtio_blk_claim(g.m, g.m->epoch, false, &e), 0); /* unpause */
     WAIT_FOR(used(&g) == 3);
     assert_false(machine_suspended(g.m));
     for (unsigned i = 0; i < 3; i++) {
@@ -801,11 +812,22 @@ static void test_lease_boot(void **state)
     assert_int_equal(add(m, &s, &e), 0);
     assert_int_equal(fake.epoch, 7);
     assert_int_equal(fake.claim, LEASE_FREE);
-    assert_int_equal(virtio_blk_claim(m, 7, &e), 0);
+    assert_int_equal(virtio_blk_claim(m, 7, false, &e), 0);
     assert_int_equal(fake.taken, 1);
-    assert_int_equal(virtio_blk_claim(m, 9, &e), 0); /* taken back after a hand-over */
+    assert_int_equal(virtio_blk_claim(m, 9, false, &e), 0); /* taken back after a hand-over */
     assert_int_equal(fake.epoch, 9);
     assert_int_equal(fake.claim, LEASE_HANDOVER);
+    assert_int_equal(virtio_blk_yield(m, &e), 0);
+    assert_true(fake.yielded);
+    assert_int_equal(virtio_blk_claim(m, 9, false, &e), 0); /* runs here again, under its epoch */
+    assert_false(fake.yielded);
+    assert_int_equal(virtio_blk_yield(m, &e), 0);
+    fake.refuse = "host b took it";
+    assert_int_equal(virtio_blk_claim(m, 9, false, &e), -1);
+    fake.refuse = NULL;
+    assert_int_equal(virtio_blk_claim(m, 11, true, &e), 0); /* an operator decided */
+    assert_int_equal(fake.claim, LEASE_PROVEN);
+    assert_false(fake.yielded);
     fake_free(&m);
     m = fake_new();
     m->storage.proven = true;
@@ -913,12 +935,12 @@ static void test_lease_lost(void **state)
     ask(&g, 0, 1, 5);
     out32(&g, 0x50, 0);
     usleep(20000);
-    assert_int_equal(virtio_blk_claim(g.m, 1, &e), -1);
+    assert_int_equal(virtio_blk_claim(g.m, 1, false, &e), -1);
     assert_non_null(strstr(e.text, "another host"));
     assert_int_equal(used(&g), 0);
     assert_int_equal(writes(), 0);
     fake.refuse = "the server does not answer";
-    assert_int_equal(virtio_blk_claim(g.m, 3, &e), -1);
+    assert_int_equal(virtio_blk_claim(g.m, 3, false, &e), -1);
     usleep(30000);
     assert_int_equal(hold_of(&g)->kind, HOLD_LOST); /* nothing has changed */
     set_unsure(false);
@@ -926,7 +948,7 @@ static void test_lease_lost(void **state)
     assert_int_equal(hold_of(&g)->kind, HOLD_LOST);
     assert_int_equal(used(&g), 0);
     fake.refuse = NULL;
-    assert_int_equal(virtio_blk_claim(g.m, 3, &e), 0); /* it was given back */
+    assert_int_equal(virtio_blk_claim(g.m, 3, false, &e), 0); /* it was given back */
     assert_int_equal(fake.epoch, 3);
     assert_int_equal(fake.closed, 0);
     assert_false(machine_suspended(g.m));
