@@ -77,6 +77,7 @@ static const struct lv_entry table[] = {
     [LV_DOMAIN_GET_METADATA] = CALL(lv_dom_metadata, lv_string, lv_metadata, 0),
     [LV_CONNECT_LIST_ALL_DOMAINS] = CALL(lv_list_args, lv_list, lv_list_all, 0),
     [LV_DOMAIN_GET_JOB_STATS] = CALL(lv_dom_flags, lv_job_stats, lv_get_job_stats, 0),
+    [LV_DOMAIN_MIGRATE_PERFORM3_PARAMS] = CALL(lv_perform, lv_cookie, lv_perform3, C),
     [LV_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY] =
         CALL(lv_register, lv_int, lv_event_register, 0),
     [LV_CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY] = DO(lv_int, lv_event_deregister, 0),
@@ -123,6 +124,7 @@ const char *lv_code_words(enum lv_code code)
         { LV_E_INVALID, "Requested operation is not valid: " },
         { LV_E_CONFIG_UNSUPPORTED, "unsupported configuration: " },
         { LV_E_UNSUPPORTED, "Operation not supported: " },
+        { LV_E_ARGUMENT_UNSUPPORTED, "argument unsupported: " },
         { LV_E_NO_METADATA, "metadata not found: " }, { LV_E_BUSY, "resource busy: " },
         { LV_E_TIMEOUT, "Timed out during operation: " }, { LV_E_ABORTED, "operation aborted: " } };
 
@@ -230,16 +232,18 @@ void lv_call_end(void *call, const char *uuid, const struct err *e)
     struct err why = *e;
     struct domain *d;
     lv_dom dom = { .id = -1 };
+    lv_cookie none = { .value = { 0 } }; /* of a migration; void answers have nothing */
+    bool gives = (k->entry->flags & LV_GIVES_DOMAIN) != 0;
     int result = e->code == ERR_NONE ? 0 : -1;
 
-    if (result == 0 && (k->entry->flags & LV_GIVES_DOMAIN) != 0) {
+    if (result == 0 && gives) {
         d = registry_by_uuid(k->m->registry, uuid);
         if (d != NULL)
             result = lv_domain_put(d, &dom, &why);
         else
             result = lv_fail(k, &why, LV_E_NO_DOMAIN, "domain %s has gone already", uuid);
     }
-    finish(k, result, &dom, &why);
+    finish(k, result, gives ? (void *)&dom : &none, &why);
     free(dom.name);
 }
 

@@ -9,8 +9,10 @@
 
 #include "migrd/libvirt/internal.h"
 
+#define FEATURE_P2P 4
 #define FEATURE_TYPED_STRING 9
 #define FEATURE_KEEPALIVE 10
+#define FEATURE_MIGRATION_PARAMS 13
 #define FEATURE_EVENT_CALLBACK 14
 
 #define OPEN_READ_ONLY 1
@@ -97,7 +99,8 @@ int lv_supports(struct lv_call *k, const void *args, void *ret, struct err *e)
 
     (void)e;
     r->value = feature == FEATURE_TYPED_STRING || feature == FEATURE_KEEPALIVE ||
-               feature == FEATURE_EVENT_CALLBACK;
+               feature == FEATURE_EVENT_CALLBACK || feature == FEATURE_P2P ||
+               feature == FEATURE_MIGRATION_PARAMS;
     if (feature == FEATURE_KEEPALIVE)
         k->c->keepalive = true;
     return 0;

@@ -65,6 +65,7 @@ enum lv_code {
     LV_E_INVALID = 55,
     LV_E_CONFIG_UNSUPPORTED = 67,
     LV_E_TIMEOUT = 68,
+    LV_E_ARGUMENT_UNSUPPORTED = 74,
     LV_E_ABORTED = 78,
     LV_E_NO_METADATA = 80,
     LV_E_UNSUPPORTED = 84,
@@ -207,7 +208,7 @@ lv_fn lv_list_all, lv_by_id, lv_by_name, lv_by_uuid, lv_get_state, lv_get_info, 
 lv_fn lv_define, lv_define_flags, lv_undefine, lv_undefine_flags, lv_create, lv_create_flags,
     lv_create_xml, lv_suspend, lv_resume, lv_shutdown, lv_shutdown_flags, lv_reboot, lv_destroy,
     lv_destroy_flags, lv_set_memory;
-lv_fn lv_get_job_info, lv_get_job_stats, lv_abort_job;
+lv_fn lv_get_job_info, lv_get_job_stats, lv_abort_job, lv_perform3;
 lv_fn lv_event_register, lv_event_deregister;
 
 #endif

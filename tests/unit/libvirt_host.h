@@ -16,6 +16,7 @@
 #include "migrd/define/define.h"
 #include "migrd/events.h"
 #include "migrd/libvirt/internal.h"
+#include "migrd/migration_internal.h"
 #include "migrd/registry_internal.h"
 
 #define HOST_UUID "4a8c73f3-d0fd-433f-b0c2-3a7fc2bd2a1a"
@@ -27,7 +28,8 @@ struct host {
     struct migrd m;
     uv_loop_t loop;
     struct libvirt lv;
-    int client; /* the client's end */
+    struct migrations migrations; /* none */
+    int client;                   /* the client's end */
 };
 
 static inline void host_up(struct host *h)
@@ -40,6 +42,7 @@ static inline void host_up(struct host *h)
     uv_loop_init(&h->loop);
     h->m.loop = &h->loop;
     h->m.libvirt = &h->lv;
+    h->m.migrations = &h->migrations;
     config_defaults(&h->m.config);
     strcpy(h->m.host_name, "host1");
     strcpy(h->m.caps.release, "1");
