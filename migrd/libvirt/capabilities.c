@@ -3,43 +3,10 @@
  * libvirt's <capabilities>: what virt-install and virt-manager ask before they write a
  * definition. CPU features are named as libvirt names them, which is how Linux does.
  */
-#include <stdlib.h>
 #include <string.h>
 
-#include <libxml/xmlwriter.h>
-
+#include "migrd/define/xml_out.h"
 #include "migrd/libvirt/internal.h"
-
-struct writer {
-    xmlTextWriter *w;
-    bool failed;
-};
-
-static void begin(struct writer *x, const char *name)
-{
-    x->failed |= xmlTextWriterStartElement(x->w, (const xmlChar *)name) < 0;
-}
-
-static void end(struct writer *x)
-{
-    x->failed |= xmlTextWriterEndElement(x->w) < 0;
-}
-
-static void attr(struct writer *x, const char *name, const char *value)
-{
-    x->failed |=
-        xmlTextWriterWriteAttribute(x->w, (const xmlChar *)name, (const xmlChar *)value) < 0;
-}
-
-static void attr_number(struct writer *x, const char *name, unsigned long long value)
-{
-    x->failed |= xmlTextWriterWriteFormatAttribute(x->w, (const xmlChar *)name, "%llu", value) < 0;
-}
-
-static void text(struct writer *x, const char *name, const char *value)
-{
-    x->failed |= xmlTextWriterWriteElement(x->w, (const xmlChar *)name, (const xmlChar *)value) < 0;
-}
 
 static const char *vendor(const struct hv_caps *c)
 {
@@ -48,7 +15,7 @@ static const char *vendor(const struct hv_caps *c)
     return strcmp(c->cpu_vendor, "AuthenticAMD") == 0 ? "AMD" : c->cpu_vendor;
 }
 
-static void put_features(struct writer *x, const struct hv_caps *c)
+static void put_features(struct xml_out *x, const struct hv_caps *c)
 {
     for (unsigned w = 0; hv_feature_word_name(w) != NULL; w++)
         for (unsigned bit = 0; bit < 32; bit++) {
@@ -56,70 +23,63 @@ static void put_features(struct writer *x, const struct hv_caps *c)
 
             if ((c->features[w] >> bit & 1) == 0 || name == NULL)
                 continue;
-            begin(x, "feature");
-            attr(x, "name", name);
-            end(x);
+            xml_begin(x, "feature");
+            xml_attr(x, "name", name);
+            xml_end(x);
         }
 }
 
-static void put_cpu(struct writer *x, const struct hv_caps *c)
+static void put_cpu(struct xml_out *x, const struct hv_caps *c)
 {
-    begin(x, "cpu");
-    text(x, "arch", "x86_64");
-    text(x, "vendor", vendor(c));
-    begin(x, "topology");
-    attr(x, "sockets", "1");
-    attr_number(x, "cores", c->host_cpus);
-    attr(x, "threads", "1");
-    end(x);
+    xml_begin(x, "cpu");
+    xml_text(x, "arch", "x86_64");
+    xml_text(x, "vendor", vendor(c));
+    xml_begin(x, "topology");
+    xml_attr(x, "sockets", "1");
+    xml_attr_number(x, "cores", c->host_cpus);
+    xml_attr(x, "threads", "1");
+    xml_end(x);
     put_features(x, c);
-    end(x);
+    xml_end(x);
 }
 
-static void put_host(struct writer *x, const struct migrd *m)
+static void put_host(struct xml_out *x, const struct migrd *m)
 {
-    begin(x, "host");
+    xml_begin(x, "host");
     put_cpu(x, &m->caps);
-    begin(x, "migration_features");
-    text(x, "live", "");
-    end(x);
-    end(x);
+    xml_begin(x, "migration_features");
+    xml_text(x, "live", "");
+    xml_end(x);
+    xml_end(x);
 }
 
-static void put_guest(struct writer *x, const struct migrd *m)
+static void put_guest(struct xml_out *x, const struct migrd *m)
 {
-    begin(x, "guest");
-    text(x, "os_type", "linux");
-    begin(x, "arch");
-    attr(x, "name", "x86_64");
-    text(x, "wordsize", "64");
-    begin(x, "domain");
-    attr(x, "type", m->hv_ops->name);
-    end(x);
-    end(x);
-    end(x);
+    xml_begin(x, "guest");
+    xml_text(x, "os_type", "linux");
+    xml_begin(x, "arch");
+    xml_attr(x, "name", "x86_64");
+    xml_text(x, "wordsize", "64");
+    xml_begin(x, "domain");
+    xml_attr(x, "type", m->hv_ops->name);
+    xml_end(x);
+    xml_end(x);
+    xml_end(x);
 }
 
 char *lv_capabilities(const struct migrd *m, struct err *e)
 {
-    xmlBuffer *buffer = xmlBufferCreate();
-    struct writer x = { NULL, true };
-    char *result = NULL;
+    struct xml_out x;
+    char *result;
 
-    x.w = buffer == NULL ? NULL : xmlNewTextWriterMemory(buffer, 0);
-    if (x.w != NULL) {
-        x.failed = xmlTextWriterSetIndent(x.w, 1) < 0 ||
-                   xmlTextWriterSetIndentString(x.w, (const xmlChar *)"  ") < 0;
-        begin(&x, "capabilities");
+    xml_start(&x);
+    if (!x.failed) {
+        xml_begin(&x, "capabilities");
         put_host(&x, m);
         put_guest(&x, m);
-        end(&x);
-        x.failed |= xmlTextWriterFlush(x.w) < 0;
-        xmlFreeTextWriter(x.w);
+        xml_end(&x);
     }
-    if (!x.failed)
-        result = strdup((const char *)xmlBufferContent(buffer));
-    xmlBufferFree(buffer);
+    result = xml_finish(&x);
     if (result == NULL)
         err_set(e, ERR_MEMORY, "no memory to write the host's capabilities");
     return result;

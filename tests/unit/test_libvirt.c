@@ -439,6 +439,56 @@ static void test_pieces(void **state)
     free(frame);
 }
 
+/* It leaves while a call of its is under way, whose answer then goes nowhere. */
+static void test_gone(void **state)
+{
+    lv_string xml = { (char *)(uintptr_t)HOST_XML };
+
+    (void)state;
+    strcpy(host.m.paths.domains, "/nonexistent");
+    open_it(0);
+    put_call(LV_DOMAIN_DEFINE_XML, (xdrproc_t)xdr_lv_string, &xml);
+    client_close(&host);
+    assert_int_equal(host.lv.n_conns, 0);
+    while (registry_first(host.m.registry)->busy != NULL)
+        uv_run(&host.loop, UV_RUN_ONCE);
+}
+
+/* Calls beyond the limit wait, also those that came in the same piece. */
+static void test_calls(void **state)
+{
+    lv_string xml = { (char *)(uintptr_t)HOST_XML };
+    struct lv_header define = { .prog = LV_PROGRAM, .vers = 1, .proc = LV_DOMAIN_DEFINE_XML };
+    struct lv_header type = { .prog = LV_PROGRAM, .vers = 1, .proc = LV_CONNECT_GET_TYPE };
+    uint8_t *f = lv_pack(&define, (xdrproc_t)xdr_lv_string, &xml, NULL);
+    uint8_t *g = lv_pack(&type, NULL, NULL, NULL), *both = malloc(define.len + type.len);
+    uint64_t end = clock_ns() + 10 * NS_PER_S;
+    size_t n = 0;
+
+    (void)state;
+    strcpy(host.m.paths.domains, "/nonexistent");
+    open_it(0);
+    host.m.config.libvirt_max_calls = 1;
+    memcpy(both, f, define.len);
+    memcpy(both + define.len, g, type.len);
+    assert_int_equal(send(host.client, both, define.len + type.len, 0), define.len + type.len);
+    for (ssize_t got = 0; got >= 0 && clock_ns() < end;) {
+        usleep(1000);
+        uv_run(&host.loop, UV_RUN_NOWAIT);
+        got = client_read(&host, in + n, sizeof in - n);
+        n += got > 0 ? (size_t)got : 0;
+        /* The second one is answered after the first: with that of the type at the end. */
+        if (n > 0 && in[15] == LV_CONNECT_GET_TYPE)
+            fail_msg("a call was not made to wait");
+        if (n > 36 && memmem(in, n, "xvm", 3) != NULL)
+            break;
+    }
+    assert_non_null(memmem(in, n, "xvm", 3));
+    free(f);
+    free(g);
+    free(both);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, up, down)
 
 int main(void)
@@ -446,7 +496,8 @@ int main(void)
     const struct CMUnitTest tests[] = { TEST(test_header), TEST(test_bytes), TEST(test_limits),
         TEST(test_before_open), TEST(test_schemes), TEST(test_unknown), TEST(test_read_only),
         TEST(test_lookup), TEST(test_bad_arguments), TEST(test_lifecycle), TEST(test_nonsense),
-        TEST(test_times), TEST(test_glutton), TEST(test_pieces) };
+        TEST(test_times), TEST(test_glutton), TEST(test_pieces), TEST(test_gone),
+        TEST(test_calls) };
 
     log_open("test", "/dev/null", NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
