@@ -686,6 +686,42 @@ static void test_move_in_flight(void **state)
     fake_free(&b.m);
 }
 
+/* A server that is gone may have forgotten what it was not asked to make safe. Here it would be written
+ * again, on another host nobody has it. */
+static void test_move_unflushed(void **state)
+{
+    struct guest a = new_guest(MIGRD__ON_IO_ERROR__IO_DEFAULT), b;
+    const struct set_up s = { .incoming = true };
+    struct err e;
+
+    (void)state;
+    ask(&a, 0, 1, 1);
+    go(&a);
+    WAIT_FOR(used(&a) == 1);
+    stall(true);
+    lost(true);
+    ask(&a, 1, 1, 2);
+    out32(&a, 0x50, 0);
+    WAIT_FOR(machine_suspended(a.m));
+    pause_for(&a, 50);
+    assert_null(a.m->undrained);
+    stall(false);
+    b = guest_of(&s);
+    assert_int_equal(fake_move(a.m, b.m, &e), 0);
+    b.avail[0] = a.avail[0];
+    assert_int_equal(unpause(&b, &e), 0);
+    WAIT_FOR(used(&b) == 2);
+    assert_int_equal(status_of(&b, 1), 0);
+    for (uint16_t i = 2; i < 4; i++) { /* told once */
+        ask(&b, i, 4, 0);
+        out32(&b, 0x50, 0);
+        WAIT_FOR(used(&b) == i + 1u);
+        assert_int_equal(status_of(&b, i), i == 2);
+    }
+    fake_free(&a.m);
+    fake_free(&b.m);
+}
+
 /* The same, but it stays here. */
 static void test_stay_in_flight(void **state)
 {
@@ -972,6 +1008,7 @@ int main(void)
         cmocka_unit_test_setup(test_server_gone, setup),
         cmocka_unit_test_setup(test_server_gone_report, setup),
         cmocka_unit_test_setup(test_move_in_flight, setup),
+        cmocka_unit_test_setup(test_move_unflushed, setup),
         cmocka_unit_test_setup(test_stay_in_flight, setup),
         cmocka_unit_test_setup(test_state_versions, setup),
         cmocka_unit_test_setup(test_lease_boot, setup),
