@@ -36,7 +36,8 @@
 
 #define XVM_RELEASE "1"
 #define PROBE_TIMEOUT_MS 2000
-#define WATCHED_DISKS 8u /* of a claim: more of them need a second try */
+#define REFUSED_END_MS 3000 /* for the leases of a domain that could not be built */
+#define WATCHED_DISKS 8u    /* of a claim: more of them need a second try */
 #define BUILD_CALL_TIMEOUT_MS (3 * HV_CALL_TIMEOUT_MS)
 #define MEMINFO_MAX 65536
 #define MEMORY_SPARE_KIB (64u << 10) /* left to the host beyond what a domain may take */
@@ -515,8 +516,9 @@ static int spawn_domain(struct hv *hv, const Migrd__Domain *def, struct err *e)
         text[0] != '\0' ? text : "no reason given");
 }
 
-/* Kills the process of the folder, if it lives, and waits for its end. */
-static int kill_process(const char *dir, struct err *e)
+/* Waits for the end of the folder's process, if it lives; kills it when it has not come by itself
+ * after `grace_ms`. */
+static int end_process(const char *dir, int grace_ms, struct err *e)
 {
     struct pollfd p = { .events = POLLIN };
     bool alive;
@@ -529,6 +531,8 @@ static int kill_process(const char *dir, struct err *e)
     if (p.fd < 0)
         return errno == ESRCH ? 0 : err_sys(e, "process %d", (int)pid);
     rundir_process(dir, &pid, &alive); /* the descriptor is that process now, or it is gone */
+    if (alive && grace_ms > 0 && poll(&p, 1, grace_ms) > 0)
+        alive = false;
     if (alive && pidfd_send_signal(p.fd, SIGKILL, NULL, 0) < 0 && errno != ESRCH) {
         close(p.fd);
         return err_sys(e, "killing process %d", (int)pid);
@@ -541,13 +545,15 @@ static int kill_process(const char *dir, struct err *e)
     return 0;
 }
 
+/* A process that has refused ends by itself, and first gives back the leases of the disks that it
+ * had opened: killed at once it would leave them for the next start to watch. */
 static void undo_start(struct hv *hv, const char *uuid)
 {
     char dir[RUNDIR_LEN];
 
     events_forget(hv, uuid);
     driver_dir(hv, uuid, dir);
-    kill_process(dir, NULL);
+    end_process(dir, REFUSED_END_MS, NULL);
     rundir_remove(dir);
 }
 
@@ -626,7 +632,7 @@ static int destroy_by_force(const char *dir, uint64_t epoch, struct err *e)
         return err_set(e, ERR_EPOCH,
             "%s: epoch %" PRIu64 " is older than %" PRIu64 ", which it has seen already", dir,
             epoch, seen);
-    if (kill_process(dir, e) < 0)
+    if (end_process(dir, 0, e) < 0)
         return -1;
     rundir_remove(dir);
     return 0;
