@@ -395,7 +395,8 @@ static int look_up(
 
     if (d != NULL && strcmp(d->uuid, def->uuid) != 0)
         return err_set(e, ERR_EXISTS,
-            "domain %s exists on host %s already, with uuid %s; choose another name or undefine it",
+            "domain %s exists on host %s already, with uuid %s; choose another name, or end and "
+            "forget that one (xm destroy, xm delete)",
             def->name, m->host_name, d->uuid);
     d = registry_by_uuid(m->registry, def->uuid);
     if (d != NULL && strcmp(d->name, def->name) != 0)

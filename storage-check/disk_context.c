@@ -69,7 +69,7 @@ struct nfs_context *disk_nfs_context(
 
 /* ---- iSCSI ---- */
 
-static void initiator_name(const struct disk_options *o, char *out, size_t size)
+void disk_initiator_name(const struct disk_options *o, char *out, size_t size)
 {
     const char *host = o->host != NULL && o->host[0] != '\0' ? o->host : "localhost";
 
@@ -85,7 +85,7 @@ struct iscsi_context *disk_iscsi_context_with(const struct storage_url *u,
     char name[STORAGE_TARGET_MAX + 1];
     struct iscsi_context *c;
 
-    initiator_name(o, name, sizeof name);
+    disk_initiator_name(o, name, sizeof name);
     if (isid == 0 && getrandom(&isid, sizeof isid, 0) != (ssize_t)sizeof isid) {
         err_sys(e, "random session id");
         return NULL;

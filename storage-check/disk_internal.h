@@ -95,6 +95,9 @@ void disk_drop_unsent(int fd);
 struct nfs_context *disk_nfs_context(
     const struct storage_url *u, const struct disk_options *o, struct err *e);
 
+/* This host's iSCSI name. */
+void disk_initiator_name(const struct disk_options *o, char *out, size_t size);
+
 /* Initiator's name, target, CHAP, digests, no reconnecting by itself; `isid` 0: random. Connect to
  * storage_url_portal(u) and u->lun. Free with iscsi_destroy_context. Ignore or block SIGPIPE. */
 struct iscsi_context *disk_iscsi_context(

@@ -215,25 +215,33 @@ static void login_failed(struct scsi_disk *s)
 {
     const struct storage_url *u = &s->n.d.url;
     const char *text = iscsi_get_error(s->ctx);
+    const char *secrets = s->n.d.options.secrets != NULL ? s->n.d.options.secrets : "the file";
+    char name[STORAGE_TARGET_MAX + 1];
 
+    disk_initiator_name(&s->n.d.options, name, sizeof name);
     if (strstr(text, "(513)") != NULL && !s->has_secret)
         net_lost(&s->n, ERR_REFUSED,
             "the target wants a password; write iscsi://USER@... and put the line '%.100s USER "
-            "PASSWORD' into the file storage-secrets",
-            u->target);
+            "PASSWORD' into %.200s (storage-secrets)",
+            u->target, secrets);
     else if (strstr(text, "(513)") != NULL)
         net_lost(&s->n, ERR_REFUSED,
-            "the target refuses the password of user %.60s; correct it in the file storage-secrets",
-            s->secret.user);
+            "the target refuses the password of user %.60s; correct it in %.200s (storage-secrets)",
+            s->secret.user, secrets);
     else if (strstr(text, "(514)") != NULL)
         net_lost(&s->n, ERR_REFUSED,
-            "the target does not let this host's initiator in; allow its name there");
+            "the target does not let the initiator %.220s in; allow that name there", name);
     else if (strstr(text, "(515)") != NULL)
         net_lost(&s->n, ERR_NOT_FOUND,
             "%.80s has no target %.150s, or does not show it to this host", u->host, u->target);
     else if (strstr(text, "(0x2500)") != NULL)
         net_lost(&s->n, ERR_NOT_FOUND, "the target has no LUN %u, or does not show it to this host",
             u->lun);
+    else if (strstr(text, "Connection refused") != NULL)
+        net_lost(&s->n, ERR_PEER,
+            "nothing serves iSCSI at %.100s port %u (connection refused); start the server there, "
+            "or correct the URL",
+            u->host, u->port);
     else
         net_lost(&s->n, ERR_PEER, "logging in to %.100s: %.200s", u->host, text);
 }

@@ -329,7 +329,8 @@ static int set_user(struct reader *r, const char *user)
     if (strpbrk(user, ":%") != NULL)
         return fault(r, ERR_INVALID,
             "a password must not stand in a definition, where others read it; put the line "
-            "'TARGET USER PASSWORD' into the file storage-secrets and leave USER@ here");
+            "'TARGET USER PASSWORD' into /etc/migrd/storage-secrets (storage-secrets) and leave "
+            "USER@ here");
     if (user[0] == '\0')
         return fault(r, ERR_INVALID, "there is no user before the '@'");
     if (strlen(user) > STORAGE_USER_MAX)

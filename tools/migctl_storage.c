@@ -84,9 +84,10 @@ static void print_lease(const char *source, const struct lease_record *r, bool j
     } else if (r->owner[0] == '\0') {
         printf("%s: nobody has a lease on it\n", source);
     } else {
-        printf("%s\n  owner    %s%s\n  domain   %s\n  epoch    %" PRIu64 "\n  renewal  %" PRIu64
-               "\n",
-            source, r->owner, r->released ? " (given up)" : "", r->uuid, r->epoch, r->beat);
+        printf("%s\n  owner    %s%s\n", source, r->owner, r->released ? " (given up)" : "");
+        if (r->uuid[0] != '\0') /* the key of a reservation has no room for it */
+            printf("  domain   %s\n", r->uuid);
+        printf("  epoch    %" PRIu64 "\n  renewal  %" PRIu64 "\n", r->epoch, r->beat);
     }
 }
 
