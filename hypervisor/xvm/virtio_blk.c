@@ -25,8 +25,11 @@
  * Hand-over. Quiesce waits for requests in flight and then for a flush, so that what was
  * written is on the shared storage before another host reads it. If the flush fails, so
  * does the pause: the guest goes on here, and its next flush hears of it. A guest that had
- * stopped for its disk anyway is paused without. Here its network disks still hold what the server
- * may forget, elsewhere they do not: there its next flush fails, if there was something.
+ * stopped for its disk anyway is paused without: its next flush, here or elsewhere, makes all
+ * durable that the server got (a disk's first flush always asks it). What nobody notices: a server
+ * that restarts between the last write here and that flush there; only this process could have
+ * written again what it forgot. To fail that flush in any case would turn each move away from a
+ * host that lost its storage into an I/O error.
  *
  * State after the transport's:
  *   version 1: u64 capacity in sectors
@@ -201,20 +204,13 @@ static void blk_reset(struct virtio *v)
     blk_forget(blk_of(v));
 }
 
-/* What was not flushed, a server that restarts may forget, and only this process could write it
- * again. */
-static bool lost_elsewhere(struct blk *b)
-{
-    return atomic_load(&b->lost_writes) || (b->network && atomic_load(&b->unflushed));
-}
-
 static void blk_save(struct virtio *v, struct state_writer *w)
 {
     struct blk *b = blk_of(v);
     unsigned n = atomic_load(&b->n_again);
 
     state_put_u64(w, b->config.capacity);
-    state_put_u32(w, lost_elsewhere(b) ? STATE_LOST_WRITES : 0);
+    state_put_u32(w, atomic_load(&b->lost_writes) ? STATE_LOST_WRITES : 0);
     pthread_mutex_lock(&b->lock);
     state_put_u32(w, n + b->n_kept);
     for (unsigned i = 0; i < n; i++)
