@@ -23,7 +23,8 @@
 
 struct disk;
 
-/* Of a flush: some of what was written before is gone. Told once: another flush would look like success.
+/* Of a flush: some of what was written before is gone. Told once: another flush would look like
+ * success.
  */
 #define DISK_WRITES_LOST ENOTRECOVERABLE
 
@@ -75,6 +76,17 @@ enum _Migrd__StorageKind disk_kind(const struct disk *d);
 
 /* Any thread. */
 void disk_submit(struct disk *d, struct disk_io *io);
+
+/*
+ * Network disks only: `feed` is called in the disk's thread, before it sends, whenever it has woken
+ * up, and soon after each disk_poke. It may call disk_submit, and must not block. NULL: no more,
+ * and none is going on when this returns. Both from any thread, disk_set_feed not from the disk's
+ * own, nor with a lock held that `feed` takes.
+ */
+void disk_set_feed(struct disk *d, void (*feed)(void *arg), void *arg);
+void disk_poke(struct disk *d);
+/* An eventfd: a write pokes, too. The disk's own, until disk_close. */
+int disk_poke_fd(const struct disk *d);
 
 /* Everything in flight is done with ECANCELED when this returns, and nothing of it can reach the
  * storage any more: connections are destroyed with their unsent bytes. The next request connects

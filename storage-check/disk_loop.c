@@ -3,8 +3,9 @@
  * A disk's thread. Other threads put requests on `submitted` and orders beside it, under the lock,
  * and wake it; all else is the thread's own. One turn:
  *
- *   take what was ordered; move the connection on (disk_connect.c); send; sleep in poll(2) until
- * the connection, a wake-up or a timer; let the protocol read and write
+ *   let the user submit (feed); take what was ordered; move the connection on (disk_connect.c);
+ * send; sleep in poll(2) until the connection, a wake-up or a timer; let the protocol read and
+ * write
  *
  * A request waits in `pending` until its last part was sent, then in `active` until the last
  * answer. If the connection breaks, the socket is closed first, then all of it goes back to
@@ -409,6 +410,29 @@ static uint64_t life_due(const struct net_disk *n)
 
 /* ---- the loop ---- */
 
+/* Whoever pokes from here on is heard in the next turn. */
+static void call_feed(struct net_disk *n)
+{
+    void (*feed)(void *arg);
+    void *arg;
+
+    pthread_mutex_lock(&n->lock);
+    n->awake = true;
+    n->poked = false;
+    feed = n->feed;
+    arg = n->feed_arg;
+    n->feeding = feed != NULL;
+    pthread_mutex_unlock(&n->lock);
+    if (feed == NULL)
+        return;
+    feed(arg);
+    pthread_mutex_lock(&n->lock);
+    n->feeding = false;
+    if (n->feed == NULL)
+        pthread_cond_broadcast(&n->cond);
+    pthread_mutex_unlock(&n->lock);
+}
+
 struct orders {
     bool end, owner, admitted;
     int verdict;
@@ -418,7 +442,6 @@ struct orders {
 static void take_orders(struct net_disk *n, struct orders *o)
 {
     pthread_mutex_lock(&n->lock);
-    n->awake = true;
     list_append(&n->pending, &n->submitted);
     *o = (struct orders){ .end = n->end,
         .owner = n->owner_changed,
@@ -459,7 +482,7 @@ static bool may_sleep(struct net_disk *n)
 
     pthread_mutex_lock(&n->lock);
     may = n->submitted.first == NULL && !n->end && !n->owner_changed && !n->admitted &&
-          !n->called && n->aborts_wanted == n->aborts_done;
+          !n->called && !n->poked && n->aborts_wanted == n->aborts_done;
     n->awake = !may;
     pthread_mutex_unlock(&n->lock);
     return may;
@@ -513,6 +536,7 @@ static void *net_main(void *arg)
     for (;;) {
         uint64_t now = clock_ns();
 
+        call_feed(n);
         take_orders(n, &o);
         if (o.end)
             break;
@@ -614,6 +638,37 @@ void disk_admit(struct disk *d, unsigned connection, int verdict)
     }
     pthread_mutex_unlock(&n->lock);
     net_wake(n);
+}
+
+void disk_set_feed(struct disk *d, void (*feed)(void *arg), void *arg)
+{
+    struct net_disk *n = net_of(d);
+
+    pthread_mutex_lock(&n->lock);
+    n->feed = feed;
+    n->feed_arg = arg;
+    while (feed == NULL && n->feeding)
+        pthread_cond_wait(&n->cond, &n->lock);
+    pthread_mutex_unlock(&n->lock);
+}
+
+void disk_poke(struct disk *d)
+{
+    struct net_disk *n = net_of(d);
+    bool asleep;
+
+    pthread_mutex_lock(&n->lock);
+    n->poked = true;
+    asleep = !n->awake;
+    n->awake = true;
+    pthread_mutex_unlock(&n->lock);
+    if (asleep)
+        net_wake(n);
+}
+
+int disk_poke_fd(const struct disk *d)
+{
+    return ((const struct net_disk *)d)->wake;
 }
 
 /* ---- life ---- */

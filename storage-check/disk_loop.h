@@ -92,6 +92,10 @@ struct net_disk {
     bool owner_changed;
     unsigned uid, gid;
     bool called; /* the protocol has orders of its own */
+    void (*feed)(void *arg);
+    void *feed_arg;
+    bool feeding; /* it is being called */
+    bool poked;   /* it is to be called */
     void (*gate)(void *arg, unsigned connection);
     void *gate_arg;
     unsigned connections; /* so far */

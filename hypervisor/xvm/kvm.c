@@ -107,6 +107,21 @@ void machine_irq(struct machine *m, int gsi, bool level)
         log_debug("xvm", "%s: interrupt line %d: errno %d", m->def->name, gsi, errno);
 }
 
+bool machine_write_event(struct machine *m, uint64_t gpa, uint32_t value, int fd, bool on)
+{
+    struct kvm_ioeventfd f = { .datamatch = value,
+        .addr = gpa,
+        .len = sizeof value,
+        .fd = fd,
+        .flags = KVM_IOEVENTFD_FLAG_DATAMATCH | (on ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN) };
+
+    if (ioctl(m->vm_fd, KVM_IOEVENTFD, &f) == 0)
+        return true;
+    log_debug(
+        "xvm", "%s: ioeventfd at %#llx: errno %d", m->def->name, (unsigned long long)gpa, errno);
+    return false;
+}
+
 void put_struct(struct state_writer *w, const void *s, size_t len)
 {
     state_put_u32(w, (uint32_t)len);

@@ -69,6 +69,10 @@ int machine_add_device(struct machine *m, struct device *d, struct err *e);
 /* Level or edge as the GSI is wired (edge for all of ours). */
 void machine_irq(struct machine *m, int gsi, bool level);
 
+/* With `on`, a guest's writes of 4 bytes with this value to `gpa` are not seen by the device, but
+ * written to the eventfd `fd`, without leaving the kernel. False: that cannot be done. */
+bool machine_write_event(struct machine *m, uint64_t gpa, uint32_t value, int fd, bool on);
+
 /*
  * Guest memory: a pointer valid for `len` bytes at guest-physical `gpa`, or NULL if any byte of it
  * is not RAM. Stays valid for the machine's life. After writing through it, say so with

@@ -16,7 +16,9 @@
  *   (we) NEEDS_RESET     the driver broke a rule           no work until reset
  *
  * Threads. vCPUs read and write registers under `lock`. Each queue has worker threads
- * that sleep until the queue was kicked, the driver is there, and `hold` is 0. A device
+ * that sleep until the queue was kicked, the driver is there, and `hold` is 0; or, with
+ * `workers` 0, the device has a thread that sleeps elsewhere and does the same when it wakes
+ * up (virtio_serve). A device
  * may leave requests in flight when its worker returns; another thread ends them (`async`
  * counts them). Whoever wants silence (quiesce, reset, taking a queue away) raises `hold`
  * and waits until `busy` and `async` are 0; what belongs to the rings is touched by others
@@ -153,7 +155,10 @@ bool virtio_held(const struct virtio *v)
 static void kick(struct virtio *v, unsigned queue)
 {
     v->queue[queue].kicked = true;
-    pthread_cond_signal(&v->queue[queue].cond);
+    if (v->ops->workers > 0)
+        pthread_cond_signal(&v->queue[queue].cond);
+    else
+        v->ops->poke(v);
 }
 
 void virtio_kick(struct virtio *v, unsigned queue)
@@ -237,6 +242,36 @@ static void release(struct virtio *v)
         kick_all(v);
 }
 
+static bool may_work(const struct virtio *v, const struct virtio_queue *q)
+{
+    return v->hold == 0 && q->ready && live(v->status);
+}
+
+/* Called with `lock` held, which is released meanwhile. */
+static void work(struct virtio *v, unsigned queue)
+{
+    v->queue[queue].kicked = false;
+    v->busy++;
+    pthread_mutex_unlock(&v->lock);
+    v->ops->work(v, queue);
+    pthread_mutex_lock(&v->lock);
+    if (--v->busy == 0)
+        pthread_cond_broadcast(&v->idle);
+}
+
+void virtio_serve(struct virtio *v, unsigned queue)
+{
+    pthread_mutex_lock(&v->lock);
+    if (may_work(v, &v->queue[queue]))
+        work(v, queue);
+    pthread_mutex_unlock(&v->lock);
+}
+
+bool virtio_kick_event(struct virtio *v, unsigned queue, int fd, bool on)
+{
+    return machine_write_event(v->d.m, v->d.base + MMIO_QUEUE_NOTIFY, queue, fd, on);
+}
+
 static void *worker_main(void *arg)
 {
     struct virtio_worker *w = arg;
@@ -245,17 +280,10 @@ static void *worker_main(void *arg)
 
     pthread_mutex_lock(&v->lock);
     while (!v->stop) {
-        if (v->hold > 0 || !q->kicked || !q->ready || !live(v->status)) {
+        if (q->kicked && may_work(v, q))
+            work(v, w->queue);
+        else
             pthread_cond_wait(&q->cond, &v->lock);
-            continue;
-        }
-        q->kicked = false;
-        v->busy++;
-        pthread_mutex_unlock(&v->lock);
-        v->ops->work(v, w->queue);
-        pthread_mutex_lock(&v->lock);
-        if (--v->busy == 0)
-            pthread_cond_broadcast(&v->idle);
     }
     pthread_mutex_unlock(&v->lock);
     return NULL;
@@ -307,6 +335,8 @@ static void stop_workers(struct virtio *v)
     for (unsigned i = 0; i < v->ops->queues; i++)
         pthread_cond_broadcast(&v->queue[i].cond);
     pthread_mutex_unlock(&v->lock);
+    if (v->ops->workers == 0)
+        v->ops->stop(v);
     for (unsigned i = 0; i < v->workers; i++)
         pthread_join(v->worker[i].thread, NULL);
     v->workers = 0;

@@ -37,7 +37,7 @@ struct virtio_ops {
     enum virtio_type type;
     uint32_t state_version; /* of its section; 0 is 1. Older ones are read, too */
     unsigned queues;
-    unsigned workers;    /* threads of each queue */
+    unsigned workers;    /* threads of each queue; 0: one of the device's own calls virtio_serve */
     unsigned config_len; /* bytes of config space */
     /* Both stay inside config_len; called with the transport's lock held: no virtio_* calls. */
     void (*config_read)(struct virtio *v, unsigned offset, void *data, unsigned len);
@@ -47,6 +47,10 @@ struct virtio_ops {
      * between virtio_async_begin and virtio_async_end. */
     void (*work)(struct virtio *v, unsigned queue);
     void (*wake)(struct virtio *v);
+    /* Without workers only. poke: virtio_serve is to be called soon; the transport's lock is held.
+     * stop: the end of that; no call is going on, nor comes, when it returns. */
+    void (*poke)(struct virtio *v);
+    void (*stop)(struct virtio *v);
     /* What is in flight outside of work takes too long: it is given up, and has ended when this
      * returns. Nothing new begins meanwhile. With `keep` the next start does it again, without it
      * is as if it had never been asked for. May be called by several threads at once. */
@@ -96,7 +100,7 @@ struct virtio {
 
     pthread_mutex_t lock; /* protects what follows, down to the queues */
     pthread_cond_t idle;
-    unsigned hold; /* reasons why no worker may begin; also read without the lock */
+    unsigned hold;  /* reasons why no worker may begin; also read without the lock */
     unsigned busy;  /* workers inside work() */
     unsigned async; /* requests in flight outside of it */
     bool quiesced, stop, broken_logged;
@@ -141,6 +145,14 @@ struct virtio *virtio_find(
 bool virtio_has(const struct virtio *v, uint64_t feature); /* negotiated; inside work, activate */
 bool virtio_driven(const struct virtio *v);                /* a driver is there, not broken */
 bool virtio_held(const struct virtio *v);
+
+/* Does what a worker of the queue does after a kick: calls `work`, unless it has to wait. One
+ * thread at a time; no lock is held. */
+void virtio_serve(struct virtio *v, unsigned queue);
+
+/* The guest's kicks of the queue go to that eventfd if the machine can do it; whoever waits for it
+ * calls virtio_serve. Those of others (virtio_ops.poke) do not. */
+bool virtio_kick_event(struct virtio *v, unsigned queue, int fd, bool on);
 
 /* 1 and the next chain; 0 none now (the guest will notify), or held, or broken. */
 int virtio_pop(struct virtio *v, unsigned queue, struct virtio_chain *c);

@@ -2,7 +2,7 @@
 /*
  * virtio-blk: the block device of virtio 1.1, 5.2, on a raw disk: file, block device, nfs://
  * or iscsi:// (storage-check/disk.h). Requests are taken from the one queue; on files
- * by WORKERS threads that do them, on network disks by one that submits them. A request is a
+ * by WORKERS threads that do them, on network disks by the disk's own. A request is a
  * header, data, and one status byte at the end of what we write; how the guest cuts that
  * into descriptors does not matter. virtio_blk_io.c has the way of a request,
  * virtio_blk_guard.c what happens when it fails or gets no answer.
@@ -278,6 +278,28 @@ static void blk_destroy(struct virtio *v)
     free(b);
 }
 
+/* In the disk's thread. */
+static void feed(void *arg)
+{
+    virtio_serve(arg, 0);
+}
+
+static void blk_poke(struct virtio *v)
+{
+    disk_poke(blk_of(v)->disk);
+}
+
+static void blk_stop(struct virtio *v)
+{
+    struct blk *b = blk_of(v);
+
+    if (b->disk == NULL)
+        return;
+    if (b->kick_event)
+        virtio_kick_event(v, 0, disk_poke_fd(b->disk), false);
+    disk_set_feed(b->disk, NULL, NULL);
+}
+
 static const struct virtio_ops blk_ops = {
     .type = VIRTIO_BLK,
     .state_version = STATE_WITH_REQUESTS,
@@ -288,6 +310,8 @@ static const struct virtio_ops blk_ops = {
     .config_write = virtio_no_config_write,
     .work = blk_work,
     .wake = virtio_nothing,
+    .poke = blk_poke,
+    .stop = blk_stop,
     .abandon = blk_abandon,
     .activate = virtio_nothing,
     .start = blk_start,
@@ -399,7 +423,7 @@ int virtio_blk_create(
     b->ops = blk_ops;
     b->network = storage_url_is_network(disk->source);
     if (b->network)
-        b->ops.workers = 1; /* it only submits */
+        b->ops.workers = 0;
     b->incoming = incoming;
     virtio_init(&b->v, &b->ops, m, slot, "blk", slot, features);
     pthread_mutex_init(&b->abort_lock, NULL);
@@ -409,6 +433,10 @@ int virtio_blk_create(
         attach(b, e) < 0) {
         virtio_dispose(&b->v);
         return -1;
+    }
+    if (b->network) {
+        disk_set_feed(b->disk, feed, &b->v);
+        b->kick_event = virtio_kick_event(&b->v, 0, disk_poke_fd(b->disk), true);
     }
     return virtio_add(&b->v, e);
 }

@@ -35,6 +35,7 @@ struct blk_request {
     struct blk *b;
     struct blk_request *next, *prev; /* b->active, or b->unused by `next` */
     uint64_t began_ns;               /* network disks only */
+    struct blk_request *with, *last; /* done together with it, and the last of them */
     bool async;                      /* virtio_async_begin was called */
     uint32_t type;
     unsigned n_ranges, next_range;
@@ -82,10 +83,12 @@ struct blk {
     unsigned io_timeout_ms;
     struct blk_config config;
     struct disk_options options;
-    struct blk_request *pool; /* BLK_REQUESTS */
+    struct blk_request *pool;  /* BLK_REQUESTS */
+    struct blk_request *batch; /* of the disk's thread, in blk_work: not submitted yet */
 
     /* Control thread; workers read `disk` and `lease` after the first start. */
     bool incoming;
+    bool kick_event;   /* kicks go to the disk's eventfd */
     struct disk *disk; /* NULL: an incoming domain's file before its first resume */
     struct lease *lease;
     uint64_t lease_epoch; /* under which it was taken; 0 never */

@@ -2,14 +2,19 @@
 /*
  * Requests. A worker pops a chain (or takes one that is to be done again), checks it, and
  * submits it to the disk; `done` ends it or sends its next range. On a file all that
- * happens within disk_submit, in the worker. On a network disk `done` comes from the
- * disk's thread, and in between the request counts as in flight (virtio_async_begin).
+ * happens within disk_submit. On a network disk the worker is the disk's own thread, in
+ * which guests' kicks arrive, `done` comes later, and in between the request counts as in
+ * flight (virtio_async_begin).
  *
  *   worker:  take -> pop -> serve -> submit ---------------+
  *                                 \-> end (no disk needed) |
  *   disk:    done -> more ranges: submit --> done          |
  *                 -> 0: end with OK           <------------+
  *                 -> errno: blk_judge: end with a status, or kept
+ *
+ * Reads, or writes, of a network disk that the guest asks for together and that lie one behind
+ * the other are one request to the disk (`with`). If that fails, each is tried by itself, and
+ * has a result of its own.
  *
  * A kept request is nothing but its head: the chain is read anew from the ring, which
  * the driver leaves alone until it gets the request back. What the disk may have written
@@ -44,6 +49,7 @@ _Static_assert(VIRTIO_CHAIN_MAX <= DISK_IOV_MAX, "a chain is one request");
 
 #define RANGE_UNMAP 0x1u
 #define SUBMITTED (-1)
+#define JOINED_MAX (1u << 20) /* bytes */
 
 /* ---- memory of requests ---- */
 
@@ -59,7 +65,7 @@ static struct blk_request *take_request(struct blk *b)
     else
         r = &b->pool[b->n_pool++];
     r->b = b;
-    r->next = r->prev = NULL;
+    r->next = r->prev = r->with = NULL;
     r->async = false;
     if (b->network) {
         r->began_ns = clock_ns();
@@ -138,24 +144,62 @@ static void fail(struct blk_request *r, int error)
 }
 
 static void submit_range(struct blk_request *r);
+static void alone(struct blk_request *r);
 
+/* Of a request, and of those with it. */
 static void done(struct disk_io *io, int error)
 {
-    struct blk_request *r = io->arg;
+    struct blk_request *r = io->arg, *next;
+    bool joined = r->with != NULL;
 
-    if (error != 0) {
-        fail(r, error);
-        return;
-    }
-    if (changes_disk(r))
+    if (error == 0 && changes_disk(r))
         atomic_store(&r->b->unflushed, true);
-    if (r->next_range < r->n_ranges)
+    for (; joined && r != NULL; r = next) {
+        next = r->with;
+        r->with = NULL;
+        if (error == 0)
+            blk_end(r, BLK_OK);
+        else if (error == ECANCELED)
+            fail(r, error);
+        else
+            alone(r);
+    }
+    if (joined)
+        return;
+    if (error != 0)
+        fail(r, error);
+    else if (r->next_range < r->n_ranges)
         submit_range(r);
     else
         blk_end(r, BLK_OK);
 }
 
 /* ---- the beginning ---- */
+
+static void submit_batch(struct blk *b)
+{
+    struct blk_request *r = b->batch;
+
+    b->batch = NULL;
+    if (r != NULL)
+        disk_submit(b->disk, &r->io);
+}
+
+/* True: r goes with the batch. */
+static bool join(struct blk *b, struct blk_request *r)
+{
+    struct blk_request *to = b->batch;
+
+    if (to == NULL || to->io.op != r->io.op || to->io.offset + to->io.len != r->io.offset ||
+        to->io.len + r->io.len > JOINED_MAX || to->io.n_iov + r->io.n_iov > VIRTIO_CHAIN_MAX)
+        return false;
+    memcpy(to->iov + to->io.n_iov, r->iov, r->io.n_iov * sizeof r->iov[0]);
+    to->io.n_iov += r->io.n_iov;
+    to->io.len += r->io.len;
+    (to->with != NULL ? to->last : to)->with = r;
+    to->last = r;
+    return true;
+}
 
 static void submit(struct blk_request *r)
 {
@@ -168,6 +212,25 @@ static void submit(struct blk_request *r)
         virtio_async_begin(&b->v);
     }
     disk_submit(b->disk, &r->io);
+}
+
+/* As submit, within blk_work: reads and writes wait for others to go with. */
+static void submit_data(struct blk_request *r)
+{
+    struct blk *b = r->b;
+
+    if (!b->network) {
+        submit(r);
+        return;
+    }
+    r->io.done = done;
+    r->io.arg = r;
+    r->async = true;
+    virtio_async_begin(&b->v);
+    if (join(b, r))
+        return;
+    submit_batch(b);
+    b->batch = r;
 }
 
 static bool sectors_fit(const struct blk *b, uint64_t sector, uint64_t sectors)
@@ -201,35 +264,54 @@ static unsigned trim_iov(struct iovec *iov, unsigned n, uint64_t skip, uint64_t 
     return out;
 }
 
+/* Fills r->io. */
+static void describe(struct blk_request *r, uint64_t offset, uint64_t len)
+{
+    const struct virtio_chain *c = &r->c;
+    bool write = r->type == REQ_OUT;
+    unsigned n = write ? c->out_n : c->in_n;
+
+    memcpy(r->iov, c->iov + (write ? 0 : c->out_n), n * sizeof r->iov[0]);
+    n = trim_iov(r->iov, n, write ? sizeof(struct request) : 0, len);
+    r->io = (struct disk_io){ .op = write ? DISK_WRITE : DISK_READ,
+        .offset = offset,
+        .len = len,
+        .iov = r->iov,
+        .n_iov = n };
+}
+
+static uint64_t data_len(const struct blk_request *r)
+{
+    return r->type == REQ_OUT ? r->c.out_len - sizeof(struct request) : r->c.in_len - 1;
+}
+
+/* What failed together with others. */
+static void alone(struct blk_request *r)
+{
+    if (!blk_may_submit(r)) {
+        blk_end(r, BLK_KEPT);
+        return;
+    }
+    describe(r, r->io.offset, data_len(r));
+    submit(r);
+}
+
 /* This and the next ones: a status at once, or SUBMITTED. */
 static int read_or_write(struct blk_request *r, uint64_t sector)
 {
-    const struct virtio_chain *c = &r->c;
     struct blk *b = r->b;
     bool write = r->type == REQ_OUT;
-    uint64_t len = write ? c->out_len - sizeof(struct request) : c->in_len - 1;
-    unsigned n;
+    uint64_t len = data_len(r);
 
     if (len % BLK_SECTOR != 0 || !sectors_fit(b, sector, len / BLK_SECTOR) ||
         (write && b->read_only))
         return BLK_IOERR;
     if ((write || b->network) && !blk_may_submit(r))
         return BLK_KEPT;
-    if (write) {
-        memcpy(r->iov, c->iov, c->out_n * sizeof r->iov[0]);
-        n = trim_iov(r->iov, c->out_n, sizeof(struct request), len);
-    } else {
-        memcpy(r->iov, c->iov + c->out_n, c->in_n * sizeof r->iov[0]);
-        n = trim_iov(r->iov, c->in_n, 0, len);
-    }
     if (len == 0)
         return BLK_OK;
-    r->io = (struct disk_io){ .op = write ? DISK_WRITE : DISK_READ,
-        .offset = sector * BLK_SECTOR,
-        .len = len,
-        .iov = r->iov,
-        .n_iov = n };
-    submit(r);
+    describe(r, sector * BLK_SECTOR, len);
+    submit_data(r);
     return SUBMITTED;
 }
 
@@ -367,8 +449,9 @@ void blk_work(struct virtio *v, unsigned queue)
     struct blk *b = blk_of(v);
     const char *wrong = NULL;
     bool got = true;
+    unsigned n = 0;
 
-    while (got && wrong == NULL) {
+    for (; got && wrong == NULL && n < VIRTIO_QUEUE_SIZE; n++) {
         struct blk_request *r = take_request(b);
 
         wrong = next_chain(r, queue, &got);
@@ -377,8 +460,12 @@ void blk_work(struct virtio *v, unsigned queue)
         else
             put_request(b, r);
     }
+    if (b->network)
+        submit_batch(b);
     if (wrong != NULL)
         virtio_broken(v, "%s", wrong);
+    else if (got)
+        virtio_kick(v, queue); /* the disk's thread has other things to do, too */
 }
 
 /* ---- the flush of a pause ---- */

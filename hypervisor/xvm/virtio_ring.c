@@ -180,7 +180,7 @@ static void want_notify(struct virtio *v, struct virtio_queue *q, bool want)
 {
     if (virtio_has(v, VIRTIO_FEATURE_EVENT_IDX)) {
         /* Not asking anew is enough to have no more of them. */
-        if (want)
+        if (want && ring_get(q->used + avail_event_at(q)) != q->last_avail)
             used_put(v, q, avail_event_at(q), q->last_avail);
         return;
     }

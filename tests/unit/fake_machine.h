@@ -53,6 +53,17 @@ int machine_add_device(struct machine *m, struct device *d, struct err *e)
     return 0;
 }
 
+/* Devices must do without, and see all writes. */
+bool machine_write_event(struct machine *m, uint64_t gpa, uint32_t value, int fd, bool on)
+{
+    (void)m;
+    (void)gpa;
+    (void)value;
+    (void)fd;
+    (void)on;
+    return false;
+}
+
 void machine_irq(struct machine *m, int gsi, bool level)
 {
     bool before = __atomic_exchange_n(&m->level[gsi], level, __ATOMIC_SEQ_CST);

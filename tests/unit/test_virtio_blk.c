@@ -22,9 +22,11 @@
 
 struct disk {
     struct disk_options o;
-    bool network, end;
+    bool network, end, poked, feeding;
+    void (*feed)(void *arg);
+    void *feed_arg;
     pthread_t thread;
-    struct disk_io *first, *last; /* under fake.lock */
+    struct disk_io *first, *last; /* under fake.lock; each is one sector for the guest */
 };
 
 static struct {
@@ -67,15 +69,30 @@ static void copy(const struct disk_io *io, bool write)
 static int perform(const struct disk_io *io)
 {
     if (fake.errors > 0) {
-        fake.errors--;
+        fake.errors -= io->len <= 512; /* what was joined is tried one by one */
         return fake.error;
     }
-    fake.writes += io->op == DISK_WRITE;
+    fake.writes += io->op == DISK_WRITE ? (unsigned)(io->len / 512) : 0;
     if (io->op == DISK_READ || io->op == DISK_WRITE)
         copy(io, io->op == DISK_WRITE);
     else if (io->op != DISK_FLUSH)
         memset(fake.data + io->offset, 0, io->len);
     return 0;
+}
+
+/* Under the lock, which is released meanwhile. */
+static void be_fed(struct disk *d)
+{
+    void (*feed)(void *arg) = d->feed;
+    void *arg = d->feed_arg;
+
+    d->poked = false;
+    d->feeding = true;
+    pthread_mutex_unlock(&fake.lock);
+    feed(arg);
+    pthread_mutex_lock(&fake.lock);
+    d->feeding = false;
+    pthread_cond_broadcast(&fake.cond);
 }
 
 static void *disk_thread(void *arg)
@@ -87,6 +104,10 @@ static void *disk_thread(void *arg)
         struct disk_io *io = fake.stalled ? NULL : d->first;
         int error;
 
+        if (d->poked && d->feed != NULL) {
+            be_fed(d);
+            continue;
+        }
         if (io == NULL) {
             pthread_cond_wait(&fake.cond, &fake.lock);
             continue;
@@ -144,6 +165,30 @@ void disk_submit(struct disk *d, struct disk_io *io)
     error = perform(io);
     pthread_mutex_unlock(&fake.lock);
     io->done(io, error);
+}
+
+void disk_set_feed(struct disk *d, void (*feed)(void *arg), void *arg)
+{
+    pthread_mutex_lock(&fake.lock);
+    d->feed = feed;
+    d->feed_arg = arg;
+    while (feed == NULL && d->feeding)
+        pthread_cond_wait(&fake.cond, &fake.lock);
+    pthread_mutex_unlock(&fake.lock);
+}
+
+void disk_poke(struct disk *d)
+{
+    pthread_mutex_lock(&fake.lock);
+    d->poked = true;
+    pthread_cond_broadcast(&fake.cond);
+    pthread_mutex_unlock(&fake.lock);
+}
+
+int disk_poke_fd(const struct disk *d)
+{
+    (void)d;
+    return -1;
 }
 
 void disk_abort(struct disk *d)
@@ -259,16 +304,26 @@ static unsigned writes(void)
     return n;
 }
 
-/* Requests that the disk has not ended. */
+/* Requests of a sector each that the disk has not ended. */
 static unsigned waiting(void)
 {
     unsigned n = 0;
 
     pthread_mutex_lock(&fake.lock);
     for (const struct disk_io *io = fake.disk->first; io != NULL; io = io->next)
-        n++;
+        n += io->op == DISK_FLUSH ? 1 : (unsigned)(io->len / 512);
     pthread_mutex_unlock(&fake.lock);
     return n;
+}
+
+static uint64_t first_len(void)
+{
+    uint64_t len;
+
+    pthread_mutex_lock(&fake.lock);
+    len = fake.disk->first->len;
+    pthread_mutex_unlock(&fake.lock);
+    return len;
 }
 
 /* ---- the guest ---- */
@@ -585,6 +640,37 @@ static void test_stop(void **state)
         assert_int_equal(fake.data[i * 512], i + 1);
     }
     assert_int_equal(writes(), 3);
+    fake_free(&g.m);
+}
+
+/* What lies one behind the other goes to the disk as one. */
+static void test_joined(void **state)
+{
+    struct guest g = new_guest(MIGRD__ON_IO_ERROR__IO_REPORT);
+
+    (void)state;
+    stall(true);
+    for (uint16_t i = 0; i < 4; i++)
+        ask(&g, i, 1, (uint8_t)(i + 1));
+    ask(&g, 6, 1, 7);
+    go(&g);
+    WAIT_FOR(waiting() == 5);
+    assert_int_equal(first_len(), 4 * 512);
+    stall(false);
+    WAIT_FOR(used(&g) == 5);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(fake.data[i * 512 + 511], i + 1);
+    assert_int_equal(fake.data[6 * 512], 7);
+    fail_next(1, EIO);
+    for (uint16_t i = 0; i < 3; i++)
+        ask(&g, i, 0, 0);
+    go(&g);
+    WAIT_FOR(used(&g) == 8);
+    assert_int_equal(status_of(&g, 0), 1);
+    for (unsigned i = 1; i < 3; i++) {
+        assert_int_equal(status_of(&g, i), 0);
+        assert_int_equal(g.m->ram[DATA + i * 0x1000u + 1024], i + 1);
+    }
     fake_free(&g.m);
 }
 
@@ -1002,6 +1088,7 @@ int main(void)
         cmocka_unit_test_setup(test_file_reports, setup),
         cmocka_unit_test_setup(test_writes_lost, setup),
         cmocka_unit_test_setup(test_stop, setup),
+        cmocka_unit_test_setup(test_joined, setup),
         cmocka_unit_test_setup(test_server_gone, setup),
         cmocka_unit_test_setup(test_server_gone_report, setup),
         cmocka_unit_test_setup(test_move_in_flight, setup),
