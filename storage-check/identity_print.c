@@ -35,9 +35,9 @@ static void show_one(const Migrd__DiskIdentity *id, FILE *to)
         line(to, "shared", id->shared ? "other hosts may reach it" : "this host alone");
     if (id->shared && id->code[0] == '\0')
         line(to, "fence", id->fence[0] != '\0' ? id->fence : "none");
-    line(to, "because", id->fence_note);
+    line(to, "fence-note", id->fence_note);
     if (id->code[0] == '\0')
-        line(to, "challenge", id->error);
+        line(to, "no-challenge", id->error);
     if (id->lease_owner[0] != '\0')
         fprintf(to, "  %-16s %s, epoch %llu\n", "lease", id->lease_owner,
             (unsigned long long)id->lease_epoch);

@@ -23,6 +23,9 @@
 #define LEASE_VALID_MIN_MS 200u
 #define LEASE_VALID_MAX_MS 600000u
 
+/* Before a domain of which only a hash is known, in place of its uuid. */
+#define LEASE_HASHED "of-hash-"
+
 /* What stands on the storage: the public part, and what only leases care for. */
 struct lease_note {
     struct lease_record r;

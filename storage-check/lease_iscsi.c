@@ -291,7 +291,7 @@ static void note_of_key(const struct lease *l, uint64_t key, struct lease_note *
     if (lease_key_domain(key) == lease_key_domain(own))
         snprintf(out->r.uuid, sizeof out->r.uuid, "%s", l->uuid);
     else
-        snprintf(out->r.uuid, sizeof out->r.uuid, "of-hash-%03" PRIx32, lease_key_domain(key));
+        snprintf(out->r.uuid, sizeof out->r.uuid, LEASE_HASHED "%03" PRIx32, lease_key_domain(key));
     out->r.epoch = lease_key_epoch(key);
 }
 

@@ -870,6 +870,7 @@ static int outside_open(
     struct outside *x, const struct storage_url *u, const struct disk_options *o, struct err *e)
 {
     unsigned ms = o->timeout_ms != 0 ? o->timeout_ms : DISK_TIMEOUT_MS;
+    char source[sizeof u->host + sizeof u->path + sizeof u->file + 16];
     int r;
 
     x->io = (struct nfsio){ .url = u, .options = o, .deadline_ns = lease_clock() + ms * NS_PER_MS };
@@ -878,7 +879,9 @@ static int outside_open(
     r = nfsio_list(&x->io, x->dir, &x->names);
     if (r == -ENOENT)
         return 0;
-    return r < 0 ? nfsio_error(&x->io, r, e, u->file, "read its lease") : 1;
+    snprintf(source, sizeof source, u->ipv6 ? "nfs://[%s]%s%s" : "nfs://%s%s%s", u->host, u->path,
+        u->file);
+    return r < 0 ? nfsio_error(&x->io, r, e, source, "read its lease") : 1;
 }
 
 int lease_nfs_read(const struct storage_url *u, const struct disk_options *o,

@@ -289,6 +289,7 @@ int lease_refuse(struct err *e, enum lease_verdict v, const struct lease_note *f
     const struct lease_bid *b, const char *source)
 {
     const char *who = found->r.owner[0] != '\0' ? found->r.owner : "another host";
+    bool hashed = strncmp(found->r.uuid, LEASE_HASHED, strlen(LEASE_HASHED)) == 0;
 
     if (v == LEASE_OLDER && found->r.released)
         return err_set(e, ERR_EPOCH,
@@ -303,9 +304,9 @@ int lease_refuse(struct err *e, enum lease_verdict v, const struct lease_note *f
             namesake(found, b) ? " (another machine of this name)" : "", b->epoch);
     if (found->r.uuid[0] != '\0' && strcmp(found->r.uuid, b->uuid) != 0)
         return err_set(e, ERR_REFUSED,
-            "disk %s: domain %s on host %s writes to it; give this domain a disk of its own, or "
-            "end that one",
-            source, found->r.uuid, who);
+            "disk %s: %s%s on host %s writes to it; give this domain a disk of its own, or end "
+            "that one",
+            source, hashed ? "another domain" : "domain ", hashed ? "" : found->r.uuid, who);
     return err_set(e, ERR_REFUSED,
         "disk %s: host %s is alive and renews its lease (epoch %" PRIu64 "); %s", source, who,
         found->r.epoch, way_out(found, b));
