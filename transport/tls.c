@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/io.h"
@@ -73,8 +74,9 @@ static int file_error(struct err *e, const char *what, const char *path)
 {
     char why[200];
 
+    tls_queue_text(why, sizeof why);
     return err_set(e, ERR_INVALID, "%s %s: %s; make one with migctl pki issue", what, path,
-        tls_queue_text(why, sizeof why));
+        access(path, R_OK) < 0 ? strerror(errno) : why);
 }
 
 static int load_files(SSL_CTX *ctx, const struct tr_tls_files *f, struct err *e)
