@@ -200,12 +200,13 @@ static void nfs_owner(struct net_disk *n)
     struct nfs_disk *f = nfs_of(n);
     unsigned uid, gid;
 
-    if (f->ctx == NULL)
-        return;
     pthread_mutex_lock(&n->lock);
     uid = n->uid;
     gid = n->gid;
     pthread_mutex_unlock(&n->lock);
+    f->owned = uid != 0;
+    if (f->ctx == NULL)
+        return;
     nfs_set_uid(f->ctx, (int)uid);
     nfs_set_gid(f->ctx, (int)gid);
 }

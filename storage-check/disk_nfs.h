@@ -31,6 +31,7 @@ struct nfs_disk {
     uint64_t fsid, fileid;
     uint64_t read_max, write_max;
 
+    bool owned; /* the lease gave the file to a user of its epoch (disk_set_owner) */
     struct held held;
     bool has_verifier;
     char verifier[NFS3_WRITEVERFSIZE]; /* of all that is held */

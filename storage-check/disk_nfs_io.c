@@ -29,6 +29,9 @@
 #include "storage-check/disk_nfs.h"
 
 #define JUKEBOX_MS 100u
+#define REFUSED_MS 100u
+#define REFUSED_TRIES                                                                              \
+    15u /* longer than a renewal of the default storage-lease-time takes to come */
 
 /* ---- answers ---- */
 
@@ -74,11 +77,22 @@ static bool is_stale(nfsstat3 status)
     return status == NFS3ERR_STALE || status == NFS3ERR_BADHANDLE;
 }
 
+/* An owner before us may have given the file back too late; our lease mends that at its next
+ * renewal. Who is not its owner any more loses the lease by then, and disk_abort ends what waits
+ * here. */
+static bool may_be_mended(const struct nfs_disk *f, const struct net_part *p, nfsstat3 status)
+{
+    return f->owned && plain_error(status) == EACCES && status != NFS3ERR_ROFS &&
+           p->tries < REFUSED_TRIES;
+}
+
 /* A part that failed: tried again, looked into by connecting anew, or over. */
 static void part_failed(struct net_part *p, nfsstat3 status)
 {
     if (status == NFS3ERR_JUKEBOX)
         net_part_again(p, JUKEBOX_MS);
+    else if (may_be_mended(nfs_of(p->net), p, status))
+        net_part_again(p, REFUSED_MS);
     else if (is_stale(status))
         net_lost(p->net, ERR_NOT_FOUND, "the server does not know the file's handle any more");
     else
@@ -322,8 +336,8 @@ static void own_commit_done(struct rpc_context *rpc, int status, void *data, voi
     net_heard(&f->n);
     f->n.n_own--;
     f->committing = false;
-    if (res->status == NFS3ERR_JUKEBOX)
-        return;
+    if (res->status == NFS3ERR_JUKEBOX || (f->owned && plain_error(res->status) == EACCES))
+        return; /* it stays held, and is asked for again */
     if (is_stale(res->status)) {
         net_lost(&f->n, ERR_NOT_FOUND, "the server does not know the file's handle any more");
         return;

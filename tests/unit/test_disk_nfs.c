@@ -261,6 +261,18 @@ static void fenced(void **state)
     assert_int_equal(losses, 0);
 }
 
+/* The file's owner may be put right again by the lease: not for ever. */
+static void refused_for_a_moment(void **state)
+{
+    (void)state;
+    f->owned = true;
+    assert_int_equal(start(DISK_WRITE, 1, UNSTABLE, NFS3ERR_ACCES), EAGAIN);
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3ERR_ACCES), EAGAIN);
+    assert_int_equal(start(DISK_WRITE, 1, UNSTABLE, NFS3ERR_ROFS), EACCES);
+    assert_int_equal(start(DISK_WRITE, 1, UNSTABLE, NFS3_OK), 0);
+    assert_int_equal(losses, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -269,6 +281,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(failed_again, setup, teardown),
         cmocka_unit_test_setup_teardown(failed_of_another, setup, teardown),
         cmocka_unit_test_setup_teardown(fenced, setup, teardown),
+        cmocka_unit_test_setup_teardown(refused_for_a_moment, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
