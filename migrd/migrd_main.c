@@ -102,9 +102,7 @@ static int check_tls(const struct config *c, const struct paths *p)
             snprintf(path[i], sizeof path[i], "%s/%s", p->pki, names[i]);
     files = (struct tr_tls_files){ path[0], path[1], path[2] };
     if (tr_tls_open(&files, &tls, &e) < 0) {
-        printf("warning: no migration can pass until certificates are there: %s (migctl pki makes "
-               "them)\n",
-            e.text);
+        printf("warning: no migration can pass until certificates are there: %s\n", e.text);
         return 0;
     }
     tr_tls_free(&tls);
