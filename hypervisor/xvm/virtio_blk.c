@@ -140,7 +140,7 @@ static int claim_lease(struct blk *b, uint64_t epoch, enum lease_claim how, stru
         return 0;
     if (check_lost(b, epoch, e) < 0)
         return -1;
-    if (b->lease == NULL && prepare_lease(b, LEASE_HANDOVER, e) < 0)
+    if (b->lease == NULL && prepare_lease(b, how, e) < 0)
         return -1;
     if (epoch <= b->lease_epoch)
         return lease_yield(b->lease, false, e);
