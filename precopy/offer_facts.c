@@ -89,14 +89,7 @@ static void set_guest_cpu(
         log_warn("precopy", "the CPU that the guest was booted with: %s", e.text);
         return;
     }
-    migrd__cpu_report__init(cpu);
-    cpu->vendor = f->guest.cpu_vendor;
-    cpu->model = f->guest.cpu_model;
-    cpu->n_features = HV_FEATURE_WORDS;
-    cpu->features = f->guest.features;
-    cpu->xsave_size = f->guest.xsave_size;
-    cpu->xcr0 = f->guest.xcr0;
-    cpu->tsc_khz = f->guest.tsc_khz;
+    offer_cpu(cpu, &f->guest);
     o->guest_cpu = cpu;
 }
 

@@ -94,6 +94,8 @@ struct offer_host {
     struct hv_caps caps;
     Migrd__CpuReport cpu;
 };
+/* The report borrows from `caps`. */
+void offer_cpu(Migrd__CpuReport *cpu, struct hv_caps *caps);
 void offer_set_host(Migrd__Offer *o, struct offer_host *store, const struct attach *at);
 
 /* offer_facts.c: what else the target compares. The disks are looked at before the connection is

@@ -153,6 +153,18 @@ void offer_set_regions(Migrd__Offer *o, struct offer_regions *store, const struc
     o->regions = store->ptr;
 }
 
+void offer_cpu(Migrd__CpuReport *cpu, struct hv_caps *caps)
+{
+    migrd__cpu_report__init(cpu);
+    cpu->vendor = caps->cpu_vendor;
+    cpu->model = caps->cpu_model;
+    cpu->n_features = HV_FEATURE_WORDS;
+    cpu->features = caps->features;
+    cpu->xsave_size = caps->xsave_size;
+    cpu->xcr0 = caps->xcr0;
+    cpu->tsc_khz = caps->tsc_khz;
+}
+
 void offer_set_host(Migrd__Offer *o, struct offer_host *store, const struct attach *at)
 {
     struct hv_caps *caps = &store->caps;
@@ -162,14 +174,7 @@ void offer_set_host(Migrd__Offer *o, struct offer_host *store, const struct atta
     memset(caps, 0, sizeof *caps);
     if (at->ops->capabilities(at->hv, caps, &e) < 0)
         log_warn("precopy", "capabilities of this host: %s", e.text);
-    migrd__cpu_report__init(cpu);
-    cpu->vendor = caps->cpu_vendor;
-    cpu->model = caps->cpu_model;
-    cpu->n_features = HV_FEATURE_WORDS;
-    cpu->features = caps->features;
-    cpu->xsave_size = caps->xsave_size;
-    cpu->xcr0 = caps->xcr0;
-    cpu->tsc_khz = caps->tsc_khz;
+    offer_cpu(cpu, caps);
     o->cpu = cpu;
     o->hypervisor_release = caps->release;
 }

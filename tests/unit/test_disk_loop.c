@@ -25,7 +25,7 @@
 
 /* ---- the protocol ---- */
 
-struct stub {
+struct fake {
     struct net_disk n; /* first */
     int fd;
     uint8_t memory[DISK_BYTES];
@@ -42,9 +42,9 @@ struct stub {
     atomic_uint connects, disconnects, resets, parts, probes, owners;
 };
 
-static struct stub *stub_of(struct net_disk *n)
+static struct fake *fake_of(struct net_disk *n)
 {
-    return (struct stub *)n;
+    return (struct fake *)n;
 }
 
 static bool take_one(atomic_uint *count)
@@ -68,9 +68,9 @@ static int talk_to_oneself(void)
     return fd;
 }
 
-static int stub_connect(struct net_disk *n, const char *address, struct err *e)
+static int fake_connect(struct net_disk *n, const char *address, struct err *e)
 {
-    struct stub *s = stub_of(n);
+    struct fake *s = fake_of(n);
 
     assert_string_equal(address, "127.0.0.1");
     if (take_one(&s->refuse_connects))
@@ -86,14 +86,14 @@ static int stub_connect(struct net_disk *n, const char *address, struct err *e)
     return 0;
 }
 
-static void stub_prepare(struct net_disk *n)
+static void fake_prepare(struct net_disk *n)
 {
     net_ready(n);
 }
 
-static void stub_disconnect(struct net_disk *n)
+static void fake_disconnect(struct net_disk *n)
 {
-    struct stub *s = stub_of(n);
+    struct fake *s = fake_of(n);
     struct linger how = { 0 };
     socklen_t len = sizeof how;
 
@@ -106,18 +106,18 @@ static void stub_disconnect(struct net_disk *n)
     atomic_fetch_add(&s->disconnects, 1);
 }
 
-static int stub_fd(struct net_disk *n)
+static int fake_fd(struct net_disk *n)
 {
-    return stub_of(n)->fd;
+    return fake_of(n)->fd;
 }
 
-static short stub_events(struct net_disk *n)
+static short fake_events(struct net_disk *n)
 {
     (void)n;
     return POLLIN;
 }
 
-static void carry_out(struct stub *s, struct net_part *p)
+static void carry_out(struct fake *s, struct net_part *p)
 {
     uint8_t *at = s->memory + p->io->offset + p->at;
 
@@ -139,7 +139,7 @@ static void carry_out(struct stub *s, struct net_part *p)
 }
 
 /* Carries out what is queued, the last one first; some parts' answers get lost. */
-static void work(struct stub *s)
+static void work(struct fake *s)
 {
     while (s->queued > 0 && !s->n.broken) {
         struct net_part *p = s->queue[--s->queued];
@@ -158,9 +158,9 @@ static void work(struct stub *s)
     }
 }
 
-static int stub_service(struct net_disk *n, short revents)
+static int fake_service(struct net_disk *n, short revents)
 {
-    struct stub *s = stub_of(n);
+    struct fake *s = fake_of(n);
     uint64_t count = 1;
 
     if ((revents & POLLOUT) != 0)
@@ -173,15 +173,15 @@ static int stub_service(struct net_disk *n, short revents)
     return 0;
 }
 
-static uint64_t stub_part_max(struct net_disk *n, enum disk_op op)
+static uint64_t fake_part_max(struct net_disk *n, enum disk_op op)
 {
     (void)n;
     return op == DISK_DISCARD ? UINT64_MAX : PART_BYTES;
 }
 
-static int stub_start(struct net_disk *n, struct net_part *p)
+static int fake_start(struct net_disk *n, struct net_part *p)
 {
-    struct stub *s = stub_of(n);
+    struct fake *s = fake_of(n);
 
     if (s->queued == NET_PARTS / 2)
         return -1;
@@ -189,34 +189,34 @@ static int stub_start(struct net_disk *n, struct net_part *p)
     return 0;
 }
 
-static void stub_probe(struct net_disk *n)
+static void fake_probe(struct net_disk *n)
 {
-    atomic_fetch_add(&stub_of(n)->probes, 1);
+    atomic_fetch_add(&fake_of(n)->probes, 1);
 }
 
-static void stub_owner(struct net_disk *n)
+static void fake_owner(struct net_disk *n)
 {
-    atomic_fetch_add(&stub_of(n)->owners, 1);
+    atomic_fetch_add(&fake_of(n)->owners, 1);
 }
 
-static void stub_nothing(struct net_disk *n)
+static void fake_nothing(struct net_disk *n)
 {
     (void)n;
 }
 
-static const struct net_ops stub_ops = {
-    .connect = stub_connect,
-    .prepare = stub_prepare,
-    .disconnect = stub_disconnect,
-    .fd = stub_fd,
-    .events = stub_events,
-    .service = stub_service,
-    .part_max = stub_part_max,
-    .start = stub_start,
-    .probe = stub_probe,
-    .owner = stub_owner,
-    .turn = stub_nothing,
-    .dispose = stub_nothing,
+static const struct net_ops fake_ops = {
+    .connect = fake_connect,
+    .prepare = fake_prepare,
+    .disconnect = fake_disconnect,
+    .fd = fake_fd,
+    .events = fake_events,
+    .service = fake_service,
+    .part_max = fake_part_max,
+    .start = fake_start,
+    .probe = fake_probe,
+    .owner = fake_owner,
+    .turn = fake_nothing,
+    .dispose = fake_nothing,
 };
 
 /* ---- requests ---- */
@@ -303,21 +303,21 @@ static int run(struct disk *d, enum disk_op op, uint64_t offset, uint64_t len)
 
 /* ---- the disk ---- */
 
-static struct stub *make(unsigned timeout_ms)
+static struct fake *make(unsigned timeout_ms)
 {
     struct disk_options o = { .timeout_ms = timeout_ms, .event = on_event };
     struct storage_url u = { .kind = MIGRD__STORAGE_KIND__STORAGE_NFS, .host = "127.0.0.1" };
-    struct stub *s = calloc(1, sizeof *s);
+    struct fake *s = calloc(1, sizeof *s);
 
     assert_non_null(s);
     s->fd = -1;
-    assert_true(net_init(&s->n, &stub_ops, u.kind, &o, &u, "nfs://127.0.0.1/e/f"));
+    assert_true(net_init(&s->n, &fake_ops, u.kind, &o, &u, "nfs://127.0.0.1/e/f"));
     atomic_store(&lost, 0);
     atomic_store(&back, 0);
     return s;
 }
 
-static struct disk *opened(struct stub *s)
+static struct disk *opened(struct fake *s)
 {
     struct err e;
 
@@ -359,14 +359,14 @@ static void play(struct disk *d, unsigned rounds)
         assert_int_equal(run(d, DISK_FLUSH, 0, 0), 0);
     }
     disk_abort(d); /* its thread is at rest */
-    assert_memory_equal(((struct stub *)d)->memory, mirror, sizeof mirror);
+    assert_memory_equal(((struct fake *)d)->memory, mirror, sizeof mirror);
 }
 
 /* ---- cases ---- */
 
 static void plain(void **state)
 {
-    struct stub *s = make(5000);
+    struct fake *s = make(5000);
     struct disk *d = opened(s);
 
     (void)state;
@@ -384,7 +384,7 @@ static void plain(void **state)
 
 static void errors(void **state)
 {
-    struct stub *s = make(5000);
+    struct fake *s = make(5000);
     struct disk *d = opened(s);
 
     (void)state;
@@ -397,7 +397,7 @@ static void errors(void **state)
 
 static void breaks(void **state)
 {
-    struct stub *s = make(5000);
+    struct fake *s = make(5000);
     struct disk *d = opened(s);
 
     (void)state;
@@ -411,7 +411,7 @@ static void breaks(void **state)
 
 static void aborts(void **state)
 {
-    struct stub *s = make(60000);
+    struct fake *s = make(60000);
     struct disk *d = opened(s);
 
     (void)state;
@@ -434,7 +434,7 @@ static void aborts(void **state)
 
 static void silent(void **state)
 {
-    struct stub *s = make(200);
+    struct fake *s = make(200);
     struct disk *d = opened(s);
 
     (void)state;
@@ -452,7 +452,7 @@ static void silent(void **state)
 
 static void refused_connects(void **state)
 {
-    struct stub *s = make(5000);
+    struct fake *s = make(5000);
     struct disk *d = opened(s);
 
     (void)state;
@@ -469,7 +469,7 @@ static void refused_connects(void **state)
 
 static void foreign(void **state)
 {
-    struct stub *s = make(5000);
+    struct fake *s = make(5000);
     struct disk *d = opened(s);
 
     (void)state;
@@ -493,7 +493,7 @@ static void on_up(void *arg, unsigned connection)
 
 static void gate(void **state)
 {
-    struct stub *s = make(5000);
+    struct fake *s = make(5000);
     struct disk *d = opened(s);
 
     (void)state;
@@ -523,7 +523,7 @@ static void gate(void **state)
 
 static void owner(void **state)
 {
-    struct stub *s = make(5000);
+    struct fake *s = make(5000);
     struct disk *d = opened(s);
     struct err e;
 
@@ -535,7 +535,7 @@ static void owner(void **state)
 
 static void not_opened(void **state)
 {
-    struct stub *s = make(5000);
+    struct fake *s = make(5000);
     struct err e;
 
     (void)state;
