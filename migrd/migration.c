@@ -149,6 +149,17 @@ struct migration *migration_find(struct migrd *m, const char *which)
     return NULL;
 }
 
+struct migration *migration_by_id(struct migrd *m, const char *id)
+{
+    for (struct migration *g = m->migrations->active; g != NULL; g = g->next)
+        if (strcmp(g->id, id) == 0)
+            return g;
+    for (struct migration *g = m->migrations->finished; g != NULL; g = g->next)
+        if (strcmp(g->id, id) == 0)
+            return g;
+    return NULL;
+}
+
 struct domain *mig_domain(const struct migration *g)
 {
     struct domain *d = registry_by_uuid(g->m->registry, g->uuid);

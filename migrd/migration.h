@@ -32,6 +32,8 @@ unsigned migrations_active(const struct migrd *m);
 void migrations_stop(struct migrd *m);
 void migrations_close(struct migrd *m);
 
+/* Could it leave this host now, to wherever? */
+int migration_may_leave(const struct migrd *m, const struct domain *d, struct err *e);
 /* Starts one; *out lives at least until its last watch call. */
 int migration_start(struct migrd *m, struct domain *d, const Migrd__Migrate *rq,
     struct migration **out, struct err *e);
@@ -55,6 +57,8 @@ int migration_resolve(struct migrd *m, const char *domain, const Migrd__Resolve 
 typedef void migration_watch_fn(void *arg, struct migration *g, bool last);
 int migration_watch(struct migration *g, migration_watch_fn *fn, void *arg);
 void migration_unwatch(struct migrd *m, migration_watch_fn *fn, void *arg);
+/* Under way or ended; NULL: not known any more. */
+struct migration *migration_by_id(struct migrd *m, const char *id);
 /* In the last call: 0, or -1 and why it failed. */
 int migration_outcome(const struct migration *g, struct err *e);
 
@@ -62,6 +66,18 @@ int migration_outcome(const struct migration *g, struct err *e);
 void migration_info(const struct migration *g, Migrd__MigrationInfo *out);
 /* Next of those under way (after NULL: the first), then of the finished ones. */
 struct migration *migration_next(struct migrd *m, struct migration *after, bool finished);
+/* A change of owner without a hand-over, of a domain that does not run. */
+struct migration_owner {
+    const char *uuid, *name;
+    const char *host; /* "" this one */
+    uint64_t epoch;
+    const char *why;  /* for the journal */
+    bool by_operator; /* without proof */
+};
+/* `done` (may be NULL) when it is durable, and the registry knows. Copies *w. */
+int migration_set_owner(struct migrd *m, const struct migration_owner *w, registry_done *done,
+    void *arg, struct err *e);
+
 bool migration_in_doubt(const struct migration *g);
 /* "migrating", "in doubt", "saving", ...: for a domain's state column. */
 const char *migration_domain_state(const struct migration *g);

@@ -38,6 +38,7 @@ struct migration {
     char uuid[HV_UUID_LEN], name[HV_NAME_LEN];
     char peer[256];  /* MIG_OUT: as asked for; MIG_IN: the source's name */
     char owner[256]; /* MIG_OUT: the target's own name */
+    char expected[256]; /* MIG_OUT: what that name must be; "" any */
     char address[64], peer_name[256], cert[128]; /* MIG_IN */
     char path[512];                              /* save, restore */
     unsigned port, flags;

@@ -314,52 +314,17 @@ static const char risk_discard[] =
     "If no other host runs this domain, its memory is lost: it can only be booted anew. "
     "Look at the other host first, then repeat with --force.";
 
-struct owner_job {
-    struct job job; /* first */
-    struct migrd *m;
-    struct journal_record rec;
-};
-
-static void owner_work(struct job *j)
-{
-    struct owner_job *o = (struct owner_job *)j;
-
-    j->result = journal_append(o->m->journal, &o->rec, true, &j->err);
-}
-
-static void owner_done(struct job *j)
-{
-    struct owner_job *o = (struct owner_job *)j;
-    struct domain *d = registry_by_uuid(o->m->registry, o->rec.uuid);
-
-    if (j->result < 0)
-        log_error("migration", "%s: the operator's decision is not durable: %s", o->rec.name,
-            j->err.text);
-    else if (d != NULL)
-        registry_set_owner(o->m, d, o->m->host_name, o->rec.epoch);
-    if (j->result == 0)
-        registry_note_proven(o->m, o->rec.uuid, o->rec.epoch);
-    free(o);
-}
-
 /* No migration is under way: the domain was given away, or the journal was damaged. */
 static int take_ownership(struct migrd *m, struct domain *d, const char *reason, struct err *e)
 {
-    struct owner_job *o = calloc(1, sizeof *o);
+    char why[400];
+    const struct migration_owner own = {
+        .uuid = d->uuid, .name = d->name, .host = "", .epoch = d->epoch + 1, .why = why,
+        .by_operator = true
+    };
 
-    if (o == NULL)
-        return err_set(e, ERR_MEMORY, "out of memory");
-    o->job.work = owner_work;
-    o->job.done = owner_done;
-    o->m = m;
-    o->rec =
-        (struct journal_record){ .kind = JK_DOMAIN, .epoch = d->epoch + 1, .flags = JF_FORCED };
-    memcpy(o->rec.uuid, d->uuid, sizeof o->rec.uuid);
-    memcpy(o->rec.name, d->name, sizeof o->rec.name);
-    strcpy(o->rec.peer, ".");
-    snprintf(o->rec.text, sizeof o->rec.text, "operator: %.300s", reason);
-    job_run(m->loop, &o->job);
-    return 0;
+    snprintf(why, sizeof why, "operator: %.300s", reason);
+    return migration_set_owner(m, &own, NULL, NULL, e);
 }
 
 void mig_not_decided(struct migration *g)

@@ -42,14 +42,25 @@ static void step_answer(struct migration *g, bool ok)
     worker_send(g->worker, &t, -1);
 }
 
+/* A host that answers where another one was asked for does not get the guest. */
+static void accepted(struct migration *g, const char *name)
+{
+    mig_host_text(g->owner, sizeof g->owner, name);
+    mig_post(g, SRC_EV_ACCEPTED);
+    if (g->expected[0] == '\0' || strcmp(g->expected, g->owner) == 0)
+        return;
+    mig_fail(g, ERR_REFUSED, "host %s answers at %s port %u, where %s was to be", g->owner, g->peer,
+        g->port, g->expected);
+    mig_post(g, SRC_EV_CANCEL);
+}
+
 static void on_message(void *arg, const Migrd__FromWorker *fw)
 {
     struct migration *g = arg;
 
     switch (fw->body_case) {
     case MIGRD__FROM_WORKER__BODY_ACCEPTED:
-        mig_host_text(g->owner, sizeof g->owner, fw->accepted->target_host);
-        mig_post(g, SRC_EV_ACCEPTED);
+        accepted(g, fw->accepted->target_host);
         break;
     case MIGRD__FROM_WORKER__BODY_WANT_PAUSE:
         mig_post(g, SRC_EV_WANT_PAUSE);
@@ -536,8 +547,7 @@ static unsigned outgoing(const struct migrd *m)
     return n;
 }
 
-int src_check_request(
-    const struct migrd *m, const struct domain *d, const Migrd__Migrate *rq, struct err *e)
+int migration_may_leave(const struct migrd *m, const struct domain *d, struct err *e)
 {
     if (d->mig != NULL)
         return err_set(e, ERR_STATE, "domain %s is busy: migration in progress", d->name);
@@ -550,6 +560,14 @@ int src_check_request(
             registry_state(d));
     if (!registry_owned(m, d) || d->live_def == NULL)
         return err_set(e, ERR_STATE, "domain %s belongs to host %s", d->name, d->owner);
+    return 0;
+}
+
+int src_check_request(
+    const struct migrd *m, const struct domain *d, const Migrd__Migrate *rq, struct err *e)
+{
+    if (migration_may_leave(m, d, e) < 0)
+        return -1;
     if (rq->host[0] == '\0' || strlen(rq->host) >= 256)
         return err_set(e, ERR_INVALID, "to which host?");
     if (rq->port > 65535)
@@ -644,6 +662,7 @@ int src_take_request(struct migration *g, struct domain *d, const Migrd__Migrate
     snprintf(g->uuid, sizeof g->uuid, "%s", d->uuid);
     snprintf(g->name, sizeof g->name, "%s", d->name);
     mig_host_text(g->peer, sizeof g->peer, rq->host);
+    mig_host_text(g->expected, sizeof g->expected, rq->target);
     g->port = rq->port != 0 ? rq->port : m->config.relocation_port;
     g->epoch = d->epoch + 1;
     g->flags = flags_of(m, d, rq);

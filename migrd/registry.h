@@ -97,6 +97,12 @@ int registry_act(struct migrd *m, struct domain *d, enum registry_op op,
 const char *registry_op_name(enum registry_op op);
 
 /* `done` when the domain does not exist here any more, or after wait_ms (ERR_TIMEOUT). */
+/* Keeps others from acting on it for a while, with `why` (static) as the reason; not across a
+ * restart. ERR_STATE if somebody acts on it already. */
+int registry_hold(struct domain *d, const char *why, struct err *e);
+/* Ends that hold; nothing happens if there is none. */
+void registry_unhold(struct migrd *m, const char *uuid, const char *why);
+
 int registry_wait_gone(struct migrd *m, struct domain *d, uint64_t wait_ms, registry_done *done,
     void *arg, struct err *e);
 

@@ -267,6 +267,33 @@ static Migrd__Domain *boot_definition(const struct domain *d, enum registry_op o
     if (op != REG_START && op != REG_RESTART)
         return NULL;
     if (d->def != NULL && (op == REG_RESTART || d->live_def == NULL))
+/* --- holds ---------------------------------------------------------------------------------- */
+
+int registry_hold(struct domain *d, const char *why, struct err *e)
+{
+    if (d->mig != NULL || d->busy != NULL)
+        return err_set(e, ERR_STATE, "domain %s is busy: %s", d->name,
+            d->busy != NULL ? d->busy : "migration in progress");
+    d->busy = why;
+    return 0;
+}
+
+void registry_unhold(struct migrd *m, const char *uuid, const char *why)
+{
+    struct domain *d = registry_by_uuid(m->registry, uuid);
+
+    if (d == NULL || d->busy != why)
+        return;
+    d->busy = NULL;
+    if (d->ended != HV_EV_MAX)
+        registry_policy(m, d);
+    else
+        registry_drop_unused(m, d);
+    registry_refresh(m);
+}
+
+/* --- starting an operation ------------------------------------------------------------------- */
+
         return define_copy(d->def);
     return d->live_def != NULL ? define_copy(d->live_def) : NULL;
 }
