@@ -355,12 +355,15 @@ void mig_host_text(char *out, size_t len, const char *in)
 void mig_take_progress(struct migration *g, const Migrd__Progress *p)
 {
     Migrd__Progress *copy = pb_copy(&p->base);
+    bool new_round = g->progress == NULL || p->round != g->progress->round;
 
     if (copy == NULL)
         return;
     if (g->progress != NULL)
         migrd__progress__free_unpacked(g->progress, NULL);
     g->progress = copy;
+    if (new_round)
+        publish(g, "migration-round");
     if (p->note[0] != '\0')
         log_info("migration", "%s %s: %s", g->name, direction(g), p->note);
     publish(g, "migration-progress");

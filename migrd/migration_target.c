@@ -320,8 +320,10 @@ static void incoming_started(struct mig_job *mj)
 {
     struct domain *d = mig_domain(mj->g);
 
-    if (mj->job.result == 0 && d != NULL)
-        registry_incoming_started(mj->g->m, d, mj->g->def, mj->epoch, mj->domid);
+    if (mj->job.result < 0 || d == NULL)
+        return;
+    registry_incoming_started(mj->g->m, d, mj->g->def, mj->epoch, mj->domid);
+    registry_publish(mj->g->m, d, "domain-incoming", mj->g->peer);
 }
 
 /* A resume whose answer is lost may have worked, or be at it still (leases, disks): the question
@@ -449,8 +451,10 @@ static void dropped(struct mig_job *mj)
 {
     struct domain *d = mig_domain(mj->g);
 
-    if (mj->job.result == 0 && d != NULL)
-        registry_gone(mj->g->m, d);
+    if (mj->job.result < 0 || d == NULL || !d->live)
+        return;
+    registry_gone(mj->g->m, d);
+    registry_publish(mj->g->m, d, "domain-discarded", mj->g->peer);
 }
 
 static bool has_result(enum mt_op op)

@@ -349,10 +349,13 @@ static void define_finish(struct job *j)
     if (d != NULL) {
         d->busy = NULL;
         if (j->result == 0) {
+            bool again = d->def != NULL && dj->def != NULL;
+
             free_def(&d->def);
             d->def = dj->def;
             dj->def = NULL;
-            registry_publish(dj->m, d, d->def ? "domain-defined" : "domain-undefined", "");
+            registry_publish(dj->m, d, d->def ? "domain-defined" : "domain-undefined",
+                again ? "again" : "");
         }
         registry_policy(dj->m, d); /* of an end that came meanwhile */
         registry_drop_unused(dj->m, d);

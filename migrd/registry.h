@@ -39,6 +39,7 @@ struct domain {
     enum hv_event_type ended;         /* end that waits for its policy; HV_EV_MAX none */
     enum hv_event_type last_end;      /* of its last run, if it ended by itself; HV_EV_MAX not */
     uint64_t restarts[RESTART_LIMIT]; /* clock_ns of the last ones */
+    uint64_t job_read_ns; /* end of the last job whose statistics a client of libvirt/ took */
     struct waiter *waiters;           /* shutdown --wait */
 };
 

@@ -130,7 +130,7 @@ static void started(struct migrd *m, struct domain *d, struct op_job *o)
         .vcpus = d->live_def->vcpus,
         .pid = -1 };
     d->start_wall_ns = clock_wall_ns();
-    d->ended = HV_EV_MAX;
+    d->ended = d->last_end = HV_EV_MAX;
     registry_set_owner(m, d, m->host_name, o->start_epoch);
     registry_publish(m, d, "domain-started", "");
 }
@@ -140,6 +140,7 @@ static void apply(struct migrd *m, struct domain *d, struct op_job *o)
     switch (o->op) {
     case REG_START:
     case REG_RESTART:
+        registry_publish(m, d, "domain-destroyed", "");
         started(m, d, o);
         break;
     case REG_DESTROY:
@@ -161,6 +162,7 @@ static void apply(struct migrd *m, struct domain *d, struct op_job *o)
         break;
     case REG_SET_MEMORY:
         d->info.memory_kib = o->memory_kib;
+        registry_publish(m, d, "domain-memory", "");
         break;
     case REG_OP_MAX:
         break;
@@ -182,6 +184,8 @@ static void op_finish(struct job *j)
             log_error("domain", "%s: %s failed: %s", d->name, op_names[o->op], j->err.text);
             if (o->gone || (o->op == REG_START && d->live))
                 registry_gone(m, d);
+            if (o->gone)
+                registry_publish(m, d, "domain-destroyed", "");
             if (o->op == REG_START && !d->live)
                 registry_set_live(m, d, false); /* drops live_def of a failed start */
         }

@@ -160,19 +160,31 @@ static void gone(struct migrd *m, struct domain *d, const char *detail)
         registry_drop_unused(m, d);
 }
 
+/* A hand-over or save under way stops the guest, and lets it go on if it fails. */
+static void tell_moved(struct migrd *m, struct domain *d, enum hv_state before)
+{
+    bool was = before == HV_PAUSED, is = d->info.state == HV_PAUSED;
+
+    if (d->mig != NULL && before != HV_INCOMING && d->ended == HV_EV_MAX && was != is)
+        registry_publish(
+            m, d, event_type(is ? HV_EV_PAUSED : HV_EV_RESUMED), migration_domain_state(d->mig));
+}
+
 /* `detail`: why, if nobody asked for it (hv_info.reason). */
 static void running_or_paused(
     struct migrd *m, struct domain *d, enum hv_event_type type, const char *detail)
 {
-    enum hv_state state = type == HV_EV_PAUSED ? HV_PAUSED : HV_RUNNING;
+    enum hv_state before = d->info.state;
 
     if (!d->live || d->busy != NULL)
         return;
-    registry_set_state(m, d, state);
+    registry_set_state(m, d, type == HV_EV_PAUSED ? HV_PAUSED : HV_RUNNING);
     snprintf(d->info.reason, sizeof d->info.reason, "%.*s", (int)sizeof d->info.reason - 1,
         type == HV_EV_PAUSED ? detail : "");
     if (detail[0] != '\0')
         registry_publish(m, d, event_type(type), detail);
+    else
+        tell_moved(m, d, before);
 }
 
 static void on_hv_event(struct migrd *m, const struct hv_event *ev)
@@ -270,6 +282,8 @@ static void take_info(struct migrd *m, struct domain *d, const struct hv_info *i
         ended(m, d, HV_EV_CRASHED, "found crashed");
     else if (info->state == HV_SHUTDOWN)
         ended(m, d, HV_EV_SHUTDOWN, "found powered off");
+    else
+        tell_moved(m, d, before);
 }
 
 /* A domain that runs though nobody knew: an operator's own doing, or a start that timed out. */

@@ -12,6 +12,7 @@
 
 #include <sys/types.h>
 
+#include "migrd/control.pb-c.h"
 #include "migrd/libvirt/libvirt.h"
 #include "migrd/libvirt/remote.h"
 #include "migrd/peer.h"
@@ -43,6 +44,8 @@ struct lv_header {
 int lv_header_read(const uint8_t *p, size_t n, struct lv_header *h, struct err *e);
 /* A whole frame; malloc'ed, h->len is its length. `proc` NULL: no payload. */
 uint8_t *lv_pack(struct lv_header *h, xdrproc_t proc, void *data, struct err *e);
+/* Takes the first word out of a packed frame's payload. */
+void lv_drop_word(struct lv_header *h, uint8_t *frame);
 /* Decodes all of the payload into zeroed `out`. On failure nothing of it is left. */
 int lv_unpack(xdrproc_t proc, const uint8_t *p, size_t n, void *out, struct err *e);
 /* malloc'ed; never NULL but without memory. */
@@ -83,6 +86,7 @@ struct lv_callback {
     struct lv_callback *next;
     int number;
     int event;
+    bool old;               /* its client knows no numbers of callbacks */
     char uuid[HV_UUID_LEN]; /* of the only domain that matters; "" all */
 };
 
@@ -190,12 +194,48 @@ int lv_domain_state(const struct domain *d, int *reason);
 /* malloc'ed. */
 char *lv_capabilities(const struct migrd *m, struct err *e);
 
+/* --- typed parameters -------------------------------------------------------------------------
+ */
+
+struct lv_params {
+    lv_param *val;
+    unsigned len, max;
+};
+
+int lv_params_start(struct lv_params *l, unsigned max, struct err *e);
+void lv_params_free(struct lv_params *l);
+void lv_put_ullong(struct lv_params *l, const char *field, uint64_t v);
+void lv_put_uint(struct lv_params *l, const char *field, unsigned v);
+void lv_put_int(struct lv_params *l, const char *field, int v);
+void lv_put_bool(struct lv_params *l, const char *field, bool v);
+void lv_put_text(struct lv_params *l, const char *field, const char *text);
+/* A name with a number in it: lv_field(&f, "vcpu.%u.time", i). */
+struct lv_field {
+    char name[80];
+};
+const char *lv_field(struct lv_field *f, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* --- jobs ---------------------------------------------------------------------------------------
+ */
+
+/* Statistics of a migration, save or restore; of one that has ended its report's. 0, and the
+ * list is the caller's. */
+int lv_job_params(const Migrd__MigrationInfo *i, struct lv_params *out, struct err *e);
+/* The call is answered when the job has ended. LV_LATER, or -1. */
+int lv_follow(struct lv_call *k, struct migration *g, struct err *e);
+
 /* --- events -------------------------------------------------------------------------------------
  */
 
 int lv_events_start(struct migrd *m, struct err *e);
 void lv_events_stop(struct migrd *m);
 void lv_events_forget(struct lv_conn *c);
+/* A device of a running domain came or went. */
+void lv_event_device(struct migrd *m, const struct domain *d, bool added, const char *alias);
+/* A running domain's tuning: libvirt's names, such as "cputune.vcpupin0". The list stays the
+ * caller's. */
+void lv_event_tunable(struct migrd *m, const struct domain *d, const struct lv_params *params);
 
 /* --- procedures ----------------------------------------------------------------------------------
  */
@@ -208,7 +248,9 @@ lv_fn lv_list_all, lv_by_id, lv_by_name, lv_by_uuid, lv_get_state, lv_get_info, 
 lv_fn lv_define, lv_define_flags, lv_undefine, lv_undefine_flags, lv_create, lv_create_flags,
     lv_create_xml, lv_suspend, lv_resume, lv_shutdown, lv_shutdown_flags, lv_reboot, lv_destroy,
     lv_destroy_flags, lv_set_memory;
+lv_fn lv_save, lv_save_flags, lv_restore, lv_restore_flags, lv_core_dump, lv_core_dump_format;
 lv_fn lv_get_job_info, lv_get_job_stats, lv_abort_job, lv_perform3;
-lv_fn lv_event_register, lv_event_deregister;
+lv_fn lv_event_register, lv_event_deregister, lv_event_register_old, lv_event_deregister_old,
+    lv_lifecycle_register_old, lv_lifecycle_deregister_old;
 
 #endif

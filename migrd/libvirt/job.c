@@ -11,7 +11,7 @@
 
 /* libvirt's numbers. */
 enum { JOB_NONE, JOB_BOUNDED, JOB_UNBOUNDED, JOB_COMPLETED, JOB_FAILED };
-enum { OP_UNKNOWN, OP_SAVE = 2, OP_RESTORE = 3, OP_IN = 4, OP_OUT = 5 };
+enum { OP_UNKNOWN, OP_SAVE = 2, OP_RESTORE = 3, OP_IN = 4, OP_OUT = 5, OP_DUMP = 8 };
 #define STATS_COMPLETED 1
 #define STATS_KEEP 2
 
@@ -40,7 +40,7 @@ static int operation(const Migrd__MigrationInfo *i)
         const char *direction;
         int op;
     } ops[] = { { "out", OP_OUT }, { "in", OP_IN }, { "save", OP_SAVE },
-        { "restore", OP_RESTORE } };
+        { "restore", OP_RESTORE }, { "dump", OP_DUMP } };
 
     for (size_t n = 0; n < sizeof ops / sizeof ops[0]; n++)
         if (strcmp(i->direction, ops[n].direction) == 0)
@@ -88,92 +88,79 @@ int lv_abort_job(struct lv_call *k, const void *args, void *ret, struct err *e)
 /* --- statistics
  * ----------------------------------------------------------------------------------- */
 
-static lv_param *add(lv_job_stats *s, const char *field, lv_value_type type)
-{
-    lv_param *p;
-
-    if (s->params.params_len == LV_PARAMS_MAX)
-        return NULL;
-    p = &s->params.params_val[s->params.params_len];
-    p->field = lv_copy(field);
-    p->value.type = type;
-    if (p->field == NULL)
-        return NULL;
-    s->params.params_len++;
-    return p;
-}
-
-static void add_number(lv_job_stats *s, const char *field, uint64_t v)
-{
-    lv_param *p = add(s, field, LV_ULLONG);
-
-    if (p != NULL)
-        p->value.lv_value_u.ul = v;
-}
-
-static void add_int(lv_job_stats *s, const char *field, lv_value_type type, int v)
-{
-    lv_param *p = add(s, field, type);
-
-    if (p != NULL)
-        p->value.lv_value_u.i = v; /* both int members lie there */
-}
-
-static void add_progress(lv_job_stats *s, const Migrd__Progress *p)
+static void add_progress(struct lv_params *l, const Migrd__Progress *p)
 {
     struct figures f = figures_of(p);
 
     if (p == NULL)
         return;
-    add_number(s, "time_elapsed", p->elapsed_ms);
-    add_number(s, "data_total", f.total);
-    add_number(s, "data_processed", f.processed);
-    add_number(s, "data_remaining", f.remaining);
-    add_number(s, "memory_total", f.total);
-    add_number(s, "memory_processed", f.processed);
-    add_number(s, "memory_remaining", f.remaining);
-    add_number(s, "memory_constant", p->pages_zero);
-    add_number(s, "memory_normal", p->pages_sent);
-    add_number(s, "memory_normal_bytes", p->pages_sent * HV_PAGE_SIZE);
-    add_number(s, "memory_bps", p->bandwidth);
-    add_number(s, "memory_dirty_rate", p->dirty_rate / HV_PAGE_SIZE);
-    add_number(s, "memory_page_size", HV_PAGE_SIZE);
-    add_number(s, "memory_iteration", p->round);
-    add_number(s, "downtime", p->expected_pause_ms);
-    add_int(s, "auto_converge_throttle", LV_INT, (int)p->throttle);
+    lv_put_ullong(l, "time_elapsed", p->elapsed_ms);
+    lv_put_ullong(l, "data_total", f.total);
+    lv_put_ullong(l, "data_processed", f.processed);
+    lv_put_ullong(l, "data_remaining", f.remaining);
+    lv_put_ullong(l, "memory_total", f.total);
+    lv_put_ullong(l, "memory_processed", f.processed);
+    lv_put_ullong(l, "memory_remaining", f.remaining);
+    lv_put_ullong(l, "memory_constant", p->pages_zero);
+    lv_put_ullong(l, "memory_normal", p->pages_sent);
+    lv_put_ullong(l, "memory_normal_bytes", p->pages_sent * HV_PAGE_SIZE);
+    lv_put_ullong(l, "memory_bps", p->bandwidth);
+    lv_put_ullong(l, "memory_dirty_rate", p->dirty_rate / HV_PAGE_SIZE);
+    lv_put_ullong(l, "memory_page_size", HV_PAGE_SIZE);
+    lv_put_ullong(l, "memory_iteration", p->round + 1);
+    lv_put_ullong(l, "downtime", p->expected_pause_ms);
+    lv_put_int(l, "auto_converge_throttle", (int)p->throttle);
 }
 
-static void add_report(lv_job_stats *s, const Migrd__MigrationInfo *i)
+static void add_report(struct lv_params *l, const Migrd__MigrationInfo *i)
 {
     const Migrd__Finished *r = i->report;
-    lv_param *p;
 
     if (r == NULL)
         return;
-    add_number(s, "time_elapsed", r->total_us / 1000);
-    add_number(s, "downtime", r->pause_us / 1000);
-    add_number(s, "data_total", r->wire_bytes);
-    add_number(s, "data_processed", r->wire_bytes);
-    add_number(s, "data_remaining", 0);
-    add_number(s, "memory_constant", r->pages_zero);
-    add_number(s, "memory_normal", r->pages_sent);
-    add_number(s, "memory_normal_bytes", r->pages_sent * HV_PAGE_SIZE);
-    add_number(s, "memory_iteration", r->n_rounds);
-    add_int(s, "success", LV_BOOL, r->ok);
-    if (!r->ok && (p = add(s, "errmsg", LV_STRING)) != NULL)
-        p->value.lv_value_u.s = lv_copy(r->text);
+    lv_put_ullong(l, "time_elapsed", r->total_us / 1000);
+    lv_put_ullong(l, "downtime", r->pause_us / 1000);
+    lv_put_ullong(l, "data_total", r->wire_bytes);
+    lv_put_ullong(l, "data_processed", r->wire_bytes);
+    lv_put_ullong(l, "data_remaining", 0);
+    lv_put_ullong(l, "memory_total", r->wire_bytes);
+    lv_put_ullong(l, "memory_processed", r->wire_bytes);
+    lv_put_ullong(l, "memory_remaining", 0);
+    lv_put_ullong(
+        l, "memory_bps", r->total_us > 0 ? r->wire_bytes * 1000 / (r->total_us / 1000 + 1) : 0);
+    lv_put_ullong(l, "memory_page_size", HV_PAGE_SIZE);
+    lv_put_ullong(l, "memory_constant", r->pages_zero);
+    lv_put_ullong(l, "memory_normal", r->pages_sent);
+    lv_put_ullong(l, "memory_normal_bytes", r->pages_sent * HV_PAGE_SIZE);
+    lv_put_ullong(l, "memory_iteration", r->n_rounds);
+    lv_put_bool(l, "success", r->ok);
+    if (!r->ok)
+        lv_put_text(l, "errmsg", r->text);
 }
 
-static struct migration *last_ended(struct migrd *m, const char *uuid)
+int lv_job_params(const Migrd__MigrationInfo *i, struct lv_params *out, struct err *e)
+{
+    if (lv_params_start(out, LV_PARAMS_MAX, e) < 0)
+        return -1;
+    lv_put_int(out, "operation", operation(i));
+    if (i->report != NULL)
+        add_report(out, i);
+    else
+        add_progress(out, i->progress);
+    return 0;
+}
+
+/* That nobody has read yet. */
+static struct migration *last_ended(struct migrd *m, const struct domain *d)
 {
     struct migration *found = NULL;
     Migrd__MigrationInfo i;
-    uint64_t end = 0;
+    uint64_t end = d->job_read_ns;
 
     for (struct migration *g = migration_next(m, NULL, true); g != NULL;
          g = migration_next(m, g, true)) {
         migration_info(g, &i);
-        if (i.report == NULL || strcmp(i.uuid, uuid) != 0 || i.end_wall_ns <= end)
+        if (i.report == NULL || strcmp(i.uuid, d->uuid) != 0 || i.end_wall_ns <= end)
             continue;
         end = i.end_wall_ns;
         found = g;
@@ -187,23 +174,24 @@ int lv_get_job_stats(struct lv_call *k, const void *args, void *ret, struct err 
     struct domain *d = lv_domain(k, &a->dom, e);
     bool completed = (a->flags & STATS_COMPLETED) != 0;
     lv_job_stats *s = ret;
+    struct lv_params l;
     Migrd__MigrationInfo i;
     struct migration *g;
 
     if (d == NULL || lv_check_flags(k, a->flags, STATS_COMPLETED | STATS_KEEP, e) < 0)
         return -1;
-    g = completed ? last_ended(k->m, d->uuid) : d->mig;
+    g = completed ? last_ended(k->m, d) : d->mig;
     if (g == NULL)
         return 0;
-    s->params.params_val = calloc(LV_PARAMS_MAX, sizeof *s->params.params_val);
-    if (s->params.params_val == NULL)
-        return err_set(e, ERR_MEMORY, "migrd is out of memory");
     migration_info(g, &i);
-    add_int(s, "operation", LV_INT, operation(&i));
-    if (completed)
-        add_report(s, &i);
-    else
-        add_progress(s, i.progress);
+    if (!completed)
+        i.report = NULL;
+    if (lv_job_params(&i, &l, e) < 0)
+        return -1;
+    s->params.params_val = l.val;
+    s->params.params_len = l.len;
     s->type = !completed ? JOB_UNBOUNDED : i.report->ok ? JOB_COMPLETED : JOB_FAILED;
+    if (completed && (a->flags & STATS_KEEP) == 0)
+        d->job_read_ns = i.end_wall_ns;
     return 0;
 }

@@ -85,6 +85,13 @@ uint8_t *lv_pack(struct lv_header *h, xdrproc_t proc, void *data, struct err *e)
     return NULL;
 }
 
+void lv_drop_word(struct lv_header *h, uint8_t *frame)
+{
+    h->len -= 4;
+    put_word(frame, 0, h->len);
+    memmove(frame + LV_HEADER_BYTES, frame + LV_HEADER_BYTES + 4, h->len - LV_HEADER_BYTES);
+}
+
 int lv_unpack(xdrproc_t proc, const uint8_t *p, size_t n, void *out, struct err *e)
 {
     bool ok;

@@ -308,36 +308,237 @@ static void test_bad_arguments(void **state)
  * -----------------------------------------------------------------------------------------------
  */
 
+static int ask_for(int event, const lv_dom *dom)
+{
+    lv_register reg = { .event = event, .dom = (lv_dom *)(uintptr_t)dom };
+    lv_int number;
+
+    put_call(LV_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY, (xdrproc_t)xdr_lv_register, &reg);
+    get_answer((xdrproc_t)xdr_lv_int, &number, sizeof number);
+    return number.value;
+}
+
+static void publish(const char *type, const char *detail)
+{
+    registry_publish(&host.m, registry_first(host.m.registry), type, detail);
+}
+
+/* The event that comes next is that one. */
+static void expect_lifecycle(int callback, int event, int detail)
+{
+    lv_lifecycle ev;
+    struct lv_header h = get_answer((xdrproc_t)xdr_lv_lifecycle, &ev, sizeof ev);
+
+    assert_int_equal(h.type, LV_MESSAGE);
+    assert_int_equal(h.proc, LV_DOMAIN_EVENT_CALLBACK_LIFECYCLE);
+    assert_int_equal(ev.callback, callback);
+    assert_string_equal(ev.dom.name, "web1");
+    assert_int_equal(ev.event, event);
+    assert_int_equal(ev.detail, detail);
+    xdr_free((xdrproc_t)xdr_lv_lifecycle, (char *)&ev);
+}
+
+static void expect_nothing(void)
+{
+    assert_int_equal(client_read(&host, in, sizeof in), 0);
+}
+
 static void test_lifecycle(void **state)
 {
-    lv_register reg = { 0 };
+    static const struct {
+        const char *type, *detail;
+        int event, code;
+    } cases[] = { { "domain-defined", "", 0, 0 }, { "domain-defined", "again", 0, 1 },
+        { "domain-undefined", "", 1, 0 }, { "domain-started", "", 2, 0 },
+        { "domain-incoming", "host2", 2, 1 }, { "domain-restored", "/f", 2, 2 },
+        { "domain-paused", "", 3, 0 }, { "domain-paused", "migrating", 3, 1 },
+        { "domain-paused", "disk vda: no answer", 3, 2 }, { "domain-unpaused", "", 4, 0 },
+        { "domain-arrived", "host2", 4, 1 }, { "domain-unpaused", "migrating", 4, 1 },
+        { "domain-destroyed", "", 5, 1 }, { "domain-saved", "/f", 5, 4 },
+        { "domain-discarded", "host2", 5, 5 }, { "domain-shutdown", "", 6, 0 },
+        { "domain-crashed", "triple fault", 8, 0 } };
     lv_int number;
-    lv_lifecycle ev;
-    struct lv_header h;
 
     (void)state;
     open_it(0);
-    reg.event = 5;
-    put_call(LV_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY, (xdrproc_t)xdr_lv_register, &reg);
-    expect_error(LV_E_UNSUPPORTED, 6, "events of kind 5");
-    reg.event = 0;
-    put_call(LV_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY, (xdrproc_t)xdr_lv_register, &reg);
-    get_answer((xdrproc_t)xdr_lv_int, &number, sizeof number);
-    registry_publish(&host.m, registry_first(host.m.registry), "domain-paused", "");
-    h = get_answer((xdrproc_t)xdr_lv_lifecycle, &ev, sizeof ev);
-    assert_int_equal(h.type, LV_MESSAGE);
-    assert_int_equal(h.proc, LV_DOMAIN_EVENT_CALLBACK_LIFECYCLE);
-    assert_int_equal(ev.callback, number.value);
-    assert_string_equal(ev.dom.name, "web1");
-    assert_int_equal(ev.event, 3);
-    assert_int_equal(ev.detail, 0);
-    xdr_free((xdrproc_t)xdr_lv_lifecycle, (char *)&ev);
+    number.value = ask_for(0, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        publish(cases[i].type, cases[i].detail);
+        expect_lifecycle(number.value, cases[i].event, cases[i].code);
+    }
+    registry_first(host.m.registry)->last_end = HV_EV_SHUTDOWN;
+    publish("domain-destroyed", "");
+    expect_lifecycle(number.value, 5, 0);
+    publish("domain-shutdown-asked", "");
+    expect_nothing();
     put_call(LV_CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY, (xdrproc_t)xdr_lv_int, &number);
     expect_void();
-    registry_publish(&host.m, registry_first(host.m.registry), "domain-paused", "");
-    assert_int_equal(client_read(&host, in, sizeof in), 0);
+    publish("domain-paused", "");
+    expect_nothing();
     put_call(LV_CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY, (xdrproc_t)xdr_lv_int, &number);
     expect_error(LV_E_INVALID_ARG, 6, "no callback");
+}
+
+static void test_registrations(void **state)
+{
+    lv_dom dom = { .name = (char *)(uintptr_t) "web1" };
+    lv_register reg = { .event = 27 };
+
+    (void)state;
+    open_it(0);
+    put_call(LV_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY, (xdrproc_t)xdr_lv_register, &reg);
+    expect_error(LV_E_INVALID_ARG, 6, "no event has number 27");
+    reg = (lv_register){ .dom = &dom };
+    put_call(LV_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY, (xdrproc_t)xdr_lv_register, &reg);
+    expect_error(LV_E_NO_DOMAIN, 6, "no domain");
+    lv_uuid_bytes(HOST_UUID, dom.uuid);
+    assert_int_equal(ask_for(0, &dom), 0);
+    publish("domain-paused", "");
+    expect_lifecycle(0, 3, 0);
+    for (int i = 1; i < 64; i++)
+        assert_int_equal(ask_for(i % 27, NULL), i);
+    put_call(LV_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY, (xdrproc_t)xdr_lv_register, &reg);
+    expect_error(LV_E_BUSY, 6, "64 callbacks");
+}
+
+/* Events with more than a domain in them. */
+static void test_event_bodies(void **state)
+{
+    struct domain *d = registry_first(host.m.registry);
+    struct lv_params params;
+    lv_event_memory memory;
+    lv_event_params tuned;
+    lv_event_name device;
+    lv_event reboot;
+    struct err e;
+
+    (void)state;
+    open_it(0);
+    ask_for(1, NULL);
+    publish("domain-reboot", "");
+    assert_int_equal(get_answer((xdrproc_t)xdr_lv_event, &reboot, sizeof reboot).proc, 319);
+    xdr_free((xdrproc_t)xdr_lv_event, (char *)&reboot);
+    ask_for(13, NULL);
+    d->live = true;
+    d->info.domid = 7;
+    d->info.memory_kib = 4096;
+    publish("domain-memory", "");
+    assert_int_equal(get_answer((xdrproc_t)xdr_lv_event_memory, &memory, sizeof memory).proc, 331);
+    assert_int_equal(memory.kib, 4096);
+    assert_int_equal(memory.dom.id, 7);
+    xdr_free((xdrproc_t)xdr_lv_event_memory, (char *)&memory);
+    ask_for(19, NULL);
+    lv_event_device(&host.m, d, false, "vdb");
+    expect_nothing();
+    lv_event_device(&host.m, d, true, "vdb");
+    assert_int_equal(get_answer((xdrproc_t)xdr_lv_event_name, &device, sizeof device).proc, 354);
+    assert_string_equal(device.name, "vdb");
+    xdr_free((xdrproc_t)xdr_lv_event_name, (char *)&device);
+    ask_for(17, NULL);
+    assert_int_equal(lv_params_start(&params, 2, &e), 0);
+    lv_put_text(&params, "cputune.vcpupin0", "1");
+    lv_put_bool(&params, "b", true);
+    lv_put_int(&params, "too many", 1);
+    lv_event_tunable(&host.m, d, &params);
+    lv_params_free(&params);
+    assert_int_equal(get_answer((xdrproc_t)xdr_lv_event_params, &tuned, sizeof tuned).proc, 346);
+    assert_int_equal(tuned.params.params_len, 2);
+    assert_string_equal(*&tuned.params.params_val[0].value.lv_value_u.s, "1");
+    xdr_free((xdrproc_t)xdr_lv_event_params, (char *)&tuned);
+    d->live = false;
+}
+
+/* The disk that the guest waits for is found in the text. */
+static void test_io_error(void **state)
+{
+    struct domain *d = registry_first(host.m.registry);
+    Migrd__Disk disks[2] = { MIGRD__DISK__INIT, MIGRD__DISK__INIT },
+                *p[2] = { &disks[0], &disks[1] };
+    lv_event_io_reason io;
+
+    (void)state;
+    disks[0].source = disks[1].source = (char *)(uintptr_t) "/a";
+    disks[0].device = (char *)(uintptr_t) "vda";
+    disks[1].device = (char *)(uintptr_t) "vdaa";
+    disks[1].source = (char *)(uintptr_t) "/b";
+    d->def->disks = p;
+    d->def->n_disks = 2;
+    open_it(0);
+    ask_for(6, NULL);
+    publish("domain-paused", "");
+    expect_nothing();
+    strcpy(d->info.reason, "disk vdaa: the server does not answer");
+    publish("domain-paused", d->info.reason);
+    assert_int_equal(get_answer((xdrproc_t)xdr_lv_event_io_reason, &io, sizeof io).proc, 324);
+    assert_string_equal(io.path, "/b");
+    assert_string_equal(io.alias, "vdaa");
+    assert_int_equal(io.action, 1);
+    assert_string_equal(io.reason, d->info.reason);
+    xdr_free((xdrproc_t)xdr_lv_event_io_reason, (char *)&io);
+    d->def->disks = NULL;
+    d->def->n_disks = 0;
+}
+
+/* What clients before libvirt 1.3 do: no numbers of callbacks. */
+static void test_old_events(void **state)
+{
+    lv_int event = { 0 }, left;
+    struct lv_header h;
+    lv_dom_state two; /* any two words */
+
+    (void)state;
+    open_it(0);
+    put_call(LV_CONNECT_DOMAIN_EVENT_REGISTER_ANY, (xdrproc_t)xdr_lv_int, &event);
+    expect_void();
+    publish("domain-paused", "");
+    assert_int_equal(client_read(&host, in, sizeof in), 28 + 8 + 16 + 4 + 8);
+    assert_int_equal(lv_header_read(in, 64, &h, NULL), 1);
+    assert_int_equal(h.proc, LV_DOMAIN_EVENT_LIFECYCLE);
+    assert_memory_equal(in + 28, "\0\0\0\4web1", 8);
+    assert_int_equal(lv_unpack((xdrproc_t)xdr_lv_dom_state, in + 56, 8, &two, NULL), 0);
+    assert_int_equal(two.state, 3);
+    assert_int_equal(two.reason, 0);
+    put_call(LV_CONNECT_DOMAIN_EVENT_DEREGISTER_ANY, (xdrproc_t)xdr_lv_int, &event);
+    expect_void();
+    put_call(LV_CONNECT_DOMAIN_EVENT_DEREGISTER_ANY, (xdrproc_t)xdr_lv_int, &event);
+    expect_error(LV_E_INVALID_ARG, 6, "no event");
+    event.value = 21;
+    put_call(LV_CONNECT_DOMAIN_EVENT_REGISTER_ANY, (xdrproc_t)xdr_lv_int, &event);
+    expect_error(LV_E_UNSUPPORTED, 6, "newer client");
+    put_call(LV_CONNECT_DOMAIN_EVENT_REGISTER, NULL, NULL);
+    get_answer((xdrproc_t)xdr_lv_int, &left, sizeof left);
+    assert_int_equal(left.value, 1);
+    put_call(LV_CONNECT_DOMAIN_EVENT_DEREGISTER, NULL, NULL);
+    get_answer((xdrproc_t)xdr_lv_int, &left, sizeof left);
+    assert_int_equal(left.value, 0);
+}
+
+/* Of two that listen, the one that does not read is cut off and the other misses nothing. */
+static void test_slow_listener(void **state)
+{
+    struct ucred who = { .pid = 2 };
+    unsigned got = 0;
+    ssize_t n;
+    int fd[2], slow;
+
+    (void)state;
+    host.m.config.libvirt_max_bytes = 65536;
+    open_it(0);
+    ask_for(0, NULL);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fd), 0);
+    slow = host.client;
+    host.client = fd[0];
+    lv_conn_add(&host.m, fd[1], &who, false);
+    open_it(0);
+    ask_for(0, NULL);
+    for (unsigned i = 0; i < 20000; i++) {
+        publish("domain-paused", "");
+        n = client_read(&host, in, sizeof in);
+        got += n > 0 ? (unsigned)n / 68 : 0;
+    }
+    assert_int_equal(got, 20000);
+    assert_int_equal(host.lv.n_conns, 1);
+    close(slow);
 }
 
 /* --- clients that are cut off
@@ -495,9 +696,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { TEST(test_header), TEST(test_bytes), TEST(test_limits),
         TEST(test_before_open), TEST(test_schemes), TEST(test_unknown), TEST(test_read_only),
-        TEST(test_lookup), TEST(test_bad_arguments), TEST(test_lifecycle), TEST(test_nonsense),
-        TEST(test_times), TEST(test_glutton), TEST(test_pieces), TEST(test_gone),
-        TEST(test_calls) };
+        TEST(test_lookup), TEST(test_bad_arguments), TEST(test_lifecycle), TEST(test_registrations),
+        TEST(test_event_bodies), TEST(test_io_error), TEST(test_old_events),
+        TEST(test_slow_listener), TEST(test_nonsense), TEST(test_times), TEST(test_glutton),
+        TEST(test_pieces), TEST(test_gone), TEST(test_calls) };
 
     log_open("test", "/dev/null", NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
