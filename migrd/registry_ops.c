@@ -139,6 +139,8 @@ static void apply(struct migrd *m, struct domain *d, struct op_job *o)
 {
     switch (o->op) {
     case REG_START:
+        started(m, d, o);
+        break;
     case REG_RESTART:
         registry_publish(m, d, "domain-destroyed", "");
         started(m, d, o);
