@@ -2,6 +2,7 @@
 /* Numbers and ranges add, ^ takes away, in the order they come. */
 #define _GNU_SOURCE
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/cpulist.h"
@@ -52,4 +53,22 @@ int cpulist_parse(const char *list, void *cpu_set, struct err *e)
     if (CPU_COUNT(set) == 0)
         return err_set(e, ERR_INVALID, "CPU list \"%s\" is of no CPU", list);
     return 1;
+}
+
+void cpulist_format(const void *cpu_set, char *list, size_t len)
+{
+    const cpu_set_t *set = cpu_set;
+    size_t at = 0;
+
+    list[0] = '\0';
+    for (unsigned from = 0, to; from < CPU_SETSIZE && at < len; from = to + 1) {
+        to = from;
+        if (!CPU_ISSET(from, set))
+            continue;
+        while (to + 1 < CPU_SETSIZE && CPU_ISSET(to + 1, set))
+            to++;
+        at += (size_t)snprintf(list + at, len - at, "%s%u", at > 0 ? "," : "", from);
+        if (to > from && at < len)
+            at += (size_t)snprintf(list + at, len - at, "%c%u", to > from + 1 ? '-' : ',', to);
+    }
 }

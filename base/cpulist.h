@@ -6,10 +6,17 @@
 #ifndef CPULIST_H
 #define CPULIST_H
 
+#include <stddef.h>
+
 #include "base/err.h"
 
 /* Into `cpu_set`, a cpu_set_t. 1; 0 if the list is NULL or empty, which names no CPU; -1 if it is
  * malformed or takes all away that it names. */
 int cpulist_parse(const char *list, void *cpu_set, struct err *e);
+
+#define CPULIST_LEN 4096 /* holds any */
+
+/* The shortest list of that set, "" of none; what does not fit into `len` bytes is cut off. */
+void cpulist_format(const void *cpu_set, char *list, size_t len);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 #include "hypervisor/hypervisor.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "hypervisor/xvm/driver.h"
@@ -49,4 +50,53 @@ const char *hv_state_name(enum hv_state s)
 const char *hv_event_name(enum hv_event_type t)
 {
     return (unsigned)t < HV_EV_MAX ? event_names[t] : "unknown";
+}
+
+bool hv_cpus_has(const struct hv_cpus *c, unsigned cpu)
+{
+    return cpu < HV_CPUS_MAX && (c->word[cpu >> 6] >> (cpu & 63) & 1) != 0;
+}
+
+const char *hv_vcpu_pinning(const Migrd__Domain *def, unsigned vcpu)
+{
+    if (vcpu < def->n_vcpu_pins && def->vcpu_pins[vcpu][0] != '\0')
+        return def->vcpu_pins[vcpu];
+    return def->vcpu_pinning;
+}
+
+/* Room for that vCPU: those before it get empty lists. */
+static int grow_pins(Migrd__Domain *def, unsigned vcpu)
+{
+    char **list;
+
+    if (vcpu < def->n_vcpu_pins)
+        return 0;
+    list = realloc(def->vcpu_pins, (vcpu + 1) * sizeof *list);
+    if (list == NULL)
+        return -1;
+    for (def->vcpu_pins = list; def->n_vcpu_pins <= vcpu; def->n_vcpu_pins++)
+        if ((list[def->n_vcpu_pins] = strdup("")) == NULL)
+            return -1;
+    return 0;
+}
+
+int hv_set_vcpu_pinning(Migrd__Domain *def, unsigned vcpu, const char *list, struct err *e)
+{
+    char *copy = strdup(list);
+
+    if (copy == NULL || grow_pins(def, vcpu) < 0) {
+        free(copy);
+        return err_set(e, ERR_MEMORY, "domain %s: out of memory", def->name);
+    }
+    free(def->vcpu_pins[vcpu]);
+    def->vcpu_pins[vcpu] = copy;
+    while (def->n_vcpu_pins > 0 && def->vcpu_pins[def->n_vcpu_pins - 1][0] == '\0')
+        free(def->vcpu_pins[--def->n_vcpu_pins]);
+    return 0;
+}
+
+struct hv_sched hv_sched_of(const Migrd__Domain *def)
+{
+    return (struct hv_sched){ .weight = def->cpu_weight != 0 ? def->cpu_weight : HV_WEIGHT,
+        .cap = def->cpu_cap };
 }

@@ -30,6 +30,11 @@
 #define HV_BATCH_PAGES 1024      /* most pages of one map call: 4 MiB */
 #define HV_STATE_MAX (64u << 20) /* bytes of a vCPU and device state blob */
 #define HV_FEATURE_WORDS 24
+#define HV_CPUS_MAX 1024 /* of a host */
+#define HV_STAT_DEVICES 32 /* disks, and vifs, of which figures are given */
+#define HV_WEIGHT 256      /* of a domain that says nothing else */
+#define HV_WEIGHT_MAX 65535
+#define HV_CAP_MAX 65535
 
 struct hv;     /* an open connection to a hypervisor */
 struct hv_mig; /* one side of one migration of one domain */
@@ -94,6 +99,51 @@ struct hv_caps {
     unsigned host_cpus;
     uint64_t memory_total_kib, memory_free_kib;
     unsigned max_vcpus;
+};
+
+/* A set of the host's CPUs: CPU c is bit (c & 63) of word (c >> 6), as in a cpu_set_t. */
+struct hv_cpus {
+    uint64_t word[HV_CPUS_MAX / 64];
+};
+
+enum hv_vcpu_state { HV_VCPU_OFFLINE, HV_VCPU_RUNNING, HV_VCPU_BLOCKED };
+
+struct hv_vcpu {
+    enum hv_vcpu_state state;
+    uint64_t cpu_ns;      /* used since boot */
+    int cpu;              /* that it runs on, or ran on last; -1 not known */
+    struct hv_cpus allowed; /* may run on these */
+};
+
+/* As Xen's credit scheduler has it: the share of the CPUs in relation to other domains, and the
+ * most that it gets, in percent of one CPU (200: two CPUs), 0 for no limit. */
+struct hv_sched {
+    unsigned weight; /* 1 to HV_WEIGHT_MAX; twice the weight, twice the time */
+    unsigned cap;    /* 0 to HV_CAP_MAX */
+    char how[16];    /* what sees to it: "credit", "cgroup2", "cgroup1", "nice"; "" not known */
+};
+
+struct hv_disk_stats {
+    char device[32], source[1024];
+    uint64_t rd_ops, rd_bytes, wr_ops, wr_bytes, flush_ops, errors; /* since it was built */
+};
+
+/* As the guest sees it: rx is what came to it. */
+struct hv_vif_stats {
+    char ifname[16], mac[18];
+    uint64_t rx_bytes, rx_packets, rx_errors, rx_drops;
+    uint64_t tx_bytes, tx_packets, tx_errors, tx_drops;
+};
+
+#define HV_UNKNOWN UINT64_MAX
+
+struct hv_stats {
+    uint64_t actual_kib; /* what the guest has, the balloon's part not counted */
+    uint64_t rss_kib;    /* of the host's memory that it takes up */
+    uint64_t unused_kib; /* free in the guest; HV_UNKNOWN: it does not tell */
+    unsigned n_disks, n_vifs;
+    struct hv_disk_stats disk[HV_STAT_DEVICES];
+    struct hv_vif_stats vif[HV_STAT_DEVICES];
 };
 
 struct hv_config {
@@ -191,6 +241,20 @@ struct hv_ops {
     int (*destroy)(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
     int (*set_memory)(struct hv *hv, const char *uuid, uint64_t memory_kib, struct err *e);
 
+    /* CPUs of a domain that exists. What is set is also in what `definition` answers then. */
+    /* *list is malloc'ed, the caller frees it. */
+    int (*vcpus)(struct hv *hv, const char *uuid, struct hv_vcpu **list, unsigned *n, struct err *e);
+    /* ERR_INVALID: no such vCPU, or this host has none of the CPUs. */
+    int (*pin)(struct hv *hv, const char *uuid, unsigned vcpu, const struct hv_cpus *cpus,
+        struct err *e);
+    /* Another number of vCPUs while it runs. */
+    int (*set_vcpus)(struct hv *hv, const char *uuid, unsigned n, struct err *e);
+    int (*sched_get)(struct hv *hv, const char *uuid, struct hv_sched *out, struct err *e);
+    /* `how` is not looked at. */
+    int (*sched_set)(
+        struct hv *hv, const char *uuid, const struct hv_sched *sched, struct err *e);
+    int (*stats)(struct hv *hv, const char *uuid, struct hv_stats *out, struct err *e);
+
     /* A descriptor that polls readable when next_event has something; owned by the driver. */
     int (*event_fd)(struct hv *hv);
     /* 1 and *out, 0 nothing more now, -1 failed. Never blocks. */
@@ -198,7 +262,7 @@ struct hv_ops {
 
     /*
      * Migration. mig_open on the source needs a domain that is running or paused, on the target
-     * one that was started with `incoming`. One per domain at a time (ERR_STATE). Its holder may
+     * one that was started with `incoming`; a viewer, any. One per domain at a time (ERR_STATE). Its holder may
      * die at any moment: the driver then drops the dirty log and the throttle, and leaves the
      * domain as it is (running, paused, incoming) for migrd to decide. Threads: mig_map,
      * mig_unmap and mig_peek may be called by several at once, everything else by one.
@@ -268,6 +332,15 @@ const char *hv_event_name(enum hv_event_type t);
 /* Fills vendor, model, family, feature words and xsave size of the CPU this runs on (CPUID, as
  * masked by nothing). Drivers mask it with what they offer. */
 void hv_host_cpu(struct hv_caps *out);
+
+bool hv_cpus_has(const struct hv_cpus *c, unsigned cpu);
+
+/* The list of host CPUs that this vCPU is pinned to; "" all. */
+const char *hv_vcpu_pinning(const Migrd__Domain *def, unsigned vcpu);
+/* Pins one vCPU in a definition; "" as all others. */
+int hv_set_vcpu_pinning(Migrd__Domain *def, unsigned vcpu, const char *list, struct err *e);
+/* Weight and cap of a definition. */
+struct hv_sched hv_sched_of(const Migrd__Domain *def);
 
 /* "7.0.ebx" style name of word i, NULL beyond the last; the name of one feature bit ("avx2"), or
  * NULL where it has none. */

@@ -41,6 +41,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "hypervisor/xvm/client.h"
+#include "hypervisor/xvm/figures.h"
 #include "hypervisor/xvm/machine_internal.h"
 #include "hypervisor/xvm/rundir.h"
 #include "hypervisor/xvm/sandbox.h"
@@ -74,6 +75,7 @@ struct call {
     const Request *q;
     int fd_in;
     Reply *r;
+    Reply *made; /* sent instead of r, then freed; NULL none */
     int fd_out;
     bool close_out; /* fd_out was made for this reply */
     Migrd__Xvm__Info info;
@@ -518,7 +520,7 @@ static int op_state_save(struct server *s, struct call *c, struct err *e)
 {
     uint8_t *blob;
     size_t len;
-    int fd, r = 0;
+    int r;
 
     if (machine_save(s->m, &blob, &len, e) < 0)
         return -1;
@@ -619,12 +621,16 @@ static void answer(struct server *s, struct client *from, Request *q, int fd_in)
         r.error = e.text;
     }
     r.serial = q->serial;
+    if (c.made != NULL)
+        c.made->serial = q->serial;
     if (from->conn != NULL) {
-        if (msgconn_queue(from->conn, &r.base, rc < 0 ? -1 : c.fd_out, &e) < 0)
+        if (msgconn_queue(from->conn, c.made != NULL ? &c.made->base : &r.base, rc < 0 ? -1 : c.fd_out, &e) < 0)
             close_client(s, from);
         else
             flush_client(s, from);
     }
+    if (c.made != NULL)
+        migrd__xvm__reply__free_unpacked(c.made, NULL);
     if (c.close_out)
         io_close(&c.fd_out);
 }

@@ -582,6 +582,7 @@ static int driver_start(
         undo_start(hv, def->uuid);
         return -1;
     }
+    driver_place(hv, def);
     return 0;
 }
 
@@ -694,6 +695,12 @@ const struct hv_ops xvm_driver = {
     .shutdown = driver_shutdown,
     .destroy = driver_destroy,
     .set_memory = driver_set_memory,
+    .vcpus = driver_vcpus,
+    .pin = driver_pin,
+    .set_vcpus = driver_set_vcpus,
+    .sched_get = driver_sched_get,
+    .sched_set = driver_sched_set,
+    .stats = driver_stats,
     .event_fd = driver_event_fd,
     .next_event = driver_next_event,
     .mig_open = driver_mig_open,

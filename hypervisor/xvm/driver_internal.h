@@ -46,6 +46,19 @@ void events_forget(struct hv *hv, const char *uuid);
 int driver_event_fd(struct hv *hv);
 int driver_next_event(struct hv *hv, struct hv_event *out, struct err *e);
 
+/* driver_cpu.c: the members of hv_ops with the same names. */
+int driver_vcpus(
+    struct hv *hv, const char *uuid, struct hv_vcpu **list, unsigned *n, struct err *e);
+int driver_pin(struct hv *hv, const char *uuid, unsigned vcpu, const struct hv_cpus *cpus,
+    struct err *e);
+int driver_set_vcpus(struct hv *hv, const char *uuid, unsigned n, struct err *e);
+int driver_sched_get(struct hv *hv, const char *uuid, struct hv_sched *out, struct err *e);
+int driver_sched_set(
+    struct hv *hv, const char *uuid, const struct hv_sched *sched, struct err *e);
+int driver_stats(struct hv *hv, const char *uuid, struct hv_stats *out, struct err *e);
+/* Weight and cap of a domain that was just built; never fails a start. */
+void driver_place(struct hv *hv, const Migrd__Domain *def);
+
 /* driver_mig.c: the members of hv_ops with the same names. */
 int driver_mig_open(
     struct hv *hv, const char *uuid, enum hv_side side, struct hv_mig **out, struct err *e);

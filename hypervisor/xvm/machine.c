@@ -172,9 +172,10 @@ static int check_pinning(const struct machine *m, struct err *e)
 {
     cpu_set_t set;
 
-    return cpulist_parse(m->def->vcpu_pinning, &set, e) < 0
-               ? err_prefix(e, "domain %s", m->def->name)
-               : 0;
+    for (unsigned i = 0; i <= m->def->n_vcpu_pins; i++)
+        if (cpulist_parse(hv_vcpu_pinning(m->def, i), &set, e) < 0)
+            return err_prefix(e, "domain %s", m->def->name);
+    return 0;
 }
 
 int machine_build(

@@ -154,6 +154,12 @@ int virtio_net_create(
 int virtio_rng_create(struct machine *m, unsigned slot, struct err *e);
 int virtio_balloon_create(struct machine *m, unsigned slot, struct err *e);
 
+/* What the devices have counted, oldest device first; at most `max` are filled in, returns how many. */
+struct hv_disk_stats;
+struct hv_vif_stats;
+unsigned virtio_blk_stats(const struct machine *m, struct hv_disk_stats *out, unsigned max);
+unsigned virtio_net_stats(const struct machine *m, struct hv_vif_stats *out, unsigned max);
+
 /* Asks the balloon (if the guest drives it) for that much memory. */
 int virtio_balloon_set(struct machine *m, uint64_t memory_kib, struct err *e);
 uint64_t virtio_balloon_now(const struct machine *m); /* KiB the guest has */

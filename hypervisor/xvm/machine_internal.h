@@ -72,6 +72,7 @@ struct vcpu {
     struct cpuid_table cpuid; /* as it booted, before KVM's own changes */
     uint64_t kvmclock_msr;    /* of a loaded state, set by its first run */
     int stat_fd;              /* its /proc/.../stat, for "sleeps or runs" */
+    int tid;                  /* of its thread */
 };
 
 struct machine {
@@ -113,6 +114,10 @@ struct machine {
     unsigned throttle_percent;
     pthread_t throttle_thread;
     bool has_throttle_thread;
+    uint64_t cap_until_ns; /* the cap is used up until then; cap.c */
+    unsigned cap_percent;  /* of one CPU; 0 none */
+    pthread_t cap_thread;
+    bool has_cap_thread;
     bool stop_seen; /* machine_guest_stopped was called; why and detail are set */
     enum machine_stop stop_why;
     char stop_detail[160];
@@ -213,6 +218,13 @@ void vcpus_park(struct machine *m);        /* returns when none runs */
 int vcpus_throttle(struct machine *m, unsigned percent, struct err *e);
 uint64_t vcpus_cpu_ns(const struct machine *m);
 bool vcpus_sleep(const struct machine *m);     /* none of them wants to run */
+/* Control thread. */
+void vcpu_look(const struct vcpu *v, struct hv_vcpu *out);
+int vcpu_pin(struct machine *m, unsigned vcpu, const char *list, struct err *e);
+void vcpus_kick(struct machine *m); /* under run_lock: out of the guest, to wait_to_run */
+
+/* cap.c: all vCPUs together get at most that much of one CPU's time; 0 ends it. Control thread. */
+int cap_set(struct machine *m, unsigned percent, struct err *e);
 void vcpu_nap(struct machine *m, unsigned ms); /* by a vCPU thread; a pause ends it */
 
 /* vcpu_state.c */

@@ -11,7 +11,8 @@
  * registers are final when it parks.
  *
  * Throttle: a thread of its own starts a nap of its share of each THROTTLE_PERIOD for all
- * vCPUs at once. Parking ends a nap. In-kernel HLT sleeps inside KVM_RUN.
+ * vCPUs at once. Parking ends a nap. In-kernel HLT sleeps inside KVM_RUN. A cap (cap.c)
+ * makes them nap in the same way.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -32,6 +33,8 @@
 #include "base/log.h"
 #include "hypervisor/xvm/machine_internal.h"
 
+_Static_assert(sizeof(struct hv_cpus) == sizeof(cpu_set_t), "a set of CPUs is a set of CPUs");
+
 #define KICK_SIGNAL SIGUSR1
 #define THROTTLE_PERIOD_NS (10 * NS_PER_MS)
 
@@ -40,8 +43,7 @@ static struct timespec timespec_of(uint64_t ns)
     return (struct timespec){ (time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S) };
 }
 
-/* Under run_lock. */
-static void kick_all(struct machine *m)
+void vcpus_kick(struct machine *m)
 {
     for (unsigned i = 0; i < m->n_vcpus; i++) {
         struct vcpu *v = &m->vcpu[i];
@@ -57,7 +59,7 @@ void vcpus_ask_to_park(struct machine *m)
 {
     pthread_mutex_lock(&m->run_lock);
     m->run = false;
-    kick_all(m);
+    vcpus_kick(m);
     pthread_cond_broadcast(&m->run_cond);
     pthread_mutex_unlock(&m->run_lock);
 }
@@ -230,16 +232,40 @@ static void run_guest(struct vcpu *v)
     }
 }
 
-static void pin(const struct vcpu *v)
+/* -1: a CPU list that none of this host's CPUs is on. */
+static int apply_pinning(const struct vcpu *v, const char *list)
 {
     cpu_set_t set;
     struct err e;
 
-    if (cpulist_parse(v->m->def->vcpu_pinning, &set, &e) <= 0)
-        return;
-    if (pthread_setaffinity_np(pthread_self(), sizeof set, &set) != 0)
+    if (cpulist_parse(list, &set, &e) <= 0)
+        memset(&set, 0xff, sizeof set);
+    return pthread_setaffinity_np(v->thread, sizeof set, &set) != 0 ? -1 : 0;
+}
+
+static void pin(const struct vcpu *v)
+{
+    const char *list = hv_vcpu_pinning(v->m->def, v->id);
+
+    if (list[0] != '\0' && apply_pinning(v, list) < 0)
         log_warn("xvm", "%s: vcpu %u cannot run on cpus %s: this host has none of them",
-            v->m->def->name, v->id, v->m->def->vcpu_pinning);
+            v->m->def->name, v->id, list);
+}
+
+int vcpu_pin(struct machine *m, unsigned vcpu, const char *list, struct err *e)
+{
+    const char *all = list[0] != '\0' ? list : m->def->vcpu_pinning;
+    cpu_set_t set;
+
+    if (vcpu >= m->n_vcpus)
+        return err_set(e, ERR_INVALID, "domain %s: vcpu %u: it has vcpus 0 to %u", m->def->name,
+            vcpu, m->n_vcpus - 1);
+    if (cpulist_parse(all, &set, e) < 0)
+        return err_prefix(e, "domain %s", m->def->name);
+    if (apply_pinning(&m->vcpu[vcpu], all) < 0)
+        return err_set(e, ERR_INVALID, "domain %s: vcpu %u: this host has none of the CPUs %.200s",
+            m->def->name, vcpu, all);
+    return hv_set_vcpu_pinning(m->def, vcpu, list, e);
 }
 
 static void prepare_thread(struct vcpu *v)
@@ -249,7 +275,8 @@ static void prepare_thread(struct vcpu *v)
 
     snprintf(text, sizeof text, "vcpu%u", v->id);
     prctl(PR_SET_NAME, text);
-    snprintf(text, sizeof text, "/proc/self/task/%d/stat", (int)gettid());
+    v->tid = gettid();
+    snprintf(text, sizeof text, "/proc/self/task/%d/stat", v->tid);
     v->stat_fd = open(text, O_RDONLY | O_CLOEXEC);
     sigemptyset(&none);
     sigaddset(&none, KICK_SIGNAL);
@@ -263,7 +290,8 @@ static bool wait_to_run(struct vcpu *v)
     struct machine *m = v->m;
 
     while (!m->quit) {
-        uint64_t until = m->throttle_until_ns;
+        uint64_t until = m->throttle_until_ns > m->cap_until_ns ? m->throttle_until_ns
+                                                                : m->cap_until_ns;
         struct timespec ts = timespec_of(until);
 
         if (!m->run && !v->parked) {
@@ -314,7 +342,7 @@ static void *throttle_thread(void *arg)
 
         m->throttle_until_ns = next + THROTTLE_PERIOD_NS * m->throttle_percent / 100;
         if (m->run)
-            kick_all(m);
+            vcpus_kick(m);
         next += THROTTLE_PERIOD_NS;
         if (next < clock_ns())
             next = clock_ns();
@@ -421,6 +449,7 @@ int vcpus_start_threads(struct machine *m, struct err *e)
 void vcpus_free(struct machine *m)
 {
     vcpus_throttle(m, 0, NULL);
+    cap_set(m, 0, NULL);
     vcpus_ask_to_park(m);
     pthread_mutex_lock(&m->run_lock);
     m->quit = true;
@@ -441,32 +470,63 @@ void vcpus_free(struct machine *m)
     m->n_vcpus = 0;
 }
 
+static uint64_t cpu_ns_of(const struct vcpu *v)
+{
+    clockid_t id;
+
+    return v->has_thread && pthread_getcpuclockid(v->thread, &id) == 0 ? clock_of(id) : 0;
+}
+
 uint64_t vcpus_cpu_ns(const struct machine *m)
 {
     uint64_t sum = 0;
 
-    for (unsigned i = 0; i < m->n_vcpus; i++) {
-        clockid_t id;
-
-        if (m->vcpu[i].has_thread && pthread_getcpuclockid(m->vcpu[i].thread, &id) == 0)
-            sum += clock_of(id);
-    }
+    for (unsigned i = 0; i < m->n_vcpus; i++)
+        sum += cpu_ns_of(&m->vcpu[i]);
     return sum;
+}
+
+#define STAT_CPU 36 /* words of /proc/.../stat from the state, which is word 0, to the CPU */
+
+/* The thread's state ('R', 'S', ...) and the CPU it ran on last; '\0' not known. */
+static char thread_state(const struct vcpu *v, int *cpu)
+{
+    char text[512];
+    ssize_t n = pread(v->stat_fd, text, sizeof text - 1, 0);
+    const char *p, *word;
+
+    *cpu = -1;
+    if (n <= 0)
+        return '\0';
+    text[n] = '\0';
+    p = strrchr(text, ')');
+    if (p == NULL || p[1] != ' ')
+        return '\0';
+    word = p + 2;
+    for (unsigned i = 0; i < STAT_CPU && word != NULL; i++) {
+        word = strchr(word, ' ');
+        word += word != NULL;
+    }
+    if (word != NULL)
+        *cpu = atoi(word);
+    return p[2];
 }
 
 bool vcpus_sleep(const struct machine *m)
 {
-    for (unsigned i = 0; i < m->n_vcpus; i++) {
-        char text[128];
-        ssize_t n = pread(m->vcpu[i].stat_fd, text, sizeof text - 1, 0);
-        const char *p;
+    int cpu;
 
-        if (n <= 0)
+    for (unsigned i = 0; i < m->n_vcpus; i++)
+        if (thread_state(&m->vcpu[i], &cpu) != 'S')
             return false;
-        text[n] = '\0';
-        p = strrchr(text, ')');
-        if (p == NULL || p[1] != ' ' || p[2] != 'S')
-            return false;
-    }
     return true;
+}
+
+void vcpu_look(const struct vcpu *v, struct hv_vcpu *out)
+{
+    memset(out, 0, sizeof *out);
+    out->state = thread_state(v, &out->cpu) == 'R' ? HV_VCPU_RUNNING : HV_VCPU_BLOCKED;
+    out->cpu_ns = cpu_ns_of(v);
+    if (pthread_getaffinity_np(v->thread, sizeof out->allowed, (cpu_set_t *)&out->allowed) != 0)
+        memset(&out->allowed, 0xff, sizeof out->allowed);
 }

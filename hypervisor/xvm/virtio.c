@@ -791,6 +791,15 @@ struct virtio *virtio_find(
     return v;
 }
 
+unsigned virtio_count(const struct machine *m, enum virtio_type type)
+{
+    unsigned n = 0;
+
+    for (struct virtio *v = virtio_find(m, type, NULL); v != NULL; v = virtio_find(m, type, v))
+        n++;
+    return n;
+}
+
 void virtio_no_config_write(struct virtio *v, unsigned offset, const void *data, unsigned len)
 {
     (void)v;

@@ -142,6 +142,8 @@ int virtio_add(struct virtio *v, struct err *e);
 struct virtio *virtio_find(
     const struct machine *m, enum virtio_type type, const struct virtio *after);
 
+unsigned virtio_count(const struct machine *m, enum virtio_type type);
+
 bool virtio_has(const struct virtio *v, uint64_t feature); /* negotiated; inside work, activate */
 bool virtio_driven(const struct virtio *v);                /* a driver is there, not broken */
 bool virtio_held(const struct virtio *v);

@@ -43,6 +43,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "hypervisor/hypervisor.h"
 #include "hypervisor/xvm/virtio_blk_internal.h"
 #include "storage-check/identity.h"
 #include "storage-check/url.h"
@@ -439,4 +440,28 @@ int virtio_blk_create(
         b->kick_event = virtio_kick_event(&b->v, 0, disk_poke_fd(b->disk), true);
     }
     return virtio_add(&b->v, e);
+}
+
+static void take_stats(struct blk *b, struct hv_disk_stats *s)
+{
+    memset(s, 0, sizeof *s);
+    snprintf(s->device, sizeof s->device, "%s", b->device);
+    snprintf(s->source, sizeof s->source, "%s", b->source);
+    s->rd_ops = atomic_load(&b->count.rd_ops);
+    s->rd_bytes = atomic_load(&b->count.rd_bytes);
+    s->wr_ops = atomic_load(&b->count.wr_ops);
+    s->wr_bytes = atomic_load(&b->count.wr_bytes);
+    s->flush_ops = atomic_load(&b->count.flush_ops);
+    s->errors = atomic_load(&b->count.errors);
+}
+
+unsigned virtio_blk_stats(const struct machine *m, struct hv_disk_stats *out, unsigned max)
+{
+    unsigned n = virtio_count(m, VIRTIO_BLK), at = n;
+
+    for (struct virtio *v = virtio_find(m, VIRTIO_BLK, NULL); v != NULL && at > 0;
+         v = virtio_find(m, VIRTIO_BLK, v))
+        if (--at < max)
+            take_stats(blk_of(v), &out[at]);
+    return n < max ? n : max;
 }

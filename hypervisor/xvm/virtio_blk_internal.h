@@ -93,6 +93,11 @@ struct blk {
     struct lease *lease;
     uint64_t lease_epoch; /* under which it was taken; 0 never */
 
+    /* Requests that the guest has got back; see hv_disk_stats. */
+    struct {
+        _Atomic uint64_t rd_ops, rd_bytes, wr_ops, wr_bytes, flush_ops, errors;
+    } count;
+
     atomic_bool lost_writes; /* a flush before a pause failed: the guest's next one fails */
     atomic_bool unflushed;   /* something was written since the last flush */
     atomic_uint n_again;     /* changed under lock */

@@ -93,6 +93,19 @@ static void put_request(struct blk *b, struct blk_request *r)
 
 /* ---- the end ---- */
 
+static void count(struct blk *b, const struct blk_request *r)
+{
+    if (r->type == REQ_IN) {
+        atomic_fetch_add(&b->count.rd_ops, 1);
+        atomic_fetch_add(&b->count.rd_bytes, r->c.in_len - 1);
+    } else if (r->type == REQ_OUT) {
+        atomic_fetch_add(&b->count.wr_ops, 1);
+        atomic_fetch_add(&b->count.wr_bytes, r->c.out_len - sizeof(struct request));
+    } else if (r->type == REQ_FLUSH) {
+        atomic_fetch_add(&b->count.flush_ops, 1);
+    }
+}
+
 void blk_end(struct blk_request *r, enum blk_end end)
 {
     struct blk *b = r->b;
@@ -103,6 +116,8 @@ void blk_end(struct blk_request *r, enum blk_end end)
     if (end <= BLK_UNSUPP) {
         uint8_t status = (uint8_t)end;
 
+        if (end == BLK_OK)
+            count(b, r);
         virtio_chain_write(v, &r->c, r->c.in_len - 1, &status, 1);
         virtio_push(v, 0, &r->c, (uint32_t)r->c.in_len);
         virtio_notify(v, 0);
@@ -136,6 +151,8 @@ static void fail(struct blk_request *r, int error)
 {
     enum blk_end end = blk_judge(r, error);
 
+    if (error != ECANCELED)
+        atomic_fetch_add(&r->b->count.errors, 1);
     if (r->type == REQ_FLUSH)
         atomic_store(&r->b->unflushed, true);
     if (end == BLK_OK && r->type == REQ_IN)

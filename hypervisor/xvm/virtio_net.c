@@ -24,6 +24,7 @@
 #include <errno.h>
 #include <linux/if_tun.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "hypervisor/hypervisor.h"
 #include "hypervisor/xvm/tap.h"
 #include "hypervisor/xvm/virtio.h"
 #include "hypervisor/xvm/virtio_net_addr.h"
@@ -81,6 +83,10 @@ struct net {
     struct tap tap;
     bool started;
     int wake; /* eventfd: ends the receiver's wait */
+    /* See hv_vif_stats. */
+    struct {
+        _Atomic uint64_t rx_bytes, rx_packets, rx_drops, tx_bytes, tx_packets, tx_errors;
+    } count;
 
     /* The receiver's own. */
     uint8_t packet[PACKET_MAX];
@@ -146,12 +152,15 @@ static int deliver(struct net *n)
         done += part;
         if (done < n->packet_len && !virtio_has(v, FEATURE_MRG_RXBUF)) {
             virtio_unpop(v, QUEUE_RX, 1); /* too long for this guest: lost */
+            atomic_fetch_add(&n->count.rx_drops, 1);
             return 1;
         }
         virtio_stage(v, QUEUE_RX, c, (uint32_t)part);
     }
     virtio_chain_write(v, &n->first, HDR_NUM_BUFFERS_AT, &buffers, sizeof buffers);
     virtio_publish(v, QUEUE_RX);
+    atomic_fetch_add(&n->count.rx_packets, 1);
+    atomic_fetch_add(&n->count.rx_bytes, n->packet_len - HDR_LEN);
     return 1;
 }
 
@@ -200,8 +209,15 @@ static void transmit(struct net *n)
         }
         learn(n, &c);
         /* A packet that the kernel does not take (wrong header, interface down) is lost. */
-        if (c.out_len <= PACKET_MAX && writev(n->tap.fd, c.iov, (int)c.out_n) < 0)
+        if (c.out_len > PACKET_MAX) {
+            atomic_fetch_add(&n->count.tx_errors, 1);
+        } else if (writev(n->tap.fd, c.iov, (int)c.out_n) < 0) {
+            atomic_fetch_add(&n->count.tx_errors, 1);
             log_debug("xvm", "%s: a packet is lost: %s", v->name, strerror(errno));
+        } else {
+            atomic_fetch_add(&n->count.tx_packets, 1);
+            atomic_fetch_add(&n->count.tx_bytes, c.out_len - HDR_LEN);
+        }
         virtio_push(v, QUEUE_TX, &c, 0);
         virtio_notify(v, QUEUE_TX);
     }
@@ -455,4 +471,31 @@ int virtio_net_create(
         return -1;
     }
     return virtio_add(&n->v, e);
+}
+
+static void take_stats(struct net *n, struct hv_vif_stats *s)
+{
+    const uint8_t *m = n->config.mac;
+
+    memset(s, 0, sizeof *s);
+    snprintf(s->ifname, sizeof s->ifname, "%s", n->tap.name);
+    snprintf(s->mac, sizeof s->mac, "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4],
+        m[5]);
+    s->rx_bytes = atomic_load(&n->count.rx_bytes);
+    s->rx_packets = atomic_load(&n->count.rx_packets);
+    s->rx_drops = atomic_load(&n->count.rx_drops);
+    s->tx_bytes = atomic_load(&n->count.tx_bytes);
+    s->tx_packets = atomic_load(&n->count.tx_packets);
+    s->tx_errors = atomic_load(&n->count.tx_errors);
+}
+
+unsigned virtio_net_stats(const struct machine *m, struct hv_vif_stats *out, unsigned max)
+{
+    unsigned n = virtio_count(m, VIRTIO_NET), at = n;
+
+    for (struct virtio *v = virtio_find(m, VIRTIO_NET, NULL); v != NULL && at > 0;
+         v = virtio_find(m, VIRTIO_NET, v))
+        if (--at < max)
+            take_stats(net_of(v), &out[at]);
+    return n < max ? n : max;
 }
