@@ -128,6 +128,24 @@ static bool valid_listen(const char *s)
     return memchr(s, ':', n) == NULL && valid_address(s);
 }
 
+/* Names of servers whose sockets a client of libvirt looks for. */
+static bool valid_servers(const char *s)
+{
+    static const char *const known[] = { "libvirt", "virtxend", "virtxvmd", "virtxenmigrd",
+        "virtmigrdd" };
+    size_t n, i;
+
+    for (s += strspn(s, " "); *s != '\0'; s += n + strspn(s + n, " ")) {
+        n = strcspn(s, " ");
+        for (i = 0; i < sizeof known / sizeof known[0]; i++)
+            if (strlen(known[i]) == n && strncmp(known[i], s, n) == 0)
+                break;
+        if (i == sizeof known / sizeof known[0])
+            return false;
+    }
+    return true;
+}
+
 /* ---- the table ---- */
 
 #define AT(member) offsetof(struct config, member), sizeof(((struct config *)NULL)->member)
@@ -222,6 +240,10 @@ static const struct key keys[] = {
 
     { "control-group", TYPE_TEXT, AT(control_group), 0, 0, NULL, valid_group, "the name of a group",
         "migrd", "Sockets and logs", "Group that may use the control socket and virsh, beside root." },
+    { "libvirt-sockets", TYPE_TEXT, AT(libvirt_sockets), 0, 0, NULL, valid_servers,
+        "names out of libvirt virtxend virtxvmd virtxenmigrd virtmigrdd", "virtxend virtxvmd", NULL,
+        "Servers in whose place virsh finds migrd, by /run/libvirt/NAME-sock, where no other one is; "
+        "with libvirt it is virsh's default." },
     { "libvirt-max-clients", TYPE_NUMBER, AT(libvirt_max_clients), 1, 4096, NULL, NULL, NULL, "64",
         NULL, "Clients of libvirt's protocol (virsh) at once; more are hung up on." },
     { "libvirt-max-calls", TYPE_NUMBER, AT(libvirt_max_calls), 2, 1024, NULL, NULL, NULL, "32", NULL,

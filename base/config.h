@@ -61,6 +61,7 @@ struct config {
     char storage_initiator[224];                 /* storage-iscsi-initiator = "" */
     /* sockets and logs */
     char control_group[64];                      /* control-group = migrd */
+    char libvirt_sockets[128];                   /* libvirt-sockets = virtxend virtxvmd */
     unsigned libvirt_max_clients;                /* libvirt-max-clients = 64 */
     unsigned libvirt_max_calls;                  /* libvirt-max-calls = 32, of a client at once */
     uint64_t libvirt_max_bytes;                  /* libvirt-max-bytes = 16M, of a client at once */

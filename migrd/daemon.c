@@ -132,6 +132,7 @@ int daemon_reload(struct migrd *m, char *text, size_t len, struct err *e)
         notify_send("READY=1");
         return err_prefix(e, "configuration unchanged");
     }
+    libvirt_reload(m, &before);
     needs_restart(&before, &fresh, late, sizeof late);
     snprintf(text, len, "configuration read again; relocation: %s%s%s", sockets,
         late[0] ? "; these keys need a restart of migrd:" : "", late);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /*
  * internal: what the parts of libvirt/ share: wire.c (bytes), server.c (sockets, clients,
- * timers), conn.c (one client: reading, sending, keepalive), call.c (one call: table of
- * procedures, answers, errors), host.c, domain.c, action.c, job.c (procedures), event.c.
+ * timers), places.c (where virsh looks), conn.c (one client: reading, sending, keepalive),
+ * call.c (one call: table of procedures, answers, errors), event.c; the rest are procedures.
  *
  * A call lives from its frame to its answer. Its client stays as long as calls of it are
  * under way, even if the socket has closed; answers then go nowhere.
@@ -120,6 +120,21 @@ struct lv_conn {
     int last_callback;
 };
 
+enum lv_place_state {
+    LV_PLACE_NEW,
+    LV_PLACE_OURS,
+    LV_PLACE_OTHERS,
+    LV_PLACE_SILENT, /* a socket that refuses */
+    LV_PLACE_FAILED
+};
+
+struct lv_place {
+    enum lv_place_state state;
+    ino_t inode; /* of another server's socket */
+};
+
+#define LV_PLACES_MAX 16
+
 struct libvirt {
     struct peer_rule rule;
     int fd[2]; /* read-write, read-only */
@@ -129,7 +144,15 @@ struct libvirt {
     struct lv_conn *conns;
     unsigned n_conns;
     int subscription; /* of the host's events */
+    struct lv_move *moves;
+    struct lv_place places[LV_PLACES_MAX];
 };
+
+void lv_socket_path(const struct migrd *m, bool read_only, char out[PATHS_LEN + 32]);
+/* The links of libvirt-sockets: makes them, keeps them, removes those of `list`. */
+void lv_places_start(struct migrd *m);
+void lv_places_look(struct migrd *m);
+void lv_places_stop(struct migrd *m, const char *list);
 
 void lv_conn_add(struct migrd *m, int fd, const struct ucred *who, bool read_only);
 void lv_conn_close(struct lv_conn *c);

@@ -12,6 +12,8 @@
 #include "migrd/migrd.h"
 
 int libvirt_start(struct migrd *m, struct err *e);
+/* m->config is the fresh one. */
+void libvirt_reload(struct migrd *m, const struct config *before);
 void libvirt_stop(struct migrd *m);
 /* After the loop has ended. */
 void libvirt_close(struct migrd *m);

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -18,9 +19,9 @@
 
 static const char *const socket_names[2] = { "libvirt-sock", "libvirt-sock-ro" };
 
-static void socket_path(const struct migrd *m, int i, char out[PATHS_LEN + 32])
+void lv_socket_path(const struct migrd *m, bool read_only, char out[PATHS_LEN + 32])
 {
-    snprintf(out, PATHS_LEN + 32, "%s/%s", m->paths.run, socket_names[i]);
+    snprintf(out, PATHS_LEN + 32, "%s/%s", m->paths.run, socket_names[read_only]);
 }
 
 static void accept_one(struct migrd *m, int fd, bool read_only)
@@ -62,6 +63,8 @@ static void tick(uv_timer_t *t)
         next = c->next;
         lv_conn_tick(c, now);
     }
+    lv_moves_tick(m, now);
+    lv_places_look(m);
 }
 
 static int listen_on(struct migrd *m, int i, struct err *e)
@@ -69,7 +72,7 @@ static int listen_on(struct migrd *m, int i, struct err *e)
     struct libvirt *lv = m->libvirt;
     char path[PATHS_LEN + 32];
 
-    socket_path(m, i, path);
+    lv_socket_path(m, i, path);
     lv->fd[i] = io_unix_listen(path, 0660, e);
     if (lv->fd[i] < 0)
         return -1;
@@ -93,7 +96,16 @@ int libvirt_start(struct migrd *m, struct err *e)
     uv_timer_start(&lv->tick, tick, TICK_MS, TICK_MS);
     if (lv_events_start(m, e) < 0 || listen_on(m, 0, e) < 0 || listen_on(m, 1, e) < 0)
         return err_prefix(e, "libvirt sockets");
+    lv_places_start(m);
     return 0;
+}
+
+void libvirt_reload(struct migrd *m, const struct config *before)
+{
+    if (strcmp(before->libvirt_sockets, m->config.libvirt_sockets) != 0)
+        lv_places_stop(m, before->libvirt_sockets);
+    memset(m->libvirt->places, 0, sizeof m->libvirt->places);
+    lv_places_start(m);
 }
 
 void libvirt_stop(struct migrd *m)
@@ -105,13 +117,14 @@ void libvirt_stop(struct migrd *m)
         return;
     lv->stopping = true;
     lv_events_stop(m);
+    lv_places_stop(m, m->config.libvirt_sockets);
     uv_close((uv_handle_t *)&lv->tick, NULL);
     for (int i = 0; i < 2; i++) {
         if (lv->fd[i] < 0)
             continue;
         uv_close((uv_handle_t *)&lv->poll[i], NULL);
         io_close(&lv->fd[i]);
-        socket_path(m, i, path);
+        lv_socket_path(m, i, path);
         unlink(path);
     }
     while (lv->conns != NULL)

@@ -134,6 +134,10 @@ static const struct value_case values[] = {
     { "hypervisor", "en", NULL, "one of" },
     { "hypervisor", "", NULL, "one of" },
     { "control-group", "", NULL, "name of a group" },
+    { "libvirt-sockets", "libvirt virtxend", "libvirt virtxend", NULL },
+    { "libvirt-sockets", "", "", NULL },
+    { "libvirt-sockets", "virtqemud", NULL, "names out of libvirt" },
+    { "libvirt-sockets", "virtxend ../x", NULL, "names out of libvirt" },
     { "libvirt-max-clients", "0", NULL, "from 1 to 4096" },
     { "libvirt-max-calls", "1", NULL, "from 2 to 1024" },
     { "libvirt-max-bytes", "2M", "2M", NULL },
@@ -297,7 +301,7 @@ static void test_round_trip(void **state)
         { "storage-lease-time", "7s" }, { "storage-timeout", "3s" },
         { "storage-nfs-uid-base", "100000" }, { "storage-secrets", "/s" },
         { "storage-iscsi-initiator", "iqn.2026-01.x:y" }, { "control-group", "root" },
-        { "libvirt-max-clients", "7" }, { "libvirt-max-calls", "7" },
+        { "libvirt-sockets", "libvirt" }, { "libvirt-max-clients", "7" }, { "libvirt-max-calls", "7" },
         { "libvirt-max-bytes", "3M" }, { "status-address", "[::]:1" }, { "log-file", "/l" }, { "log-level", "warn" } };
     struct config c, d, back;
     struct err e;
