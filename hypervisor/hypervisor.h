@@ -187,13 +187,34 @@ struct hv_mapping {
     void *driver; /* the driver's own */
 };
 
-enum hv_side { HV_SOURCE, HV_TARGET };
+/* HV_VIEWER only looks: at memory and registers, of whatever exists here, a crashed domain too. */
+enum hv_side { HV_SOURCE, HV_TARGET, HV_VIEWER };
 
 /*
  * Dirty bitmaps are arrays of uint64_t words, gfn g being bit (g & 63) of word
  * (g >> 6), HV_BITMAP_WORDS(max_gfn) words, owned by the caller.
  */
 #define HV_BITMAP_WORDS(max_gfn) (((max_gfn) >> 6) + 1)
+
+/* flags: of the descriptor, as in its second word (type from bit 8 on, present 15, long 21). */
+struct hv_segment {
+    uint32_t selector, limit, flags;
+    uint64_t base;
+};
+
+enum hv_gpr { /* order of the instruction set's numbers */
+    HV_RAX, HV_RCX, HV_RDX, HV_RBX, HV_RSP, HV_RBP, HV_RSI, HV_RDI,
+    HV_R8, HV_R9, HV_R10, HV_R11, HV_R12, HV_R13, HV_R14, HV_R15,
+    HV_GPR_MAX
+};
+
+/* One vCPU, as a debugger wants it. */
+struct hv_registers {
+    uint64_t gpr[HV_GPR_MAX], rip, rflags;
+    struct hv_segment cs, ds, es, fs, gs, ss, ldt, tr, gdt, idt;
+    uint64_t cr[5]; /* there is no CR1 */
+    uint64_t kernel_gs_base;
+};
 
 struct hv_ops {
     const char *name;
@@ -304,6 +325,11 @@ struct hv_ops {
      * in the dirty log. */
     int (*mig_pause)(struct hv_mig *m, uint64_t epoch, struct err *e);
     int (*mig_resume)(struct hv_mig *m, uint64_t epoch, struct err *e);
+
+    /* Registers of all vCPUs, in their order, of a domain that stands still. *list is malloc'ed, the
+     * caller frees. */
+    int (*mig_registers)(
+        struct hv_mig *m, struct hv_registers **list, unsigned *n, struct err *e);
 
     /* State of vCPUs and devices of a paused domain, as bytes that only this driver understands
      * (its own versions N and N-1). *blob is malloc'ed, the caller frees. */

@@ -188,6 +188,7 @@ static control_handler *const handlers[] = {
     [MIGRD__REQUEST__BODY_ACT] = control_act,
     [MIGRD__REQUEST__BODY_SET_MEMORY] = control_set_memory,
     [MIGRD__REQUEST__BODY_SAVE] = control_save,
+    [MIGRD__REQUEST__BODY_DUMP_CORE] = control_dump_core,
     [MIGRD__REQUEST__BODY_RESTORE] = control_restore,
     [MIGRD__REQUEST__BODY_DUMP] = control_dump,
     [MIGRD__REQUEST__BODY_MIGRATE] = control_migrate,

@@ -56,7 +56,7 @@ void control_audit(const struct client *c, const char *what, const char *on);
 
 control_handler control_list, control_get, control_create, control_start_domain, control_undefine,
     control_act, control_set_memory, control_dump;
-control_handler control_save, control_restore, control_migrate, control_dry_run, control_cancel, control_tune,
+control_handler control_save, control_restore, control_dump_core, control_migrate, control_dry_run, control_cancel, control_tune,
     control_migrations, control_watch, control_resolve;
 control_handler control_acl_test, control_journal, control_log, control_host, control_reload,
     control_facts;

@@ -85,6 +85,7 @@ void control_dry_run(struct client *c, const Migrd__Request *rq)
 void control_save(struct client *c, const Migrd__Request *rq)
 {
     struct domain *d = control_domain(c, rq->serial, rq->save->domain);
+    const struct migration_file f = { .path = rq->save->path };
     struct request *r;
     struct migration *g;
     struct err e;
@@ -92,7 +93,7 @@ void control_save(struct client *c, const Migrd__Request *rq)
     if (d == NULL || (r = request_new(c, rq)) == NULL)
         return;
     control_audit(c, "save", d->name);
-    if (migration_save(c->m, d, rq->save->path, &g, &e) < 0)
+    if (migration_save(c->m, d, &f, &g, &e) < 0)
         give_up(r, &e);
     else
         follow(r, g);
@@ -100,6 +101,9 @@ void control_save(struct client *c, const Migrd__Request *rq)
 
 void control_restore(struct client *c, const Migrd__Request *rq)
 {
+    const struct migration_file f = { .path = rq->restore->path,
+        .paused = rq->restore->paused,
+        .running = !rq->restore->paused };
     struct request *r = request_new(c, rq);
     struct migration *g;
     struct err e;
@@ -107,7 +111,25 @@ void control_restore(struct client *c, const Migrd__Request *rq)
     if (r == NULL)
         return;
     control_audit(c, "restore", rq->restore->path);
-    if (migration_restore(c->m, rq->restore->path, rq->restore->paused, &g, &e) < 0)
+    if (migration_restore(c->m, &f, &g, &e) < 0)
+        give_up(r, &e);
+    else
+        follow(r, g);
+}
+
+void control_dump_core(struct client *c, const Migrd__Request *rq)
+{
+    const Migrd__DumpCore *in = rq->dump_core;
+    const struct migration_file f = { .path = in->path, .live = in->live, .crash = in->crash };
+    struct domain *d = control_domain(c, rq->serial, in->domain);
+    struct request *r;
+    struct migration *g;
+    struct err e;
+
+    if (d == NULL || (r = request_new(c, rq)) == NULL)
+        return;
+    control_audit(c, "dump core of", d->name);
+    if (migration_dump(c->m, d, &f, &g, &e) < 0)
         give_up(r, &e);
     else
         follow(r, g);

@@ -180,6 +180,7 @@ static const char *state_name(const struct migration *g)
         return g->state == DRY_ENDED ? "ended" : "forecasting";
     case MIG_SAVE:
     case MIG_RESTORE:
+    case MIG_DUMP:
         break;
     }
     return save_state_name(g);
@@ -194,6 +195,7 @@ static bool state_final(const struct migration *g)
         return mt_target_final((enum tgt_state)g->state);
     case MIG_SAVE:
     case MIG_RESTORE:
+    case MIG_DUMP:
     case MIG_DRY:
         break;
     }
@@ -218,6 +220,8 @@ const char *migration_domain_state(const struct migration *g)
         return "incoming";
     case MIG_SAVE:
         return "saving";
+    case MIG_DUMP:
+        return "dumping";
     case MIG_DRY:
         return "forecasting";
     case MIG_RESTORE:
@@ -228,9 +232,17 @@ const char *migration_domain_state(const struct migration *g)
 
 static const char *direction(const struct migration *g)
 {
-    static const char *const words[] = { "out", "in", "save", "restore", "dry-run" };
+    static const char *const words[] = { "out", "in", "save", "restore", "dry-run", "dump" };
 
     return words[g->kind];
+}
+
+/* A host, or a file. */
+static const char *other_end(const struct migration *g)
+{
+    if (g->path[0] != '\0')
+        return g->path;
+    return g->owner[0] != '\0' ? g->owner : g->peer;
 }
 
 void mig_fail(struct migration *g, enum err_code code, const char *fmt, ...)
@@ -268,9 +280,7 @@ void migration_info(const struct migration *g, Migrd__MigrationInfo *out)
     out->domain = (char *)(uintptr_t)g->name;
     out->uuid = (char *)(uintptr_t)g->uuid;
     out->direction = (char *)(uintptr_t)direction(g);
-    out->peer = (char *)(uintptr_t)(g->kind == MIG_SAVE || g->kind == MIG_RESTORE ? g->path
-                                    : g->owner[0] != '\0'                         ? g->owner
-                                                                                  : g->peer);
+    out->peer = (char *)(uintptr_t)other_end(g);
     out->state = (char *)(uintptr_t)state_name(g);
     out->progress = g->progress;
     out->report = g->report;
@@ -527,10 +537,7 @@ static void summary(const struct migration *g)
         "%s: %s %s %s: %zu rounds, %.3f s in all, guest stopped for %.1f ms, %.1f MiB on the wire, "
         "%llu pages sent, %llu zero, %u channels, %s",
         g->name, direction(g), g->kind == MIG_IN ? "from" : "to",
-        g->kind == MIG_SAVE || g->kind == MIG_RESTORE ? g->path
-        : g->owner[0]                                 ? g->owner
-                                                      : g->peer,
-        f ? f->n_rounds : 0, f ? (double)f->total_us / 1e6 : 0, f ? (double)f->pause_us / 1e3 : 0,
+        other_end(g), f ? f->n_rounds : 0, f ? (double)f->total_us / 1e6 : 0, f ? (double)f->pause_us / 1e3 : 0,
         f ? (double)f->wire_bytes / (1 << 20) : 0, f ? (unsigned long long)f->pages_sent : 0,
         f ? (unsigned long long)f->pages_zero : 0, f ? f->channels : 0,
         f && f->cipher[0] ? f->cipher : "-");
@@ -538,12 +545,13 @@ static void summary(const struct migration *g)
 
 static void count(struct migration *g, bool ok)
 {
-    static const char *const names[5][2] = {
+    static const char *const names[6][2] = {
         { "migrd_migrations_out_failed_total", "migrd_migrations_out_ok_total" },
         { "migrd_migrations_in_failed_total", "migrd_migrations_in_ok_total" },
         { "migrd_saves_failed_total", "migrd_saves_ok_total" },
         { "migrd_restores_failed_total", "migrd_restores_ok_total" },
         { "migrd_dry_runs_failed_total", "migrd_dry_runs_ok_total" },
+        { "migrd_dumps_failed_total", "migrd_dumps_ok_total" },
     };
 
     ++*events_counter(g->m->events, names[g->kind][ok], "Ended migrations, saves and restores");
@@ -576,6 +584,8 @@ void mig_close(struct migration *g)
     }
     if (d != NULL)
         registry_release(g->m, d);
+    if (g->kind == MIG_OUT)
+        src_undefine(g);
     mig_tell_watchers(g, true);
     retire_if_free(g);
 }
@@ -792,12 +802,34 @@ int migration_tune(struct migration *g, const Migrd__SetParams *p, struct err *e
 {
     Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
 
-    if (g->kind != MIG_OUT || g->worker == NULL)
+    if (g->kind != MIG_OUT || (g->worker == NULL && g->state != SRC_STARTING))
         return err_set(e, ERR_STATE, "%s is not being migrated away from this host", g->name);
+    if (p->set_bandwidth)
+        g->params.bandwidth = p->bandwidth;
+    if (p->set_budget && p->pause_budget_ms != 0)
+        g->params.pause_budget_ms = p->pause_budget_ms;
+    if (g->worker == NULL) /* it will begin with them */
+        return 0;
     t.body_case = MIGRD__TO_WORKER__BODY_SET_PARAMS;
     t.set_params = (Migrd__SetParams *)(uintptr_t)p;
     worker_send(g->worker, &t, -1);
     return 0;
+}
+
+struct migration_wishes migration_wishes(const struct migrd *m, const struct domain *d)
+{
+    struct migration_wishes w = d->wish;
+
+    if (d->mig != NULL && d->mig->kind == MIG_OUT) {
+        w.bandwidth = d->mig->params.bandwidth;
+        w.pause_budget_ms = d->mig->params.pause_budget_ms;
+        return w;
+    }
+    if (!w.set_bandwidth)
+        w.bandwidth = m->config.bandwidth;
+    if (w.pause_budget_ms == 0)
+        w.pause_budget_ms = m->config.pause_budget_ms;
+    return w;
 }
 
 void migration_guest_ended(struct migrd *m, struct domain *d)

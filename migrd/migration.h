@@ -40,32 +40,34 @@ int migration_start(struct migrd *m, struct domain *d, const Migrd__Migrate *rq,
 /* The same request, but nothing moves: its report has a forecast. */
 int migration_dry_run(struct migrd *m, struct domain *d, const Migrd__Migrate *rq,
     struct migration **out, struct err *e);
-int migration_save(
-    struct migrd *m, struct domain *d, const char *path, struct migration **out, struct err *e);
+/* A file that a worker writes or reads, and what becomes of the guest. */
+struct migration_file {
+    const char *path;
+    bool running, paused; /* save: how it will be restored; restore: how it is; neither: as it was */
+    bool live;            /* dump: the guest runs on meanwhile */
+    bool crash;           /* dump: and is ended afterwards */
+    bool drop_cache;      /* the file need not stay in the host's memory */
+};
+int migration_save(struct migrd *m, struct domain *d, const struct migration_file *f,
+    struct migration **out, struct err *e);
 int migration_restore(
-    struct migrd *m, const char *path, bool paused, struct migration **out, struct err *e);
+    struct migrd *m, const struct migration_file *f, struct migration **out, struct err *e);
+/* Memory and registers to a core file. */
+int migration_dump(struct migrd *m, struct domain *d, const struct migration_file *f,
+    struct migration **out, struct err *e);
 /* By id, or by domain name, uuid or id; those that are not finished. */
 struct migration *migration_find(struct migrd *m, const char *which);
+/* Under way or ended; NULL: not known any more. */
+struct migration *migration_by_id(struct migrd *m, const char *id);
 int migration_cancel(struct migrd *m, struct migration *g, struct err *e);
 int migration_tune(struct migration *g, const Migrd__SetParams *p, struct err *e);
+/* What holds for the domain's migration under way, or would for the next one. */
+struct migration_wishes migration_wishes(const struct migrd *m, const struct domain *d);
 /* The operator's word where there is no proof. `risk` (may be NULL) gets the text of what it means.
  */
 int migration_resolve(struct migrd *m, const char *domain, const Migrd__Resolve *rq, char *text,
     size_t len, struct err *e);
 
-/* `fn` is called with each progress and once, with last, at the end. */
-typedef void migration_watch_fn(void *arg, struct migration *g, bool last);
-int migration_watch(struct migration *g, migration_watch_fn *fn, void *arg);
-void migration_unwatch(struct migrd *m, migration_watch_fn *fn, void *arg);
-/* Under way or ended; NULL: not known any more. */
-struct migration *migration_by_id(struct migrd *m, const char *id);
-/* In the last call: 0, or -1 and why it failed. */
-int migration_outcome(const struct migration *g, struct err *e);
-
-/* Fills a message whose pointers are the migration's: pack it at once. */
-void migration_info(const struct migration *g, Migrd__MigrationInfo *out);
-/* Next of those under way (after NULL: the first), then of the finished ones. */
-struct migration *migration_next(struct migrd *m, struct migration *after, bool finished);
 /* A change of owner without a hand-over, of a domain that does not run. */
 struct migration_owner {
     const char *uuid, *name;
@@ -78,6 +80,17 @@ struct migration_owner {
 int migration_set_owner(struct migrd *m, const struct migration_owner *w, registry_done *done,
     void *arg, struct err *e);
 
+/* `fn` is called with each progress and once, with last, at the end. */
+typedef void migration_watch_fn(void *arg, struct migration *g, bool last);
+int migration_watch(struct migration *g, migration_watch_fn *fn, void *arg);
+void migration_unwatch(struct migrd *m, migration_watch_fn *fn, void *arg);
+/* In the last call: 0, or -1 and why it failed. */
+int migration_outcome(const struct migration *g, struct err *e);
+
+/* Fills a message whose pointers are the migration's: pack it at once. */
+void migration_info(const struct migration *g, Migrd__MigrationInfo *out);
+/* Next of those under way (after NULL: the first), then of the finished ones. */
+struct migration *migration_next(struct migrd *m, struct migration *after, bool finished);
 bool migration_in_doubt(const struct migration *g);
 /* "migrating", "in doubt", "saving", ...: for a domain's state column. */
 const char *migration_domain_state(const struct migration *g);

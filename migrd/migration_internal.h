@@ -14,7 +14,7 @@
 #define QUEUE_MAX 32
 #define ASKERS_MAX 8
 
-enum mig_kind { MIG_OUT, MIG_IN, MIG_SAVE, MIG_RESTORE, MIG_DRY };
+enum mig_kind { MIG_OUT, MIG_IN, MIG_SAVE, MIG_RESTORE, MIG_DRY, MIG_DUMP };
 
 enum { DRY_WORKING, DRY_ENDED }; /* states of a MIG_DRY */
 
@@ -40,7 +40,9 @@ struct migration {
     char owner[256]; /* MIG_OUT: the target's own name */
     char expected[256]; /* MIG_OUT: what that name must be; "" any */
     char address[64], peer_name[256], cert[128]; /* MIG_IN */
-    char path[512];                              /* save, restore */
+    char path[512];                              /* save, restore, dump */
+    bool as_saved;   /* MIG_RESTORE: paused if it was saved so */
+    bool ends_guest; /* MIG_DUMP: it is destroyed when its core is written */
     unsigned port, flags;
     uint64_t epoch; /* the target's: the source's own is one less, after a reclaim one more */
     int domid;      /* MIG_IN, MIG_RESTORE */
@@ -196,6 +198,8 @@ void mig_journal_work(struct job *j);
 /* In the pool: resumes, and makes sure whether it runs if the answer is lost. *gone: the process is,
  * and whether the guest ran nobody knows. */
 int mig_resume(struct mig_job *mj, bool *gone, struct err *e);
+/* Instead: it is a paused guest of this host now, and may move on as such. */
+void mig_leave_paused(struct mig_job *mj);
 /* In the pool, before a record says that the guest runs here: where this host cannot have the disks,
  * it must not. */
 int mig_claim(struct mig_job *mj, struct err *e);
@@ -218,6 +222,8 @@ void src_run(struct migration *g, enum mt_op op);
 unsigned mig_auto_channels(bool tls, unsigned cpus);
 void tgt_run(struct migration *g, enum mt_op op);
 void src_destroy_copy(struct migration *g);
+/* The migration has ended, and holds the domain no longer: as asked for, its definition goes. */
+void src_undefine(struct migration *g);
 /* Answers those who asked, if the state allows an answer. */
 void tgt_answer(struct migration *g);
 int tgt_check_offer(struct migration *g, struct err *e);

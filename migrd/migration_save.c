@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * Save and restore: one worker, one file, no other host.
+ * Save, restore and dump: one worker, one file, no other host.
  *
  *   save:     worker pauses, writes, syncs, renames -> Finished ok -> the domain is destroyed
  *             (as xm save does); failed -> the worker has resumed it, and we make sure
+ *   dump:     worker pauses, writes, resumes -> Finished ok -> with `crash` the domain is
+ *             destroyed; failed -> as a save
  *   restore:  OfferSeen (what the file holds) -> checks, incoming domain -> OfferVerdict
  *             -> Finished ok -> epoch journalled, guest resumed; failed -> destroyed
  *
@@ -57,6 +59,8 @@ static void last_job_done(struct mig_job *mj)
         registry_gone(g->m, d);
         registry_publish(
             g->m, d, g->kind == MIG_SAVE ? "domain-saved" : "domain-destroyed", g->path);
+    } else if (mj->job.result == 0 && g->kind == MIG_DUMP) {
+        registry_refresh(g->m);
     } else if (mj->job.result < 0 && g->kind == MIG_RESTORE && !destroyed) {
         last_job(g, MT_DESTROY, destroy_work); /* the file still has it: no copy that never runs */
         return;
@@ -94,9 +98,12 @@ static void run_restored_work(struct job *j)
     bool gone;
 
     j->result = journal_append_all(mj->journal, mj->rec, mj->n_rec, true, &j->err);
-    if (j->result < 0 || mj->leave_paused)
+    if (j->result < 0)
         return;
-    j->result = mig_resume(mj, &gone, &j->err);
+    if (mj->leave_paused)
+        mig_leave_paused(mj);
+    else
+        j->result = mig_resume(mj, &gone, &j->err);
 }
 
 static void last_job(struct migration *g, enum mt_op op, void (*work)(struct job *))
@@ -130,10 +137,15 @@ static void on_ended(void *arg, const Migrd__Finished *fin, const char *how)
     g->worker = NULL;
     mig_take_report(g, fin);
     if (!ok)
-        mig_fail(g, fin == NULL ? ERR_INTERNAL : ERR_SYSTEM, "%s", fin != NULL ? fin->text : how);
+        mig_fail(g, fin == NULL ? ERR_INTERNAL : mig_code_of(fin->code), "%s",
+            fin != NULL ? fin->text : how);
+    else if (g->failure.code == ERR_CANCELLED && g->kind != MIG_RESTORE)
+        err_clear(&g->failure); /* too late: the file has its name */
     if (g->state == SV_ENDED)
         mig_close(g);
-    else if (g->kind == MIG_SAVE)
+    else if (g->kind == MIG_DUMP && ok && !g->ends_guest)
+        end_now(g); /* it runs again, or stands where it stood */
+    else if (g->kind == MIG_SAVE || g->kind == MIG_DUMP)
         last_job(g, ok ? MT_DESTROY : MT_RESUME, ok ? destroy_work : resume_work);
     else if (g->state == SV_MADE)
         last_job(g, ok ? MT_RESUME : MT_DESTROY, ok ? run_restored_work : destroy_work);
@@ -225,6 +237,8 @@ static int take_offer(struct migration *g, const Migrd__OfferSeen *o, struct err
     g->offer = migrd__offer__unpack(NULL, o->offer.len, o->offer.data);
     if (g->def == NULL || g->offer == NULL)
         return err_set(e, ERR_PROTOCOL, "%s: what it holds cannot be read", g->path);
+    if (g->as_saved && g->offer->stay_paused)
+        g->flags |= JF_STAY_PAUSED;
     d = registry_incoming(g->m, g->def, g, e);
     if (d == NULL)
         return -1;
@@ -280,13 +294,13 @@ static int check_path(const char *path, struct err *e)
     return 0;
 }
 
-static int start_worker(struct migration *g, Migrd__ToWorker *t, int fd, struct err *e)
+static int start_worker(struct migration *g, Migrd__ToWorker *t, struct err *e)
 {
     static const struct worker_calls calls = { on_message, on_ended };
 
     if (worker_start(g->m, 0, &calls, g, &g->worker, e) < 0)
         return -1;
-    worker_send(g->worker, t, fd);
+    worker_send(g->worker, t, -1);
     return 0;
 }
 
@@ -301,37 +315,40 @@ static struct migration *new_one(struct migrd *m, enum mig_kind kind, const char
     return g;
 }
 
-int migration_save(
-    struct migrd *m, struct domain *d, const char *path, struct migration **out, struct err *e)
+/* One of a domain that exists here, which it holds from now on; NULL: refused. */
+static struct migration *hold(struct migrd *m, enum mig_kind kind, struct domain *d,
+    const struct migration_file *f, struct err *e)
 {
-    Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
-    Migrd__SaveStart s = MIGRD__SAVE_START__INIT;
     struct migration *g;
 
-    if (check_path(path, e) < 0)
-        return -1;
-    if (d->mig != NULL || d->busy != NULL)
-        return err_set(e, ERR_STATE, "domain %s is busy: %s", d->name,
+    if (check_path(f->path, e) < 0)
+        return NULL;
+    if (d->mig != NULL || d->busy != NULL) {
+        err_set(e, ERR_STATE, "domain %s is busy: %s", d->name,
             d->busy != NULL ? d->busy : "migration in progress");
-    if (!d->live || d->live_def == NULL)
-        return err_set(e, ERR_STATE, "domain %s does not run here", d->name);
-    g = new_one(m, MIG_SAVE, path);
-    if (g == NULL)
-        return err_set(e, ERR_MEMORY, "out of memory");
+        return NULL;
+    }
+    if (!d->live || d->live_def == NULL) {
+        err_set(e, ERR_STATE, "domain %s does not run here", d->name);
+        return NULL;
+    }
+    g = new_one(m, kind, f->path);
+    if (g == NULL) {
+        err_set(e, ERR_MEMORY, "out of memory");
+        return NULL;
+    }
     memcpy(g->uuid, d->uuid, sizeof g->uuid);
     memcpy(g->name, d->name, sizeof g->name);
     g->epoch = d->epoch;
     g->flags = hv_is_paused(&d->info) ? JF_WAS_PAUSED : 0;
     d->mig = g;
-    s.hypervisor = (char *)(uintptr_t)m->hv_ops->name;
-    s.run_dir = m->paths.xvm;
-    s.log_dir = m->paths.log;
-    s.domain = d->live_def;
-    s.epoch = d->epoch;
-    s.path = g->path;
-    t.body_case = MIGRD__TO_WORKER__BODY_SAVE;
-    t.save = &s;
-    if (start_worker(g, &t, -1, e) < 0) { /* the worker makes path.tmp and renames it */
+    return g;
+}
+
+/* The worker opens its file by itself: this process never waits for a disk. */
+static int begin(struct migration *g, Migrd__ToWorker *t, struct migration **out, struct err *e)
+{
+    if (start_worker(g, t, e) < 0) {
         mig_fail(g, e->code, "%s", e->text);
         end_now(g);
         return -1;
@@ -340,38 +357,72 @@ int migration_save(
     return 0;
 }
 
+int migration_save(struct migrd *m, struct domain *d, const struct migration_file *f,
+    struct migration **out, struct err *e)
+{
+    Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
+    Migrd__SaveStart s = MIGRD__SAVE_START__INIT;
+    struct migration *g = hold(m, MIG_SAVE, d, f, e);
+
+    if (g == NULL)
+        return -1;
+    s.hypervisor = (char *)(uintptr_t)m->hv_ops->name;
+    s.run_dir = m->paths.xvm;
+    s.log_dir = m->paths.log;
+    s.domain = d->live_def;
+    s.epoch = d->epoch;
+    s.path = g->path;
+    s.stay_paused = f->paused || (!f->running && (g->flags & JF_WAS_PAUSED) != 0);
+    s.drop_cache = f->drop_cache;
+    t.body_case = MIGRD__TO_WORKER__BODY_SAVE;
+    t.save = &s;
+    return begin(g, &t, out, e);
+}
+
+int migration_dump(struct migrd *m, struct domain *d, const struct migration_file *f,
+    struct migration **out, struct err *e)
+{
+    Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
+    Migrd__DumpStart s = MIGRD__DUMP_START__INIT;
+    struct migration *g = hold(m, MIG_DUMP, d, f, e);
+
+    if (g == NULL)
+        return -1;
+    g->ends_guest = f->crash;
+    s.hypervisor = (char *)(uintptr_t)m->hv_ops->name;
+    s.run_dir = m->paths.xvm;
+    s.log_dir = m->paths.log;
+    s.domain = d->live_def;
+    s.epoch = d->epoch;
+    s.path = g->path;
+    s.live = f->live;
+    s.leave_paused = f->crash;
+    s.drop_cache = f->drop_cache;
+    t.body_case = MIGRD__TO_WORKER__BODY_DUMP;
+    t.dump = &s;
+    return begin(g, &t, out, e);
+}
+
 int migration_restore(
-    struct migrd *m, const char *path, bool paused, struct migration **out, struct err *e)
+    struct migrd *m, const struct migration_file *f, struct migration **out, struct err *e)
 {
     Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
     Migrd__RestoreStart s = MIGRD__RESTORE_START__INIT;
     struct migration *g;
-    int fd, r;
 
-    if (check_path(path, e) < 0)
+    if (check_path(f->path, e) < 0)
         return -1;
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return err_sys(e, "%s", path);
-    g = new_one(m, MIG_RESTORE, path);
-    if (g == NULL) {
-        close(fd);
+    g = new_one(m, MIG_RESTORE, f->path);
+    if (g == NULL)
         return err_set(e, ERR_MEMORY, "out of memory");
-    }
-    g->flags = paused ? JF_STAY_PAUSED : 0;
+    g->flags = f->paused ? JF_STAY_PAUSED : 0;
+    g->as_saved = !f->paused && !f->running;
     s.hypervisor = (char *)(uintptr_t)m->hv_ops->name;
     s.run_dir = m->paths.xvm;
     s.log_dir = m->paths.log;
     s.path = g->path;
+    s.drop_cache = f->drop_cache;
     t.body_case = MIGRD__TO_WORKER__BODY_RESTORE;
     t.restore = &s;
-    r = start_worker(g, &t, fd, e);
-    close(fd);
-    if (r < 0) {
-        mig_fail(g, e->code, "%s", e->text);
-        end_now(g);
-        return -1;
-    }
-    *out = g;
-    return 0;
+    return begin(g, &t, out, e);
 }

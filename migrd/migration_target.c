@@ -349,18 +349,23 @@ int mig_resume(struct mig_job *mj, bool *gone, struct err *e)
     return -1;
 }
 
+void mig_leave_paused(struct mig_job *mj)
+{
+    struct err e;
+
+    if (mj->ops->pause(mj->hv, mj->uuid, mj->epoch, &e) < 0)
+        log_warn("migration", "%s: must be unpaused before it can move on: %s", mj->uuid, e.text);
+}
+
 /* If the process is gone meanwhile, it counts as one that worked: what the guest did in its last
  * moment must not be done again elsewhere. */
 static void run_work(struct job *j)
 {
     struct mig_job *mj = (struct mig_job *)j;
-    struct err e;
     bool gone;
 
-    if (mj->leave_paused) { /* it is a paused guest of this host now, and may move on as such */
-        if (mj->ops->pause(mj->hv, mj->uuid, mj->epoch, &e) < 0)
-            log_warn(
-                "migration", "%s: must be unpaused before it can move on: %s", mj->uuid, e.text);
+    if (mj->leave_paused) {
+        mig_leave_paused(mj);
         return;
     }
     j->result = mig_resume(mj, &gone, &j->err);

@@ -2,29 +2,27 @@
 /*
  * The jobs behind `xm save` and `xm restore`; the format is savefile.h's.
  *
- * Save: pause, write a temporary file beside the path (or the descriptor that came),
- * fsync, rename. After success the domain stays paused and migrd destroys or resumes
- * it; after a failure it is resumed, unless it was paused before.
+ * Save: pause, write the file (outfile.h, or the descriptor that came). After success the
+ * domain stays paused and migrd destroys or resumes it; after a failure or a cancel it is
+ * resumed, unless it was paused before.
  * Restore: Offer, OfferSeen -> OfferVerdict (migration is empty), memory, state. migrd
  * resumes the domain after Finished.
  */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "precopy/outfile.h"
 #include "precopy/savefile.h"
 #include "precopy/worker_internal.h"
 #include "transport/digest.h"
-
-#define PATH_LEN 4096
 
 static void report_pages(Migrd__Finished *f, const struct pages_count *count)
 {
@@ -43,38 +41,11 @@ struct save {
     const Migrd__SaveStart *start;
     struct attach at;
     bool paused;
-    int fd;
-    char tmp[PATH_LEN]; /* "" when migrd gave a descriptor */
+    struct outfile file;
     uint64_t *work;
     struct pages_writer *w;
-    uint64_t began_ns, pause_ns;
+    uint64_t pause_ns;
 };
-
-static int open_file(struct save *s, struct err *e)
-{
-    if (s->fd >= 0)
-        return 0;
-    if (snprintf(s->tmp, sizeof s->tmp, "%s.tmp", s->start->path) >= (int)sizeof s->tmp)
-        return err_set(e, ERR_INVALID, "the path of the save file is too long");
-    s->fd = open(s->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    return s->fd < 0 ? err_sys(e, "cannot create %s", s->tmp) : 0;
-}
-
-static int finish_file(struct save *s, struct err *e)
-{
-    if (fsync(s->fd) < 0 && errno != EINVAL && errno != EROFS)
-        return err_sys(e, "save file: fsync");
-    if (s->tmp[0] == '\0')
-        return 0;
-    if (rename(s->tmp, s->start->path) < 0)
-        return err_sys(e, "cannot rename %s to %s", s->tmp, s->start->path);
-    s->tmp[0] = '\0';
-    /* The domain is destroyed once it is saved: the name must be as durable as the memory. */
-    if (io_sync_folder_of(s->start->path, e) == 0)
-        return 0;
-    unlink(s->start->path); /* the guest goes on: what was saved must not be restored */
-    return -1;
-}
 
 static int pause_domain(struct save *s, struct err *e)
 {
@@ -101,8 +72,9 @@ static int write_head(struct save *s, uint64_t populated, struct err *e)
     o.domain = s->start->domain;
     o.epoch = s->start->epoch;
     o.channels = 1;
+    o.stay_paused = s->start->stay_paused;
     o.populated_pages = populated;
-    return savefile_write_head(s->fd, &o, e);
+    return savefile_write_head(s->file.fd, &o, e);
 }
 
 static int write_memory(struct save *s, struct err *e)
@@ -112,7 +84,7 @@ static int write_memory(struct save *s, struct err *e)
     s->w->ops = s->at.ops;
     s->w->mig = s->at.mig;
     s->w->layout = &s->at.layout;
-    s->w->port = savefile_port(&s->fd);
+    s->w->port = outfile_port(&s->file);
     s->w->channel = s->w->channels = 1;
     if (pages_write_round(s->w, &r, e) < 0 || pages_write_mark(s->w, FRAME_ROUND_END, 0, e) < 0)
         return -1;
@@ -133,12 +105,12 @@ static int write_state(struct save *s, struct err *e)
     f.frames = s->w->seq;
     f.paused_wall_ns = clock_wall_ns() - (clock_ns() - s->pause_ns);
     f.sent_digest = tr_digest_fold(&s->w->fold, 1);
-    r = savefile_write_final(s->fd, &f, e);
+    r = savefile_write_final(s->file.fd, &f, e);
     free(blob);
     return r;
 }
 
-static int save(struct save *s, const struct worker_options *opt, struct err *e)
+static int save(struct save *s, int fd, const struct worker_options *opt, struct err *e)
 {
     const Migrd__SaveStart *st = s->start;
 
@@ -149,13 +121,14 @@ static int save(struct save *s, const struct worker_options *opt, struct err *e)
     s->w = calloc(1, sizeof *s->w);
     if (s->w == NULL)
         return err_set(e, ERR_MEMORY, "out of memory for saving");
-    if (s->work == NULL || open_file(s, e) < 0 || pause_domain(s, e) < 0 ||
+    s->file.count = &s->w->count;
+    if (s->work == NULL || outfile_open(&s->file, fd, e) < 0 || pause_domain(s, e) < 0 ||
         s->at.ops->mig_populated(s->at.mig, s->work, e) < 0)
         return -1;
-    if (write_head(s, bitmap_count(s->work, s->at.words), e) < 0 || write_memory(s, e) < 0 ||
-        ctl_ended(s->ctl, e) || write_state(s, e) < 0)
-        return -1;
-    return finish_file(s, e);
+    s->file.pages = bitmap_count(s->work, s->at.words);
+    if (write_head(s, s->file.pages, e) < 0 || write_memory(s, e) < 0 || write_state(s, e) < 0)
+        return err_prefix(e, "%s", st->path);
+    return ctl_hold(s->ctl, e) ? outfile_finish(&s->file, e) : -1;
 }
 
 static void undo_save(struct save *s, struct err *e)
@@ -165,27 +138,31 @@ static void undo_save(struct save *s, struct err *e)
     if (s->paused && s->at.ops->mig_resume(s->at.mig, s->start->epoch, &again) < 0)
         log_error(
             "precopy", "%s: after a failed save: resume: %s", s->start->domain->name, again.text);
-    if (s->tmp[0] != '\0')
-        unlink(s->tmp);
     log_warn("precopy", "%s: save failed: %s", s->start->domain->name, e->text);
 }
 
 int save_run(
     struct ctl *ctl, const Migrd__SaveStart *start, int fd, const struct worker_options *opt)
 {
-    struct save s = { .ctl = ctl, .start = start, .fd = fd, .began_ns = clock_ns() };
+    struct save s = { .ctl = ctl,
+        .start = start,
+        .file = { .fd = fd,
+            .path = start->path,
+            .drop_cache = start->drop_cache,
+            .ctl = ctl,
+            .began_ns = clock_ns() } };
     Migrd__Finished f = MIGRD__FINISHED__INIT;
     struct err e = { 0 };
-    int r = save(&s, opt, &e);
+    int r = save(&s, fd, opt, &e);
 
     if (r < 0)
         undo_save(&s, &e);
     f.phase = r == 0 ? MIGRD__PHASE__PHASE_DONE : MIGRD__PHASE__PHASE_PAUSED;
     f.guest_resumed = r < 0 && s.paused;
-    f.total_us = (clock_ns() - s.began_ns) / NS_PER_US;
+    f.total_us = (clock_ns() - s.file.began_ns) / NS_PER_US;
     if (s.w != NULL)
         report_pages(&f, &s.w->count);
-    io_close(&s.fd);
+    outfile_close(&s.file);
     attach_close(&s.at);
     send_finished(ctl, &f, r < 0 ? &e : NULL);
     free(s.work);
@@ -258,20 +235,37 @@ static int read_state(struct restore *s, struct err *e)
     return r;
 }
 
+/* Of a pipe the other end may never come: what is no regular file is refused. */
+static int open_saved(struct restore *s, struct err *e)
+{
+    struct stat st;
+
+    if (s->fd < 0)
+        s->fd = open(s->start->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (s->fd < 0 || fstat(s->fd, &st) < 0)
+        return err_sys(e, "cannot open %s", s->start->path);
+    if (!S_ISREG(st.st_mode))
+        return err_set(e, ERR_INVALID, "%s is no regular file", s->start->path);
+    return 0;
+}
+
 static int restore(struct restore *s, const struct worker_options *opt, struct err *e)
 {
-    if (s->fd < 0)
-        s->fd = open(s->start->path, O_RDONLY | O_CLOEXEC);
-    if (s->fd < 0)
-        return err_sys(e, "cannot open %s", s->start->path);
+    if (open_saved(s, e) < 0)
+        return -1;
     s->r = calloc(1, sizeof *s->r);
     if (s->r == NULL)
         return err_set(e, ERR_MEMORY, "out of memory for restoring");
     s->offer = savefile_read_head(s->fd, e);
-    if (s->offer == NULL || offer_check(s->offer, false, e) < 0 || ask_for_domain(s, opt, e) < 0 ||
-        enter_sandbox(opt, e) < 0 || read_memory(s, e) < 0)
+    if (s->offer == NULL || offer_check(s->offer, false, e) < 0)
+        return err_prefix(e, "%s", s->start->path);
+    if (ask_for_domain(s, opt, e) < 0 || enter_sandbox(opt, e) < 0)
         return -1;
-    return read_state(s, e);
+    if (read_memory(s, e) < 0 || read_state(s, e) < 0)
+        return err_prefix(e, "%s", s->start->path);
+    if (s->start->drop_cache)
+        posix_fadvise(s->fd, 0, 0, POSIX_FADV_DONTNEED);
+    return 0;
 }
 
 int restore_run(

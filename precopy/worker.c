@@ -31,6 +31,11 @@ static int dispatch(
             return save_run(ctl, m->save, fd, opt);
         io_close(&fd);
         return wrong_start(ctl, "names no domain");
+    case MIGRD__TO_WORKER__BODY_DUMP:
+        io_close(&fd);
+        if (m->dump->domain == NULL)
+            return wrong_start(ctl, "names no domain");
+        return dump_run(ctl, m->dump, opt);
     case MIGRD__TO_WORKER__BODY_RESTORE:
         return restore_run(ctl, m->restore, fd, opt);
     case MIGRD__TO_WORKER__BODY_SOURCE:

@@ -32,6 +32,7 @@ int save_run(
     struct ctl *ctl, const Migrd__SaveStart *start, int fd, const struct worker_options *opt);
 int restore_run(
     struct ctl *ctl, const Migrd__RestoreStart *start, int fd, const struct worker_options *opt);
+int dump_run(struct ctl *ctl, const Migrd__DumpStart *start, const struct worker_options *opt);
 
 /* The driver by name, opened, and one side of the domain's migration. On failure both are NULL. */
 struct attach {

@@ -146,6 +146,9 @@ static void print_success(const Migrd__MigrationInfo *m)
         printf("%s came from %s in %s.\n", m->domain, m->peer, total);
     else if (is(m, "save"))
         printf("%s was saved to %s in %s.\n", m->domain, m->peer, total);
+    else if (is(m, "dump"))
+        printf("%s was dumped to %s in %s, paused for %s.\n", m->domain, m->peer, total,
+            format_us(pause, f->pause_us));
     else if (is(m, "restore"))
         printf("%s was restored from %s in %s.\n", m->domain, m->peer, total);
     else
@@ -162,6 +165,7 @@ static void print_failure(const Migrd__MigrationInfo *m)
     printf("%s %s: %s after %s in phase %s.\n", m->domain,
         is(m, "save")      ? "was not saved"
         : is(m, "restore") ? "was not restored"
+        : is(m, "dump")    ? "was not dumped"
         : is(m, "dry-run") ? "has no forecast"
                            : "did not move",
         strcmp(f->code, "cancelled") == 0 ? "cancelled" : "failed", format_us(total, f->total_us),

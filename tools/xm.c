@@ -25,7 +25,6 @@ static const struct {
     const char *instead;
 } refused[] = {
     { "mem-max", "set maxmem= in the definition and start the domain anew" },
-    { "dump-core", "use 'xm save' to keep the domain's memory, or a crash kernel in the guest" },
     { "rename", "define it under the new name: 'migctl dump DOM > FILE', change name= there, "
                 "'xm delete DOM', 'xm new FILE'" },
     { "suspend", "use 'xm save DOM FILE'" },
@@ -115,6 +114,11 @@ static const struct tool_cmd commands[] = {
     { "destroy", "<Domain>", "Terminate a domain immediately.", xm_destroy, NULL, true },
     { "domid", "<DomainName>", "Convert a domain name to domain id.", xm_domid, NULL, false },
     { "domname", "<DomId>", "Convert a domain id to domain name.", xm_domname, NULL, false },
+    { "dump-core", "[-L|-C] <Domain> <File>", "Write a domain's memory to an ELF core file.",
+        xm_dump_core,
+        "  -L, --live                  the domain runs on meanwhile\n"
+        "  -C, --crash                 end the domain afterwards\n",
+        true },
     { "help", "[subcommand]", "Display this message.", xm_help, NULL, true },
     { "info", "", "Get information about this host.", xm_info, NULL, false },
     { "list", "[options] [Domain, ...]", "List information about all/some domains.", xm_list,
@@ -138,7 +142,6 @@ static const struct tool_cmd commands[] = {
         false },
     { "version", "", "Print the version.", xm_version, NULL, false },
     REFUSED("mem-max"),
-    REFUSED("dump-core"),
     REFUSED("rename"),
     REFUSED("suspend"),
     REFUSED("resume"),

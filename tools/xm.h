@@ -46,6 +46,7 @@ int xm_destroy(struct tool *t, int argc, char **argv);
 int xm_shutdown(struct tool *t, int argc, char **argv);
 int xm_reboot(struct tool *t, int argc, char **argv);
 int xm_save(struct tool *t, int argc, char **argv);
+int xm_dump_core(struct tool *t, int argc, char **argv);
 int xm_restore(struct tool *t, int argc, char **argv);
 int xm_mem_set(struct tool *t, int argc, char **argv);
 int xm_migrate(struct tool *t, int argc, char **argv);

@@ -255,6 +255,38 @@ int xm_restore(struct tool *t, int argc, char **argv)
     return tool_do(t, &rq, 0);
 }
 
+int xm_dump_core(struct tool *t, int argc, char **argv)
+{
+    static const struct option options[] = {
+        { "live", no_argument, NULL, 'L' },
+        { "crash", no_argument, NULL, 'C' },
+        { "reset", no_argument, NULL, 'R' },
+        { NULL, 0, NULL, 0 },
+    };
+    Migrd__DumpCore core = MIGRD__DUMP_CORE__INIT;
+    Migrd__Request rq = MIGRD__REQUEST__INIT;
+    char path[PATH_MAX];
+    int o;
+
+    while ((o = getopt_long(argc, argv, "LCR", options, NULL)) != -1) {
+        if (o == 'R')
+            return tool_error("xm dump-core --reset is not supported; dump it, then 'xm reboot'");
+        if (o != 'L' && o != 'C')
+            return tool_usage(t, NULL);
+        *(o == 'L' ? &core.live : &core.crash) = true;
+    }
+    if (tool_words(t, argc, 2, 2) != 0)
+        return TOOL_USAGE;
+    if (core.live && core.crash)
+        return tool_error("xm dump-core: --live and --crash exclude each other");
+    if (xm_refuse_dom0(argv[optind], "dump-core") || absolute(argv[optind + 1], path) != TOOL_OK)
+        return TOOL_FAILED;
+    core.domain = argv[optind];
+    core.path = path;
+    CLIENT_BODY(rq, DUMP_CORE, dump_core, &core);
+    return tool_do(t, &rq, 0);
+}
+
 /* --- memory --------------------------------------------------------------------------------- */
 
 int xm_mem_set(struct tool *t, int argc, char **argv)

@@ -344,7 +344,8 @@ static int op_pause(struct server *s, struct call *c, struct err *e)
 
     if (check_epoch(s, c->q->epoch, e) < 0)
         return -1;
-    if (c->q->op == MIGRD__XVM__OP__OP_MIG_PAUSE && machine_check_lost(s->m, "move", e) < 0)
+    if (c->q->op == MIGRD__XVM__OP__OP_MIG_PAUSE && s->side == HV_SOURCE &&
+        machine_check_lost(s->m, "move", e) < 0)
         return -1;
     if (machine_pause(s->m, drain_ms, e) < 0)
         return -1;
@@ -416,16 +417,69 @@ static int op_set_memory(struct server *s, struct call *c, struct err *e)
     return virtio_balloon_set(s->m, c->q->value, e);
 }
 
+/* --- CPUs and figures --- */
+
+/* Takes the answer over. */
+static int give(struct call *c, Reply *made, struct err *e)
+{
+    c->made = made;
+    return made != NULL ? 0 : err_set(e, ERR_MEMORY, "xvm-domain: out of memory");
+}
+
+static int op_vcpus(struct server *s, struct call *c, struct err *e)
+{
+    return give(c, figures_vcpus(s->m), e);
+}
+
+static int op_stats(struct server *s, struct call *c, struct err *e)
+{
+    return give(c, figures_stats(s->m), e);
+}
+
+static int op_pin(struct server *s, struct call *c, struct err *e)
+{
+    unsigned vcpu = c->q->value > UINT32_MAX ? UINT32_MAX : (unsigned)c->q->value;
+
+    return vcpu_pin(s->m, vcpu, c->q->cpus, e);
+}
+
+static int op_sched(struct server *s, struct call *c, struct err *e)
+{
+    const Migrd__Xvm__Sched *q = c->q->sched;
+
+    if (q == NULL || q->weight == 0 || q->weight > HV_WEIGHT_MAX || q->cap > HV_CAP_MAX)
+        return err_set(e, ERR_PROTOCOL, "sched: without a weight or a cap that can be");
+    if (cap_set(s->m, q->cap_here ? q->cap : 0, e) < 0)
+        return -1;
+    s->m->def->cpu_weight = q->weight == HV_WEIGHT ? 0 : q->weight;
+    s->m->def->cpu_cap = q->cap;
+    return 0;
+}
+
+static bool side_fits(enum life life, enum hv_side side)
+{
+    bool has_run = life == LIFE_RUNNING || life == LIFE_SUSPENDED || life == LIFE_PAUSED;
+
+    switch (side) {
+    case HV_SOURCE:
+        return has_run;
+    case HV_TARGET:
+        return life == LIFE_INCOMING || life == LIFE_LOADED;
+    case HV_VIEWER:
+        return has_run || life == LIFE_STOPPED;
+    }
+    return false;
+}
+
 static int check_side(struct machine *m, enum hv_side side, struct err *e)
 {
-    bool fits = side == HV_SOURCE
-                    ? m->life == LIFE_RUNNING || m->life == LIFE_SUSPENDED || m->life == LIFE_PAUSED
-                    : m->life == LIFE_INCOMING || m->life == LIFE_LOADED;
+    static const char *const words[] = { "the source of a migration", "the target of a migration",
+        "dumped" };
 
-    if (fits)
+    if (side_fits(m->life, side))
         return side == HV_SOURCE ? machine_check_lost(m, "move", e) : 0;
-    return err_set(e, ERR_STATE, "domain %s: is %s: it cannot be the %s of a migration",
-        m->def->name, life_name(m->life), side == HV_SOURCE ? "source" : "target");
+    return err_set(e, ERR_STATE, "domain %s: is %s: it cannot be %s", m->def->name,
+        life_name(m->life), words[side]);
 }
 
 static void fill_layout(const struct machine *m, struct call *c)
@@ -449,7 +503,7 @@ static int op_mig_open(struct server *s, struct call *c, struct err *e)
 {
     if (s->mig != NULL)
         return err_set(e, ERR_STATE, "domain %s: a migration has it open already", s->m->def->name);
-    if (c->q->value != HV_SOURCE && c->q->value != HV_TARGET)
+    if (c->q->value > HV_VIEWER)
         return err_set(e, ERR_PROTOCOL, "migration: no such side");
     if (check_side(s->m, (enum hv_side)c->q->value, e) < 0 || dirty_open_shared(s->m, e) < 0)
         return -1;
@@ -516,6 +570,20 @@ static int op_populated(struct server *s, struct call *c, struct err *e)
     return 0;
 }
 
+/* Bytes that do not fit into a message. */
+static int hand_out(
+    struct server *s, struct call *c, const char *what, const void *data, size_t len, struct err *e)
+{
+    int fd = memfd_create("xvm-state", MFD_CLOEXEC), r = 0;
+
+    if (fd < 0 || io_write_full(fd, data, len, IO_FOREVER, e) < 0)
+        r = err_sys(e, "domain %s: handing out its %s", s->m->def->name, what);
+    c->r->value = len;
+    c->fd_out = fd;
+    c->close_out = true;
+    return r;
+}
+
 static int op_state_save(struct server *s, struct call *c, struct err *e)
 {
     uint8_t *blob;
@@ -524,14 +592,27 @@ static int op_state_save(struct server *s, struct call *c, struct err *e)
 
     if (machine_save(s->m, &blob, &len, e) < 0)
         return -1;
-    fd = memfd_create("xvm-state", MFD_CLOEXEC);
-    if (fd < 0 || io_write_full(fd, blob, len, IO_FOREVER, e) < 0)
-        r = err_sys(e, "domain %s: handing out its state", s->m->def->name);
+    r = hand_out(s, c, "state", blob, len, e);
     free(blob);
     s->handed_over = s->side == HV_SOURCE;
-    c->r->value = len;
-    c->fd_out = fd;
-    c->close_out = true;
+    return r;
+}
+
+static int op_registers(struct server *s, struct call *c, struct err *e)
+{
+    struct hv_registers *list;
+    int r = 0;
+
+    if (s->m->life == LIFE_RUNNING)
+        return err_set(e, ERR_STATE, "domain %s: runs: its registers change", s->m->def->name);
+    list = calloc(s->m->n_vcpus, sizeof *list);
+    if (list == NULL)
+        return err_set(e, ERR_MEMORY, "registers: out of memory");
+    for (unsigned i = 0; r == 0 && i < s->m->n_vcpus; i++)
+        r = vcpu_registers(&s->m->vcpu[i], &list[i], e);
+    if (r == 0)
+        r = hand_out(s, c, "registers", list, s->m->n_vcpus * sizeof *list, e);
+    free(list);
     return r;
 }
 
@@ -591,6 +672,11 @@ static const struct op {
     [MIGRD__XVM__OP__OP_THROTTLE] = { op_throttle, NEED_MIGRATION },
     [MIGRD__XVM__OP__OP_CLAIM] = { op_claim, NEED_BUILT },
     [MIGRD__XVM__OP__OP_YIELD] = { op_yield, NEED_BUILT },
+    [MIGRD__XVM__OP__OP_REGISTERS] = { op_registers, NEED_MIGRATION },
+    [MIGRD__XVM__OP__OP_VCPUS] = { op_vcpus, NEED_BUILT },
+    [MIGRD__XVM__OP__OP_PIN] = { op_pin, NEED_BUILT },
+    [MIGRD__XVM__OP__OP_SCHED] = { op_sched, NEED_BUILT },
+    [MIGRD__XVM__OP__OP_STATS] = { op_stats, NEED_BUILT },
     [MIGRD__XVM__OP__OP_POPULATED] = { op_populated, NEED_MIGRATION },
 };
 

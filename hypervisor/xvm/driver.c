@@ -717,6 +717,7 @@ const struct hv_ops xvm_driver = {
     .dirty_stop = driver_dirty_stop,
     .mig_pause = driver_mig_pause,
     .mig_resume = driver_mig_resume,
+    .mig_registers = driver_mig_registers,
     .state_save = driver_state_save,
     .state_load = driver_state_load,
     .throttle = driver_throttle,

@@ -78,6 +78,8 @@ int driver_mig_pause(struct hv_mig *m, uint64_t epoch, struct err *e);
 int driver_mig_resume(struct hv_mig *m, uint64_t epoch, struct err *e);
 int driver_state_save(struct hv_mig *m, uint8_t **blob, size_t *len, struct err *e);
 int driver_state_load(struct hv_mig *m, const uint8_t *blob, size_t len, struct err *e);
+int driver_mig_registers(
+    struct hv_mig *m, struct hv_registers **list, unsigned *n, struct err *e);
 int driver_throttle(struct hv_mig *m, unsigned percent, struct err *e);
 
 #endif

@@ -240,7 +240,7 @@ static int populated_huge(struct hv_mig *m, uint64_t *bitmap, struct err *e)
 
     if (m->side == HV_TARGET && fstat(m->ram_fd, &st) == 0 && st.st_blocks == 0)
         return 0;
-    if (m->side == HV_SOURCE && call(m, MIGRD__XVM__OP__OP_POPULATED, 0, 0, &why) == 0) {
+    if (m->side != HV_TARGET && call(m, MIGRD__XVM__OP__OP_POPULATED, 0, 0, &why) == 0) {
         take_shared(m, bitmap);
         return 0;
     }
@@ -368,14 +368,16 @@ int driver_mig_resume(struct hv_mig *m, uint64_t epoch, struct err *e)
     return call(m, MIGRD__XVM__OP__OP_MIG_RESUME, epoch, 0, e);
 }
 
-int driver_state_save(struct hv_mig *m, uint8_t **blob, size_t *len, struct err *e)
+/* Bytes that come in a memfd: state, registers. */
+static int call_bytes(
+    struct hv_mig *m, Migrd__Xvm__Op op, uint8_t **blob, size_t *len, struct err *e)
 {
     Migrd__Xvm__Reply *r = NULL;
     int fd = -1, rc = -1;
 
     *blob = NULL;
     *len = 0;
-    if (call_fd(m, MIGRD__XVM__OP__OP_STATE_SAVE, 0, 0, -1, &r, &fd, e) < 0)
+    if (call_fd(m, op, 0, 0, -1, &r, &fd, e) < 0)
         return -1;
     if (fd < 0 || r->value > HV_STATE_MAX)
         err_set(e, ERR_PROTOCOL, "xvm-domain: state without bytes");
@@ -393,6 +395,31 @@ int driver_state_save(struct hv_mig *m, uint8_t **blob, size_t *len, struct err 
     migrd__xvm__reply__free_unpacked(r, NULL);
     io_close(&fd);
     return rc;
+}
+
+int driver_state_save(struct hv_mig *m, uint8_t **blob, size_t *len, struct err *e)
+{
+    return call_bytes(m, MIGRD__XVM__OP__OP_STATE_SAVE, blob, len, e);
+}
+
+int driver_mig_registers(
+    struct hv_mig *m, struct hv_registers **list, unsigned *n, struct err *e)
+{
+    uint8_t *bytes;
+    size_t len;
+
+    *list = NULL;
+    *n = 0;
+    if (call_bytes(m, MIGRD__XVM__OP__OP_REGISTERS, &bytes, &len, e) < 0)
+        return -1;
+    if (len == 0 || len % sizeof **list != 0) {
+        free(bytes);
+        return err_set(e, ERR_PROTOCOL, "domain %s: registers of another release of xvm-domain; "
+                                        "restart the domain, or move it", m->uuid);
+    }
+    *list = (struct hv_registers *)(void *)bytes; /* malloc'ed: aligned for anything */
+    *n = (unsigned)(len / sizeof **list);
+    return 0;
 }
 
 static int call_load(struct hv_mig *m, size_t len, int fd, struct err *e)

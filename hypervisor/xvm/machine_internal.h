@@ -239,6 +239,9 @@ int vcpu_save(
 int vcpu_load(struct vcpu *v, struct state_blob *b, const struct cpuid_table *host,
     const struct clock_state *clock, struct err *e);
 
+/* registers.c; of a vCPU that does not run */
+int vcpu_registers(const struct vcpu *v, struct hv_registers *out, struct err *e);
+
 /* Before the first run of a loaded state: what makes KVM write into guest memory. */
 int vcpu_finish_load(struct vcpu *v, struct err *e);
 

@@ -57,6 +57,9 @@ static const struct lv_entry table[] = {
     [LV_DOMAIN_SHUTDOWN] = DO(lv_dom, lv_shutdown, C),
     [LV_DOMAIN_SUSPEND] = DO(lv_dom, lv_suspend, C),
     [LV_DOMAIN_UNDEFINE] = DO(lv_dom, lv_undefine, C),
+    [LV_DOMAIN_CORE_DUMP] = DO(lv_dump_args, lv_core_dump, C),
+    [LV_DOMAIN_RESTORE] = DO(lv_word, lv_restore, C),
+    [LV_DOMAIN_SAVE] = DO(lv_dom_path, lv_save, C),
     [LV_CONNECT_GET_HOSTNAME] = ASK(lv_word, lv_hostname, 0),
     [LV_CONNECT_SUPPORTS_FEATURE] = CALL(lv_int, lv_int, lv_supports, LV_EARLY),
     [LV_AUTH_LIST] = ASK(lv_auth, lv_auth_list, LV_EARLY),
@@ -76,15 +79,32 @@ static const struct lv_entry table[] = {
     [LV_DOMAIN_SET_MEMORY_FLAGS] = DO(lv_dom_memory, lv_set_memory, C),
     [LV_DOMAIN_GET_STATE] = CALL(lv_dom_flags, lv_dom_state, lv_get_state, 0),
     [LV_DOMAIN_UNDEFINE_FLAGS] = DO(lv_dom_flags, lv_undefine_flags, C),
+    [LV_DOMAIN_SAVE_FLAGS] = DO(lv_save_args, lv_save_flags, C),
+    [LV_DOMAIN_RESTORE_FLAGS] = DO(lv_restore_args, lv_restore_flags, C),
     [LV_DOMAIN_DESTROY_FLAGS] = DO(lv_dom_flags, lv_destroy_flags, C),
     [LV_DOMAIN_SHUTDOWN_FLAGS] = DO(lv_dom_flags, lv_shutdown_flags, C),
     [LV_DOMAIN_GET_METADATA] = CALL(lv_dom_metadata, lv_string, lv_metadata, 0),
     [LV_CONNECT_LIST_ALL_DOMAINS] = CALL(lv_list_args, lv_list, lv_list_all, 0),
     [LV_DOMAIN_GET_JOB_STATS] = CALL(lv_dom_flags, lv_job_stats, lv_get_job_stats, 0),
+    [LV_DOMAIN_MIGRATE_SET_MAX_DOWNTIME] = DO(lv_dom_number, lv_set_downtime, C),
+    [LV_DOMAIN_MIGRATE_SET_MAX_SPEED] = DO(lv_dom_number, lv_set_speed, C),
+    [LV_DOMAIN_MIGRATE_BEGIN3] = CALL(lv_begin_old, lv_begun, lv_begin3_old, C),
+    [LV_DOMAIN_MIGRATE_PREPARE3] = CALL(lv_prepare_old, lv_prepared, lv_prepare3_old, C),
+    [LV_DOMAIN_MIGRATE_PERFORM3] = CALL(lv_perform_old, lv_cookie, lv_perform3_old, C),
+    [LV_DOMAIN_MIGRATE_FINISH3] = CALL(lv_finish_old, lv_finished, lv_finish3_old, C),
+    [LV_DOMAIN_MIGRATE_CONFIRM3] = DO(lv_confirm_old, lv_confirm3_old, C),
+    [LV_DOMAIN_MIGRATE_GET_MAX_SPEED] = CALL(lv_dom_flags, lv_uhyper, lv_get_speed, 0),
+    [LV_DOMAIN_MIGRATE_BEGIN3_PARAMS] = CALL(lv_begin, lv_begun, lv_begin3, C),
+    [LV_DOMAIN_MIGRATE_PREPARE3_PARAMS] = CALL(lv_prepare, lv_prepared, lv_prepare3, C),
     [LV_DOMAIN_MIGRATE_PERFORM3_PARAMS] = CALL(lv_perform, lv_cookie, lv_perform3, C),
+    [LV_DOMAIN_MIGRATE_FINISH3_PARAMS] = CALL(lv_finish, lv_finished, lv_finish3, C),
+    [LV_DOMAIN_MIGRATE_CONFIRM3_PARAMS] = DO(lv_confirm, lv_confirm3, C),
+    [LV_DOMAIN_MIGRATE_START_POST_COPY] = DO(lv_dom_flags, lv_start_postcopy, C),
+    [LV_DOMAIN_MIGRATE_GET_MAX_DOWNTIME] = CALL(lv_dom_flags, lv_uhyper, lv_get_downtime, 0),
     [LV_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY] =
         CALL(lv_register, lv_int, lv_event_register, 0),
     [LV_CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY] = DO(lv_int, lv_event_deregister, 0),
+    [LV_DOMAIN_CORE_DUMP_WITH_FORMAT] = DO(lv_dump_format_args, lv_core_dump_format, C),
     [LV_DOMAIN_DEFINE_XML_FLAGS] = CALL(lv_xml_flags, lv_dom, lv_define_flags, C | G),
 };
 
@@ -217,7 +237,7 @@ static void call_free(struct lv_call *k)
     free(k);
 }
 
-static void finish(struct lv_call *k, int result, void *ret, const struct err *e)
+void lv_call_finish(struct lv_call *k, int result, void *ret, const struct err *e)
 {
     struct lv_conn *c = k->c;
     size_t bytes = k->h.len;
@@ -247,7 +267,7 @@ void lv_call_end(void *call, const char *uuid, const struct err *e)
         else
             result = lv_fail(k, &why, LV_E_NO_DOMAIN, "domain %s has gone already", uuid);
     }
-    finish(k, result, gives ? (void *)&dom : &none, &why);
+    lv_call_finish(k, result, gives ? (void *)&dom : &none, &why);
     free(dom.name);
 }
 
@@ -274,7 +294,7 @@ static void run(struct lv_call *k)
     else
         r = k->entry->fn(k, k->args, ret, &e);
     if (r != LV_LATER)
-        finish(k, r, ret, &e);
+        lv_call_finish(k, r, ret, &e);
     if (ret != NULL)
         xdr_free(out, ret);
     free(ret);

@@ -72,7 +72,8 @@ enum lv_code {
     LV_E_ABORTED = 78,
     LV_E_NO_METADATA = 80,
     LV_E_UNSUPPORTED = 84,
-    LV_E_BUSY = 87
+    LV_E_BUSY = 87,
+    LV_E_FINISH_OK = 93 /* an error by which the client knows that all is well */
 };
 
 /* The libvirt number of a failure, unless somebody knows better. */
@@ -198,6 +199,8 @@ struct lv_call {
 void lv_call_run(struct lv_conn *c, const struct lv_header *h, const uint8_t *payload);
 /* Ends a call that was left for later; a registry_done. */
 void lv_call_end(void *call, const char *uuid, const struct err *e);
+/* The same with an answer of its own. `ret` stays the caller's. */
+void lv_call_finish(struct lv_call *k, int result, void *ret, const struct err *e);
 /* Sets *e and libvirt's number; -1. */
 int lv_fail(struct lv_call *k, struct err *e, enum lv_code code, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
@@ -260,6 +263,11 @@ void lv_event_device(struct migrd *m, const struct domain *d, bool added, const 
  * caller's. */
 void lv_event_tunable(struct migrd *m, const struct domain *d, const struct lv_params *params);
 
+/* --- migrations by virsh; migrate.h ----------------------------------------------------------- */
+
+void lv_moves_forget(struct lv_conn *c);
+void lv_moves_tick(struct migrd *m, uint64_t now);
+
 /* --- procedures ----------------------------------------------------------------------------------
  */
 
@@ -272,7 +280,10 @@ lv_fn lv_define, lv_define_flags, lv_undefine, lv_undefine_flags, lv_create, lv_
     lv_create_xml, lv_suspend, lv_resume, lv_shutdown, lv_shutdown_flags, lv_reboot, lv_destroy,
     lv_destroy_flags, lv_set_memory;
 lv_fn lv_save, lv_save_flags, lv_restore, lv_restore_flags, lv_core_dump, lv_core_dump_format;
-lv_fn lv_get_job_info, lv_get_job_stats, lv_abort_job, lv_perform3;
+lv_fn lv_get_job_info, lv_get_job_stats, lv_abort_job;
+lv_fn lv_begin3, lv_prepare3, lv_perform3, lv_finish3, lv_confirm3, lv_begin3_old, lv_prepare3_old,
+    lv_perform3_old, lv_finish3_old, lv_confirm3_old;
+lv_fn lv_set_speed, lv_get_speed, lv_set_downtime, lv_get_downtime, lv_start_postcopy;
 lv_fn lv_event_register, lv_event_deregister, lv_event_register_old, lv_event_deregister_old,
     lv_lifecycle_register_old, lv_lifecycle_deregister_old;
 

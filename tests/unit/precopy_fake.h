@@ -388,6 +388,20 @@ static inline int fake_state_load(struct hv_mig *m, const uint8_t *blob, size_t 
     return 0;
 }
 
+/* One vCPU, whose instruction pointer is 0x1234. */
+static inline int fake_registers(
+    struct hv_mig *m, struct hv_registers **list, unsigned *n, struct err *e)
+{
+    if (atomic_load(&m->d->state) == HV_RUNNING)
+        return err_set(e, ERR_STATE, "it runs");
+    *n = 1;
+    *list = calloc(1, sizeof **list);
+    if (*list == NULL)
+        return err_set(e, ERR_MEMORY, "out of memory");
+    (*list)->rip = 0x1234;
+    return 0;
+}
+
 static inline int fake_throttle(struct hv_mig *m, unsigned percent, struct err *e)
 {
     (void)e;
@@ -417,6 +431,7 @@ static const struct hv_ops fake_ops = {
     .dirty_stop = fake_dirty_stop,
     .mig_pause = fake_mig_pause,
     .mig_resume = fake_mig_resume,
+    .mig_registers = fake_registers,
     .state_save = fake_state_save,
     .state_load = fake_state_load,
     .throttle = fake_throttle,

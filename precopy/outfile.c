@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: ISC */
+#define _GNU_SOURCE
+#include "precopy/outfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "precopy/savefile.h"
+
+#define PROGRESS_NS (200 * NS_PER_MS)
+
+/* A directory, a device or a pipe would be replaced, or wait for ever. */
+static int check_path(const char *path, struct err *e)
+{
+    struct stat st;
+
+    if (lstat(path, &st) < 0)
+        return errno == ENOENT ? 0 : err_sys(e, "%s", path);
+    if (S_ISREG(st.st_mode))
+        return 0;
+    return err_set(e, ERR_INVALID, "%s is there already and is no regular file", path);
+}
+
+int outfile_open(struct outfile *f, int fd, struct err *e)
+{
+    f->fd = fd;
+    if (fd >= 0)
+        return 0;
+    if (snprintf(f->tmp, sizeof f->tmp, "%s.tmp", f->path) >= (int)sizeof f->tmp) {
+        f->tmp[0] = '\0';
+        return err_set(e, ERR_INVALID, "%.100s...: the path is too long", f->path);
+    }
+    if (check_path(f->path, e) == 0 && check_path(f->tmp, e) == 0) {
+        f->fd = open(f->tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (f->fd >= 0)
+            return 0;
+        err_sys(e, "cannot create %s", f->tmp);
+    }
+    f->tmp[0] = '\0'; /* not ours to remove */
+    return -1;
+}
+
+static void send_progress(struct outfile *f, uint64_t now)
+{
+    Migrd__FromWorker m = MIGRD__FROM_WORKER__INIT;
+    Migrd__Progress p = MIGRD__PROGRESS__INIT;
+    struct pages_total c = { 0 };
+
+    pages_total_add(&c, f->count);
+    p.phase = MIGRD__PHASE__PHASE_PRECOPY;
+    p.pages_total = f->pages;
+    p.pages_sent = c.sent;
+    p.pages_zero = c.zero;
+    p.pages_remaining = c.sent + c.zero < f->pages ? f->pages - c.sent - c.zero : 0;
+    p.wire_bytes = c.bytes;
+    p.elapsed_ms = (now - f->began_ns) / NS_PER_MS;
+    m.body_case = MIGRD__FROM_WORKER__BODY_PROGRESS;
+    m.progress = &p;
+    ctl_send(f->ctl, &m, NULL);
+}
+
+int outfile_step(struct outfile *f, struct err *e)
+{
+    uint64_t now = clock_ns();
+
+    if (ctl_ended(f->ctl, e))
+        return -1;
+    if (f->count != NULL && f->pages > 0 && now >= f->next_ns) {
+        send_progress(f, now);
+        f->next_ns = now + PROGRESS_NS;
+    }
+    return 0;
+}
+
+static int port_writev(void *ctx, const struct iovec *iov, int n, struct err *e)
+{
+    struct outfile *f = ctx;
+    struct pages_port file = savefile_port(&f->fd);
+
+    return outfile_step(f, e) < 0 ? -1 : file.writev(file.ctx, iov, n, e);
+}
+
+struct pages_port outfile_port(struct outfile *f)
+{
+    return (struct pages_port){ port_writev, NULL, f };
+}
+
+int outfile_write(struct outfile *f, const void *data, size_t len, uint64_t at, struct err *e)
+{
+    const char *p = data;
+
+    while (len > 0) {
+        ssize_t n = pwrite(f->fd, p, len, (off_t)at);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_sys(e, "%s", f->tmp[0] != '\0' ? f->tmp : f->path);
+        p += n;
+        at += (uint64_t)n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+int outfile_finish(struct outfile *f, struct err *e)
+{
+    if (fsync(f->fd) < 0 && errno != EINVAL && errno != EROFS)
+        return err_sys(e, "%s: fsync", f->tmp[0] != '\0' ? f->tmp : f->path);
+    if (f->drop_cache)
+        posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
+    if (f->tmp[0] == '\0')
+        return 0;
+    if (rename(f->tmp, f->path) < 0)
+        return err_sys(e, "cannot rename %s to %s", f->tmp, f->path);
+    f->tmp[0] = '\0';
+    /* What follows a success may end the domain: the name must be as durable as the memory. */
+    if (io_sync_folder_of(f->path, e) == 0)
+        return 0;
+    unlink(f->path); /* the guest goes on: what was saved must not be restored */
+    return -1;
+}
+
+void outfile_close(struct outfile *f)
+{
+    io_close(&f->fd);
+    if (f->tmp[0] != '\0')
+        unlink(f->tmp);
+    f->tmp[0] = '\0';
+}
