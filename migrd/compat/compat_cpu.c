@@ -206,34 +206,56 @@ static void vcpus(struct compare *c)
         compat_line(c, CHECK_OK, "cpu", "vcpus", s, v, "host %s has CPUs for all vCPUs", c->dst);
 }
 
-static void pinning(struct compare *c)
+/* Of a list of CPUs, how many the target has, and how many there are. */
+static void count_cpus(const struct compare *c, const char *list, unsigned *named, unsigned *there)
 {
-    const char *list = c->def->vcpu_pinning;
-    unsigned named = 0, there = 0;
     cpu_set_t set;
-    char v[32];
 
-    if (list[0] == '\0' || c->target->cpus == 0 || cpulist_parse(list, &set, NULL) <= 0)
+    *named = *there = 0;
+    if (cpulist_parse(list, &set, NULL) <= 0)
         return;
     for (unsigned i = 0; i < CPU_SETSIZE; i++) {
-        named += CPU_ISSET(i, &set) != 0;
-        there += CPU_ISSET(i, &set) != 0 && i < c->target->cpus;
+        *named += CPU_ISSET(i, &set) != 0;
+        *there += CPU_ISSET(i, &set) != 0 && i < c->target->cpus;
     }
+}
+
+/* One list: that of all vCPUs (`which` NULL), or of one. */
+static void pinning_of(struct compare *c, const char *which, const char *list)
+{
+    unsigned named, there;
+    char v[32], who[40];
+
+    count_cpus(c, list, &named, &there);
+    if (named == 0)
+        return;
     snprintf(v, sizeof v, "CPUs 0-%u", c->target->cpus - 1);
+    snprintf(who, sizeof who, "%s", which != NULL ? which : "the vCPUs are");
     if (there == named)
-        compat_line(
-            c, CHECK_OK, "cpu", "pinning", list, v, "host %s has the CPUs that it names", c->dst);
+        compat_line(c, CHECK_OK, "cpu", "pinning", list, v,
+            "host %s has the CPUs that %s pinned to", c->dst, who);
     else
         checks_remedy(
             compat_line(c, CHECK_WARN, "cpu", "pinning", list, v,
-                there == 0
-                    ? "the vCPUs are pinned to CPUs %s, of which host %s has none: they will run "
-                      "on "
-                      "all of its CPUs"
-                    : "the vCPUs are pinned to CPUs %s, of which host %s lacks some: they will "
-                      "share the others",
-                list, c->dst),
+                there == 0 ? "%s pinned to CPUs %s, of which host %s has none: they will run on "
+                             "all of its CPUs"
+                           : "%s pinned to CPUs %s, of which host %s lacks some: they will "
+                             "share the others",
+                who, list, c->dst),
             "choose CPUs that both hosts have (cpus=)");
+}
+
+static void pinning(struct compare *c)
+{
+    char who[40];
+
+    if (c->target->cpus == 0)
+        return;
+    pinning_of(c, NULL, c->def->vcpu_pinning);
+    for (size_t i = 0; i < c->def->n_vcpu_pins; i++) {
+        snprintf(who, sizeof who, "vCPU %zu is", i);
+        pinning_of(c, who, c->def->vcpu_pins[i]);
+    }
 }
 
 void compat_cpu(struct compare *c)

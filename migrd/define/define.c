@@ -228,6 +228,7 @@ static int fill(struct reader *r)
         d->max_memory_kib = d->memory_kib;
     if (d->vcpus == 0)
         d->vcpus = 1;
+    define_set_vcpus(d, d->vcpus, define_max_vcpus(d));
     if (!r->balloon_set)
         d->balloon = true;
     if (d->cmdline[0] != '\0')
@@ -542,6 +543,30 @@ static int check_boot(const Migrd__Domain *d, struct err *e)
     return check_printable("kernel command line", d->cmdline, DEFINE_CMDLINE_MAX, e);
 }
 
+static int check_vcpus(const Migrd__Domain *d, struct err *e)
+{
+    unsigned max = define_max_vcpus(d);
+
+    if (d->vcpus < 1 || d->vcpus > DEFINE_VCPUS_MAX)
+        return err_set(
+            e, ERR_INVALID, "vcpus = %u must be from 1 to %d", d->vcpus, DEFINE_VCPUS_MAX);
+    if (max < d->vcpus || max > DEFINE_VCPUS_MAX)
+        return err_set(e, ERR_INVALID, "maxvcpus = %u must be from vcpus, %u, to %d", max, d->vcpus,
+            DEFINE_VCPUS_MAX);
+    if (d->n_vcpu_pins > max)
+        return err_set(e, ERR_INVALID, "vcpu %zu is pinned; the domain has at most %u vCPUs",
+            d->n_vcpu_pins - 1, max);
+    if (d->cpu_weight > HV_WEIGHT_MAX || d->cpu_cap > HV_CAP_MAX)
+        return err_set(e, ERR_INVALID, "cpu_weight = %u, cpu_cap = %u must be up to %d",
+            d->cpu_weight, d->cpu_cap, HV_WEIGHT_MAX);
+    if (check_pinning(d->vcpu_pinning, e) < 0)
+        return -1;
+    for (size_t i = 0; i < d->n_vcpu_pins; i++)
+        if (check_pinning(d->vcpu_pins[i], e) < 0)
+            return -1;
+    return 0;
+}
+
 static int check_cpu_level(const Migrd__Domain *d, struct err *e)
 {
     if (d->cpu_level[0] != '\0' && strcmp(d->hypervisor, "xvm") != 0)
@@ -563,14 +588,28 @@ int define_check(const Migrd__Domain *d, struct err *e)
         return err_set(e, ERR_INVALID, "hypervisor %.20s must be xvm or xen", d->hypervisor);
     if (check_memory(d, e) < 0)
         return -1;
-    if (d->vcpus < 1 || d->vcpus > DEFINE_VCPUS_MAX)
-        return err_set(
-            e, ERR_INVALID, "vcpus = %u must be from 1 to %d", d->vcpus, DEFINE_VCPUS_MAX);
-    if (check_pinning(d->vcpu_pinning, e) < 0 || check_cpu_level(d, e) < 0 ||
-        check_boot(d, e) < 0 || check_devices(d, e) < 0)
+    if (check_vcpus(d, e) < 0 || check_cpu_level(d, e) < 0 || check_boot(d, e) < 0 ||
+        check_devices(d, e) < 0)
         return -1;
     if (!on_event_known(d->on_poweroff) || !on_event_known(d->on_reboot) ||
         !on_event_known(d->on_crash))
         return err_set(e, ERR_INVALID, "on_poweroff, on_reboot or on_crash is out of range");
     return 0;
+}
+
+unsigned define_max_vcpus(const Migrd__Domain *d)
+{
+    return d->max_vcpus != 0 ? d->max_vcpus : d->vcpus;
+}
+
+void define_set_vcpus(Migrd__Domain *d, unsigned vcpus, unsigned max)
+{
+    d->vcpus = vcpus;
+    d->max_vcpus = max == vcpus ? 0 : max;
+}
+
+void define_set_sched(Migrd__Domain *d, unsigned weight, unsigned cap)
+{
+    d->cpu_weight = weight == HV_WEIGHT ? 0 : weight;
+    d->cpu_cap = cap;
 }

@@ -42,6 +42,12 @@ char *define_xm(const Migrd__Domain *d, struct err *e);
 /* Rules that hold however it was made: name, uuid, memory, vcpus 1..64, devices' names unique. */
 int define_check(const Migrd__Domain *d, struct err *e);
 
+/* vCPUs that it may ever have. */
+unsigned define_max_vcpus(const Migrd__Domain *d);
+void define_set_vcpus(Migrd__Domain *d, unsigned vcpus, unsigned max);
+/* Weight and cap of hv_sched. */
+void define_set_sched(Migrd__Domain *d, unsigned weight, unsigned cap);
+
 Migrd__Domain *define_copy(const Migrd__Domain *d);
 
 #endif

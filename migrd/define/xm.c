@@ -156,25 +156,79 @@ static int set_cpu(struct xm *x, const struct pyvalue *v)
     return set_field(x, v, &x->r->d->vcpu_pinning);
 }
 
+/* "all" is any. */
+static const char *cpus_of(struct xm *x, const struct pyvalue *v, char space[24])
+{
+    const char *text = text_of(x, v, space);
+
+    return text != NULL && strcmp(text, "all") == 0 ? "" : text;
+}
+
+static void clear_pins(Migrd__Domain *d)
+{
+    for (size_t i = 0; i < d->n_vcpu_pins; i++)
+        free(d->vcpu_pins[i]);
+    free(d->vcpu_pins);
+    d->vcpu_pins = NULL;
+    d->n_vcpu_pins = 0;
+}
+
+/* One list for all, or a list for each vCPU, of which those behind the last are free. */
 static int set_cpus(struct xm *x, const struct pyvalue *v)
 {
+    bool each = v->type == PY_LIST && v->first != NULL && v->first->next != NULL;
     const char *text;
     char space[24];
+    unsigned i = 0;
 
-    if (v->type == PY_LIST && v->first != NULL && v->first->next != NULL)
-        return define_fault(x->r, x->line, ERR_UNSUPPORTED,
-            "cpus: pinning each vCPU on its own is not supported; write one list for all, such "
-            "as cpus = '0-3'");
+    clear_pins(x->r->d);
     if (v->type == PY_LIST && v->first == NULL)
         return define_text(x->r, &x->r->d->vcpu_pinning, "");
-    if (v->type == PY_LIST)
-        v = v->first;
-    text = text_of(x, v, space);
-    if (text == NULL)
+    if (!each) {
+        text = cpus_of(x, v->type == PY_LIST ? v->first : v, space);
+        return text == NULL ? -1 : define_text(x->r, &x->r->d->vcpu_pinning, text);
+    }
+    for (const struct pyvalue *one = v->first; one != NULL; one = one->next, i++) {
+        text = cpus_of(x, one, space);
+        if (text == NULL)
+            return -1;
+        if (i >= DEFINE_VCPUS_MAX)
+            return define_fault(
+                x->r, x->line, ERR_INVALID, "cpus: more than %d vCPUs", DEFINE_VCPUS_MAX);
+        if (hv_set_vcpu_pinning(x->r->d, i, text, x->r->e) < 0)
+            return -1;
+    }
+    return define_text(x->r, &x->r->d->vcpu_pinning, "");
+}
+
+static int set_maxvcpus(struct xm *x, const struct pyvalue *v)
+{
+    uint64_t n;
+
+    if (number_of(x, v, 1, DEFINE_VCPUS_MAX, &n) < 0)
         return -1;
-    if (strcmp(text, "all") == 0)
-        text = "";
-    return define_text(x->r, &x->r->d->vcpu_pinning, text);
+    x->r->d->max_vcpus = (uint32_t)n;
+    return 0;
+}
+
+static int set_weight(struct xm *x, const struct pyvalue *v)
+{
+    uint64_t n;
+
+    if (number_of(x, v, 1, HV_WEIGHT_MAX, &n) < 0)
+        return -1;
+    define_set_sched(x->r->d, (unsigned)n, x->r->d->cpu_cap);
+    return 0;
+}
+
+static int set_cap(struct xm *x, const struct pyvalue *v)
+{
+    uint64_t n;
+
+    if (number_of(x, v, 0, HV_CAP_MAX, &n) < 0)
+        return -1;
+    x->r->d->cpu_cap = (uint32_t)n;
+    return 0;
 }
 
 static int set_part(struct xm *x, const struct pyvalue *v, char **part)
@@ -346,6 +400,9 @@ static const struct xm_key keys[] = {
     { "memory", set_memory, NULL, NULL },
     { "maxmem", set_maxmem, NULL, NULL },
     { "vcpus", set_vcpus, NULL, NULL },
+    { "maxvcpus", set_maxvcpus, NULL, NULL },
+    { "cpu_weight", set_weight, NULL, NULL },
+    { "cpu_cap", set_cap, NULL, NULL },
     { "cpu", set_cpu, NULL, NULL },
     { "cpus", set_cpus, NULL, NULL },
     { "cpu_level", set_cpu_level, NULL, NULL },
@@ -411,10 +468,7 @@ static const struct xm_key keys[] = {
     { "rtc_timeoffset", NULL, "the guest's clock is UTC", NULL },
     { "tsc_mode", NULL, "the guest uses the kvm-clock", NULL },
     { "tsc_native", NULL, "the guest uses the kvm-clock", "1" },
-    { "cpu_weight", NULL, "all domains have the same weight", "256" },
-    { "cpu_cap", NULL, "there is no cap on a domain's CPU time", NULL },
-    { "vcpu_avail", NULL, "all vCPUs are there from the start", NULL },
-    { "maxvcpus", NULL, "all vCPUs are there from the start; use vcpus=", NULL },
+    { "vcpu_avail", NULL, "all vCPUs are there from the start; use vcpus= and maxvcpus=", NULL },
     { "cpuid", NULL, "use cpu_level=", NULL },
     { "cpuid_check", NULL, "use cpu_level=", NULL },
     { "bootloader", NULL,

@@ -90,6 +90,25 @@ static void put_devices(FILE *f, const Migrd__Domain *d)
     }
 }
 
+/* A list of lists has at least two, or it is one for all. */
+static void put_cpus(FILE *f, const Migrd__Domain *d)
+{
+    unsigned n = d->vcpu_pinning[0] != '\0' ? define_max_vcpus(d) : (unsigned)d->n_vcpu_pins;
+
+    if (d->n_vcpu_pins == 0) {
+        put_text(f, "cpus", d->vcpu_pinning);
+        return;
+    }
+    fputs("cpus = [ ", f);
+    for (unsigned i = 0; i < (n < 2 ? 2 : n); i++) {
+        const char *list = i < define_max_vcpus(d) ? hv_vcpu_pinning(d, i) : "";
+
+        fputs(i > 0 ? ", " : "", f);
+        put_quoted(f, list[0] != '\0' ? list : "all");
+    }
+    fputs(" ]\n", f);
+}
+
 static void put_domain(FILE *f, const Migrd__Domain *d)
 {
     put_text(f, "name", d->name);
@@ -97,7 +116,13 @@ static void put_domain(FILE *f, const Migrd__Domain *d)
     put_text(f, "hypervisor", d->hypervisor);
     fprintf(f, "memory = %" PRIu64 "\nmaxmem = %" PRIu64 "\nvcpus = %u\n", d->memory_kib / 1024,
         d->max_memory_kib / 1024, d->vcpus);
-    put_text(f, "cpus", d->vcpu_pinning);
+    if (define_max_vcpus(d) != d->vcpus)
+        fprintf(f, "maxvcpus = %u\n", define_max_vcpus(d));
+    put_cpus(f, d);
+    if (d->cpu_weight != 0)
+        fprintf(f, "cpu_weight = %u\n", d->cpu_weight);
+    if (d->cpu_cap != 0)
+        fprintf(f, "cpu_cap = %u\n", d->cpu_cap);
     put_text(f, "cpu_level", d->cpu_level);
     put_text(f, "kernel", d->kernel);
     put_text(f, "ramdisk", d->initrd);

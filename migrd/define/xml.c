@@ -32,10 +32,20 @@ static int read_uuid(struct reader *r, xmlNode *n, void *object)
     return xml_set_text(r, n, &r->d->uuid);
 }
 
+/* 0: it is none. */
+static unsigned long vcpu_count(const char *text)
+{
+    char *end;
+    unsigned long count =
+        isdigit((unsigned char)text[0]) && strlen(text) < 6 ? strtoul(text, &end, 10) : 0;
+
+    return count != 0 && *end == '\0' && count <= DEFINE_VCPUS_MAX ? count : 0;
+}
+
 static int read_vcpu(struct reader *r, xmlNode *n, void *object)
 {
-    char current[XML_ATTR_MAX], cpuset[XML_ATTR_MAX], *text, *end;
-    unsigned long count = 0;
+    char current[XML_ATTR_MAX], cpuset[XML_ATTR_MAX], *text;
+    unsigned long most, now;
 
     (void)object;
     if (xml_want_attr(r, n, "placement", "static") < 0 ||
@@ -44,18 +54,16 @@ static int read_vcpu(struct reader *r, xmlNode *n, void *object)
     text = xml_get_text(r, n);
     if (text == NULL)
         return -1;
-    if (isdigit((unsigned char)text[0]) && strlen(text) < 6) {
-        count = strtoul(text, &end, 10);
-        count = *end == '\0' ? count : 0;
-    }
+    most = vcpu_count(text);
     free(text);
-    if (count < 1 || count > DEFINE_VCPUS_MAX)
+    if (most == 0)
         return define_fault(
             r, xml_line_of(n), ERR_INVALID, "<vcpu> must be from 1 to %d", DEFINE_VCPUS_MAX);
-    if (current[0] != '\0' && strtoul(current, NULL, 10) != count)
-        return define_fault(r, xml_line_of(n), ERR_UNSUPPORTED,
-            "<vcpu current='%.20s'>: all vCPUs are there from the start", current);
-    r->d->vcpus = (uint32_t)count;
+    now = current[0] != '\0' ? vcpu_count(current) : most;
+    if (now == 0 || now > most)
+        return define_fault(r, xml_line_of(n), ERR_INVALID,
+            "<vcpu current='%.20s'> must be from 1 to %lu, its maximum", current, most);
+    define_set_vcpus(r->d, (unsigned)now, (unsigned)most);
     return define_text(r, &r->d->vcpu_pinning, cpuset);
 }
 
@@ -156,7 +164,7 @@ static const struct xml_rule domain_rules[] = {
     { "maxMemory", "", NULL, "memory is not plugged in; raise <memory>", false },
     { "bootloader", "", NULL, "kernels are not taken out of disk images; use <kernel>", false },
     { "bootloader_args", "", NULL, "there is no boot loader", false },
-    { "cputune", "", NULL, "use <vcpu cpuset=...>", false },
+    { "cputune", "", xml_read_cputune, NULL, false },
     { "launchSecurity", "", NULL, "encrypted memory cannot be migrated", false },
 };
 

@@ -91,9 +91,10 @@ static int read_topology(struct reader *r, xmlNode *n, void *object)
             product *= strlen(value) < 4 ? strtoul(value, NULL, 10) : 0;
     }
     /* <vcpu> comes before <cpu> wherever libvirt writes it; 0 is then its default, 1. */
-    if (product != (r->d->vcpus != 0 ? r->d->vcpus : 1))
+    if (product != (r->d->vcpus != 0 ? define_max_vcpus(r->d) : 1))
         return define_fault(r, xml_line_of(n), ERR_UNSUPPORTED,
-            "<topology> has %lu CPUs, <vcpu> %u: they must be the same", product, r->d->vcpus);
+            "<topology> has %lu CPUs, <vcpu> %u: they must be the same", product,
+            define_max_vcpus(r->d));
     return 0;
 }
 

@@ -52,8 +52,9 @@ int xml_read_element(
 int xml_walk(
     struct reader *r, xmlNode *parent, const struct xml_rule *rules, size_t count, void *object);
 
-/* xml_devices.c, xml_cpu.c */
+/* xml_devices.c, xml_cputune.c, xml_cpu.c */
 read_fn xml_read_devices;
+read_fn xml_read_cputune;
 read_fn xml_read_os, xml_read_cpu, xml_read_memory, xml_read_current_memory, xml_read_backing;
 
 #endif

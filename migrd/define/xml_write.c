@@ -72,6 +72,45 @@ static void put_cpu(struct xml_out *x, const Migrd__Domain *d)
     xml_end(x);
 }
 
+static void attr_number(struct xml_out *x, const char *name, uint64_t n)
+{
+    char text[32];
+
+    snprintf(text, sizeof text, "%" PRIu64, n);
+    xml_attr(x, name, text);
+}
+
+static void text_number(struct xml_out *x, const char *name, uint64_t n)
+{
+    char text[32];
+
+    snprintf(text, sizeof text, "%" PRIu64, n);
+    xml_text(x, name, text);
+}
+
+/* See xml_cputune.c. */
+static void put_cputune(struct xml_out *x, const Migrd__Domain *d)
+{
+    if (d->n_vcpu_pins == 0 && d->cpu_weight == 0 && d->cpu_cap == 0)
+        return;
+    xml_begin(x, "cputune");
+    if (d->cpu_weight != 0)
+        text_number(x, "shares", d->cpu_weight);
+    if (d->cpu_cap != 0) {
+        text_number(x, "global_period", DEFINE_CAP_PERIOD_US);
+        text_number(x, "global_quota", (uint64_t)DEFINE_CAP_PERIOD_US * d->cpu_cap / 100);
+    }
+    for (size_t i = 0; i < d->n_vcpu_pins; i++) {
+        if (d->vcpu_pins[i][0] == '\0')
+            continue;
+        xml_begin(x, "vcpupin");
+        attr_number(x, "vcpu", i);
+        xml_attr(x, "cpuset", d->vcpu_pins[i]);
+        xml_end(x);
+    }
+    xml_end(x);
+}
+
 static void put_head(struct xml_out *x, const Migrd__Domain *d)
 {
     xml_text(x, "name", d->name);
@@ -89,8 +128,11 @@ static void put_head(struct xml_out *x, const Migrd__Domain *d)
     xml_attr(x, "placement", "static");
     if (d->vcpu_pinning[0] != '\0')
         xml_attr(x, "cpuset", d->vcpu_pinning);
-    x->failed |= xmlTextWriterWriteFormatString(x->w, "%u", d->vcpus) < 0;
+    if (define_max_vcpus(d) != d->vcpus)
+        attr_number(x, "current", d->vcpus);
+    x->failed |= xmlTextWriterWriteFormatString(x->w, "%u", define_max_vcpus(d)) < 0;
     xml_end(x);
+    put_cputune(x, d);
 }
 
 static void put_os(struct xml_out *x, const Migrd__Domain *d)

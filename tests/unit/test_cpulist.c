@@ -28,6 +28,31 @@ static void lists(void **state)
     assert_true(CPU_ISSET(7, &set));
 }
 
+static void written(void **state)
+{
+    static const char *const lists[][2] = { { "3", "3" }, { "0-3,^2,7", "0,1,3,7" },
+        { "0-7,^1,100-102,1023", "0,2-7,100-102,1023" }, { "2,1,0", "0-2" } };
+    char text[CPULIST_LEN];
+    cpu_set_t set;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        assert_int_equal(cpulist_parse(lists[i][0], &set, NULL), 1);
+        cpulist_format(&set, text, sizeof text);
+        assert_string_equal(text, lists[i][1]);
+    }
+    cpulist_format(&set, text, 2);
+    assert_string_equal(text, "0");
+    CPU_ZERO(&set);
+    cpulist_format(&set, text, sizeof text);
+    assert_string_equal(text, "");
+    for (unsigned c = 0; c < CPU_SETSIZE; c += 2)
+        CPU_SET(c, &set);
+    cpulist_format(&set, text, sizeof text);
+    assert_int_equal(cpulist_parse(text, &set, NULL), 1);
+    assert_int_equal(CPU_COUNT(&set), CPU_SETSIZE / 2);
+}
+
 static void refused(void **state)
 {
     static const char *const bad[] = { "a", "1,", ",1", "1-", "3-1", "-1", "1024", "^", "0,^0",
@@ -44,7 +69,8 @@ static void refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(lists), cmocka_unit_test(refused) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(lists), cmocka_unit_test(written),
+        cmocka_unit_test(refused) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hypervisor/hypervisor.h"
 #include "migrd/define/define.h"
 
 static Migrd__Domain *parse_err(const char *text, struct err *e)
@@ -210,7 +211,6 @@ static const struct {
     { WITH("<uuid>x</uuid>"), "uuid x is not of the form" },
     { WITH("<vcpu>0</vcpu>"), "<vcpu> must be from 1 to 64" },
     { WITH("<vcpu>4x</vcpu>"), "<vcpu> must be from 1 to 64" },
-    { WITH("<vcpu current='1'>4</vcpu>"), "all vCPUs are there from the start" },
     { WITH("<vcpu placement='auto'>4</vcpu>"), "<vcpu placement='auto'> is not supported" },
     { WITH("<vcpu cpuset='a'>4</vcpu>"), "a list of CPUs" },
     { WITH("<maxMemory slots='1'>9</maxMemory>"), "memory is not plugged in" },
@@ -245,7 +245,17 @@ static const struct {
     { DOMAIN("xen", OS, "<cpu mode='custom'><model>x86-64-v2</model></cpu>"),
         "cpu_level is not supported by hypervisor xen" },
     { WITH("<cpu><topology sockets='4' cores='1' threads='1'/></cpu>"), "<topology> has 4 CPUs" },
-    { WITH("<cputune><shares>1</shares></cputune>"), "use <vcpu cpuset=...>" },
+    { WITH("<cputune><shares>0</shares></cputune>"), "<shares> must be a number from 1 to 65535" },
+    { WITH("<cputune><quota>5000</quota></cputune>"), "use <global_period> and <global_quota>" },
+    { WITH("<cputune><global_quota>1500</global_quota></cputune>"), "a whole percentage" },
+    { WITH("<cputune><vcpupin vcpu='64' cpuset='0'/></cputune>"), "from 0 to 63" },
+    { WITH("<cputune><vcpupin vcpu='0' cpuset='x'/></cputune>"), "a list of CPUs" },
+    { WITH("<cputune><vcpupin vcpu='9' cpuset='0'/></cputune>"), "vcpu 9 is pinned" },
+    { WITH("<cputune><vcpupin vcpu='0' cpuset='0'/><vcpupin vcpu='0' cpuset='1'/></cputune>"),
+        "is there twice" },
+    { WITH("<cputune><emulatorpin cpuset='0'/></cputune>"), "neither pinned nor capped" },
+    { WITH("<vcpu current='5'>4</vcpu>"), "must be from 1 to 4" },
+    { WITH("<vcpu current='0'>4</vcpu>"), "must be from 1 to 4" },
     { WITH("<memoryBacking><locked/></memoryBacking>"), "guest memory is not locked" },
     { WITH("<memoryBacking><hugepages><page size='1048576' unit='KiB'/></hugepages>"
            "</memoryBacking>"),
@@ -446,6 +456,12 @@ static Migrd__Domain *random_domain(void)
         d->cmdline = random_text("c", 400, WILD);
     if (rnd(2))
         d->vcpu_pinning = strdup("0-3,^2,7");
+    else if (rnd(2))
+        assert_int_equal(hv_set_vcpu_pinning(d, rnd(d->vcpus), "1,3", NULL), 0);
+    if (rnd(2))
+        define_set_vcpus(d, d->vcpus, d->vcpus + rnd(65 - d->vcpus));
+    if (rnd(2))
+        define_set_sched(d, rnd(HV_WEIGHT_MAX) + 1, rnd(HV_CAP_MAX + 1));
     d->n_disks = rnd(5);
     d->disks = malloc((d->n_disks + 1) * sizeof *d->disks);
     for (size_t i = 0; i < d->n_disks; i++) {
@@ -596,11 +612,45 @@ static void test_cpu_level(void **state)
     }
 }
 
+/* What virsh sets, in the words of libvirt's XML; and in xm's. */
+static void test_cpus(void **state)
+{
+    Migrd__Domain *d = parse(DOMAIN("kvm", OS,
+        "<vcpu cpuset='0-3' current='2'>4</vcpu><cputune><shares>512</shares>"
+        "<global_period>50000</global_period><global_quota>75000</global_quota>"
+        "<vcpupin vcpu='1' cpuset='1,3'/></cputune>"));
+    struct hv_sched s = hv_sched_of(d);
+    struct err e;
+    char *text;
+
+    (void)state;
+    assert_int_equal(d->vcpus, 2);
+    assert_int_equal(define_max_vcpus(d), 4);
+    assert_string_equal(hv_vcpu_pinning(d, 0), "0-3");
+    assert_string_equal(hv_vcpu_pinning(d, 1), "1,3");
+    assert_string_equal(hv_vcpu_pinning(d, 63), "0-3");
+    assert_int_equal(s.weight, 512);
+    assert_int_equal(s.cap, 150);
+    text = define_xml(d, -1, &e);
+    assert_non_null(strstr(text, "<global_quota>150000</global_quota>"));
+    assert_non_null(
+        strstr(text, "<vcpu placement=\"static\" cpuset=\"0-3\" current=\"2\">4</vcpu>"));
+    free(text);
+    text = define_xm(d, &e);
+    assert_non_null(strstr(text, "maxvcpus = 4"));
+    assert_non_null(strstr(text, "cpus = [ '0-3', '1,3', '0-3', '0-3' ]"));
+    free(text);
+    assert_int_equal(hv_set_vcpu_pinning(d, 1, "", &e), 0);
+    assert_int_equal(d->n_vcpu_pins, 0);
+    drop(d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cpu_level),
         cmocka_unit_test(test_libvirt_like),
+        cmocka_unit_test(test_cpus),
         cmocka_unit_test(test_small),
         cmocka_unit_test(test_bad),
         cmocka_unit_test(test_hostile),
