@@ -37,6 +37,7 @@ enum journal_kind {
 #define JF_TLS 8u
 #define JF_FORCED 16u /* an operator decided without proof */
 #define JF_PERSISTENT 32u
+#define JF_UNDEFINE 64u /* source: the definition goes when the guest has */
 
 struct journal_record {
     enum journal_kind kind;

@@ -25,6 +25,7 @@
 #include "migrd/facts_query.h"
 #include "migrd/link_history.h"
 #include "migrd/migration_internal.h"
+#include "transport/pki.h"
 
 /* --- lists ------------------------------------------------------------------------------- */
 
@@ -766,6 +767,26 @@ void mig_worker_tls(const struct migrd *m, Migrd__WorkerTls *out, char path[3][P
     for (int i = 0; i < 3; i++) {
         if (set[i][0] != '\0')
             snprintf(path[i], PATHS_LEN, "%.*s", PATHS_LEN - 1, set[i]);
+void migration_own_name(const struct migrd *m, char *out, size_t len)
+{
+    char path[3][PATHS_LEN], *save = NULL, *first = NULL;
+    Migrd__WorkerTls tls;
+    struct pki_info cert;
+
+    snprintf(out, len, "%s", m->host_name);
+    mig_worker_tls(m, &tls, path);
+    if (!m->config.relocation_tls || pki_show(tls.cert, &cert, NULL) < 0)
+        return;
+    for (char *n = strtok_r(cert.names, ", ", &save); n != NULL; n = strtok_r(NULL, ", ", &save)) {
+        if (strcmp(n, m->host_name) == 0)
+            return;
+        if (first == NULL && n[0] != '*')
+            first = n;
+    }
+    if (first != NULL)
+        snprintf(out, len, "%s", first);
+}
+
         else
             snprintf(path[i], PATHS_LEN, "%.*s/%s", PATHS_LEN - 16, m->paths.pki, names[i]);
     }

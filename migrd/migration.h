@@ -98,6 +98,9 @@ const char *migration_domain_state(const struct migration *g);
 /* The hypervisor says that the domain ended or is gone. */
 void migration_guest_ended(struct migrd *m, struct domain *d);
 
+/* The name by which another host reaches this one: with TLS one that its certificate has. */
+void migration_own_name(const struct migrd *m, char *out, size_t len);
+
 /* Relocation: a session's socket after "220 go ahead" (not closed here); ERR_RESOURCE when full. */
 int migration_session(
     struct migrd *m, int fd, const char *address, const char *name, struct err *e);

@@ -221,7 +221,6 @@ void src_run(struct migration *g, enum mt_op op);
 #define AUTO_CHANNELS_PLAIN 2
 unsigned mig_auto_channels(bool tls, unsigned cpus);
 void tgt_run(struct migration *g, enum mt_op op);
-void src_destroy_copy(struct migration *g);
 /* The migration has ended, and holds the domain no longer: as asked for, its definition goes. */
 void src_undefine(struct migration *g);
 /* Answers those who asked, if the state allows an answer. */

@@ -456,9 +456,22 @@ static void close_out(struct migration *g)
     }
     if (g->state == SRC_FAILED && g->prepared)
         query_tell_abort(g->m, g);
-    if (g->state == SRC_DONE && d != NULL && (g->flags & JF_CHANGE_HOME) != 0 && d->def != NULL)
+    if (g->state == SRC_DONE && d != NULL && d->def != NULL && (g->flags & JF_UNDEFINE) == 0 &&
+        (g->flags & JF_CHANGE_HOME) != 0)
         log_info("migration", "%s: its home is %s now; its definition here may be undefined",
             g->name, g->owner);
+}
+
+void src_undefine(struct migration *g)
+{
+    struct domain *d = registry_by_uuid(g->m->registry, g->uuid);
+    struct err e;
+
+    if (g->state != SRC_DONE || (g->flags & JF_UNDEFINE) == 0 || d == NULL || d->live ||
+        d->def == NULL)
+        return;
+    if (registry_undefine(g->m, d, NULL, NULL, &e) < 0)
+        log_error("migration", "%s: its definition stays here: %s", g->name, e.text);
 }
 
 void src_run(struct migration *g, enum mt_op op)
@@ -601,7 +614,8 @@ static unsigned cpus_here(void)
     return n > 0 ? (unsigned)n : 1;
 }
 
-static void take_params(struct migration *g, const Migrd__Migrate *rq)
+static void take_params(
+    struct migration *g, const struct migration_wishes *w, const Migrd__Migrate *rq)
 {
     const struct config *c = &g->m->config;
     Migrd__PrecopyParams *p = &g->params;
@@ -621,9 +635,11 @@ static void take_params(struct migration *g, const Migrd__Migrate *rq)
         p->dead_peer_ms = q->dead_peer_ms;
         p->max_rounds = q->max_rounds;
         p->compression = q->compression;
+        p->delta_cache = q->delta_cache;
+        p->undefine_source = q->undefine_source;
     }
-    p->pause_budget_ms = p->pause_budget_ms ? p->pause_budget_ms : c->pause_budget_ms;
-    p->bandwidth = p->bandwidth ? p->bandwidth : c->bandwidth;
+    p->pause_budget_ms = p->pause_budget_ms ? p->pause_budget_ms : w->pause_budget_ms;
+    p->bandwidth = p->bandwidth ? p->bandwidth : w->bandwidth;
     p->channels = p->channels ? p->channels : c->channels;
     if (p->channels == 0)
         p->channels = mig_auto_channels((g->flags & JF_TLS) != 0, cpus_here());
@@ -633,7 +649,7 @@ static void take_params(struct migration *g, const Migrd__Migrate *rq)
     p->max_rounds = p->max_rounds ? p->max_rounds : c->max_rounds;
     if (p->compression == MIGRD__COMPRESSION__COMPRESSION_DEFAULT)
         p->compression = compression_of(c->compression);
-    p->delta_cache = c->delta_cache;
+    p->delta_cache = p->delta_cache ? p->delta_cache : c->delta_cache;
     if (!rq->params_set_verify && !p->verify)
         p->verify = c->verify;
 }
@@ -651,12 +667,15 @@ static unsigned flags_of(const struct migrd *m, const struct domain *d, const Mi
         flags |= JF_STAY_PAUSED;
     if (rq->params != NULL && rq->params->change_home)
         flags |= JF_CHANGE_HOME;
+    if (rq->params != NULL && rq->params->undefine_source)
+        flags |= JF_UNDEFINE;
     return flags | (tls ? JF_TLS : 0);
 }
 
 int src_take_request(struct migration *g, struct domain *d, const Migrd__Migrate *rq, struct err *e)
 {
     struct migrd *m = g->m;
+    struct migration_wishes wishes = migration_wishes(m, d);
 
     g->def = define_copy(d->live_def);
     snprintf(g->uuid, sizeof g->uuid, "%s", d->uuid);
@@ -666,7 +685,7 @@ int src_take_request(struct migration *g, struct domain *d, const Migrd__Migrate
     g->port = rq->port != 0 ? rq->port : m->config.relocation_port;
     g->epoch = d->epoch + 1;
     g->flags = flags_of(m, d, rq);
-    take_params(g, rq);
+    take_params(g, &wishes, rq);
     /* A paused guest stays so on the target: nobody asked for it to run. */
     if ((g->flags & JF_WAS_PAUSED) != 0)
         g->params.stay_paused = true;

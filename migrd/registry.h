@@ -20,6 +20,13 @@
 
 struct migration;
 
+/* Where a request says nothing; 0 (bandwidth: not set): as configured. */
+struct migration_wishes {
+    uint64_t bandwidth; /* bytes per second; 0 no limit */
+    uint32_t pause_budget_ms;
+    bool set_bandwidth;
+};
+
 struct domain {
     struct domain *next;
     char uuid[HV_UUID_LEN];
@@ -41,6 +48,7 @@ struct domain {
     uint64_t restarts[RESTART_LIMIT]; /* clock_ns of the last ones */
     uint64_t job_read_ns; /* end of the last job whose statistics a client of libvirt/ took */
     struct waiter *waiters;           /* shutdown --wait */
+    struct migration_wishes wish;     /* for its migrations, until migrd ends */
 };
 
 enum registry_op {
@@ -97,13 +105,13 @@ int registry_act(struct migrd *m, struct domain *d, enum registry_op op,
     const struct registry_args *args, registry_done *done, void *arg, struct err *e);
 const char *registry_op_name(enum registry_op op);
 
-/* `done` when the domain does not exist here any more, or after wait_ms (ERR_TIMEOUT). */
 /* Keeps others from acting on it for a while, with `why` (static) as the reason; not across a
  * restart. ERR_STATE if somebody acts on it already. */
 int registry_hold(struct domain *d, const char *why, struct err *e);
 /* Ends that hold; nothing happens if there is none. */
 void registry_unhold(struct migrd *m, const char *uuid, const char *why);
 
+/* `done` when the domain does not exist here any more, or after wait_ms (ERR_TIMEOUT). */
 int registry_wait_gone(struct migrd *m, struct domain *d, uint64_t wait_ms, registry_done *done,
     void *arg, struct err *e);
 

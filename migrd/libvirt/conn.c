@@ -61,6 +61,7 @@ void lv_conn_close(struct lv_conn *c)
             break;
         }
     lv_events_forget(c);
+    lv_moves_forget(c);
     uv_close((uv_handle_t *)&c->poll, poll_closed);
     close(c->fd);
     free(c->in);

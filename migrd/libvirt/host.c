@@ -9,11 +9,17 @@
 
 #include "migrd/libvirt/internal.h"
 
-#define FEATURE_P2P 4
-#define FEATURE_TYPED_STRING 9
-#define FEATURE_KEEPALIVE 10
-#define FEATURE_MIGRATION_PARAMS 13
-#define FEATURE_EVENT_CALLBACK 14
+enum feature {
+    FEATURE_P2P = 4,
+    FEATURE_DIRECT = 5,
+    FEATURE_MIGRATION_V3 = 6,
+    FEATURE_CHANGE_PROTECTION = 7,
+    FEATURE_TYPED_STRING = 9,
+    FEATURE_KEEPALIVE = 10,
+    FEATURE_OFFLINE = 12,
+    FEATURE_MIGRATION_PARAMS = 13,
+    FEATURE_EVENT_CALLBACK = 14
+};
 
 #define OPEN_READ_ONLY 1
 #define AUTH_NONE 0
@@ -94,13 +100,16 @@ int lv_close_connection(struct lv_call *k, const void *args, void *ret, struct e
 
 int lv_supports(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
+    static const enum feature features[] = { FEATURE_P2P, FEATURE_DIRECT, FEATURE_MIGRATION_V3,
+        FEATURE_CHANGE_PROTECTION, FEATURE_TYPED_STRING, FEATURE_KEEPALIVE, FEATURE_OFFLINE,
+        FEATURE_MIGRATION_PARAMS, FEATURE_EVENT_CALLBACK };
     int feature = ((const lv_int *)args)->value;
     lv_int *r = ret;
 
     (void)e;
-    r->value = feature == FEATURE_TYPED_STRING || feature == FEATURE_KEEPALIVE ||
-               feature == FEATURE_EVENT_CALLBACK || feature == FEATURE_P2P ||
-               feature == FEATURE_MIGRATION_PARAMS;
+    for (size_t i = 0; i < sizeof features / sizeof features[0]; i++)
+        if (feature == (int)features[i])
+            r->value = 1;
     if (feature == FEATURE_KEEPALIVE)
         k->c->keepalive = true;
     return 0;

@@ -135,14 +135,15 @@ static bool is_loopback(const char *address)
 static int own_uri(struct lv_call *k, lv_name **out, struct err *e)
 {
     const struct config *c = &k->m->config;
-    char uri[320];
+    char name[256], uri[320];
 
     if (!c->relocation_server || is_loopback(c->relocation_address))
-        return lv_fail(k, e, LV_E_DENIED,
-            "host %s takes no guests: %s", k->m->host_name,
+        return lv_fail(k, e, LV_E_DENIED, "host %s takes no guests: %s", k->m->host_name,
             !c->relocation_server ? "xend-relocation-server = no"
                                   : "xend-relocation-address is its loopback; set it to \"\"");
-    snprintf(uri, sizeof uri, "xenmigr://%s:%u", k->m->host_name, c->relocation_port);
+    migration_own_name(k->m, name, sizeof name);
+    snprintf(uri, sizeof uri, strchr(name, ':') != NULL ? "xenmigr://[%s]:%u" : "xenmigr://%s:%u",
+        name, c->relocation_port);
     *out = calloc(1, sizeof **out);
     if (*out != NULL)
         **out = lv_copy(uri);
@@ -190,8 +191,7 @@ int lv_step_prepare(struct lv_call *k, const struct lv_step *s, lv_prepared *ret
 
     if (lv_order_take(k, s, &o, e) < 0)
         return -1;
-    begun = lv_ticket_take(
-        k, s->cookie, s->cookie_len, MIGRD__TICKET_STEP__TICKET_BEGUN, NULL, e);
+    begun = lv_ticket_take(k, s->cookie, s->cookie_len, MIGRD__TICKET_STEP__TICKET_BEGUN, NULL, e);
     if (begun == NULL)
         return -1;
     away = strcmp(begun->source, k->m->host_name) == 0;
@@ -208,7 +208,8 @@ int lv_step_prepare(struct lv_call *k, const struct lv_step *s, lv_prepared *ret
 
 /* --- Perform ---------------------------------------------------------------------------------- */
 
-static int performed(const struct migrd *m, const struct migration *g, lv_cookie *out, struct err *e)
+static int performed(
+    const struct migrd *m, const struct migration *g, lv_cookie *out, struct err *e)
 {
     Migrd__Ticket t = MIGRD__TICKET__INIT;
     Migrd__MigrationInfo i;
@@ -303,8 +304,8 @@ int lv_step_perform(struct lv_call *k, const struct lv_step *s, struct err *e)
     if (d == NULL || lv_order_take(k, s, &o, e) < 0)
         return -1;
     if ((s->flags & LV_M_OFFLINE) != 0)
-        return lv_fail(k, e, LV_E_ARGUMENT_UNSUPPORTED,
-            "--offline is not supported with --p2p or --direct");
+        return lv_fail(
+            k, e, LV_E_ARGUMENT_UNSUPPORTED, "--offline is not supported with --p2p or --direct");
     if (o.xml != NULL && !managed)
         return lv_fail(k, e, LV_E_ARGUMENT_UNSUPPORTED,
             "--xml is not supported with --p2p or --direct: domain %s moves as it is", d->name);
@@ -321,17 +322,16 @@ int lv_step_perform(struct lv_call *k, const struct lv_step *s, struct err *e)
 
 /* --- Finish ----------------------------------------------------------------------------------- */
 
-static int arrived_here(
-    struct lv_call *k, const Migrd__Ticket *t, lv_dom *out, struct err *e)
+static int arrived_here(struct lv_call *k, const Migrd__Ticket *t, lv_dom *out, struct err *e)
 {
     struct domain *d = registry_by_uuid(k->m->registry, t->uuid);
 
     if (d == NULL || !registry_owned(k->m, d) || d->epoch < t->epoch)
-        return lv_fail(k, e, LV_E_NO_DOMAIN, "domain %s is not on host %s", t->uuid,
-            k->m->host_name);
-    if (!d->live)
         return lv_fail(
-            k, e, LV_E_FAILED, "domain %s has arrived on host %s and ended", d->name, k->m->host_name);
+            k, e, LV_E_NO_DOMAIN, "domain %s is not on host %s", t->uuid, k->m->host_name);
+    if (!d->live)
+        return lv_fail(k, e, LV_E_FAILED, "domain %s has arrived on host %s and ended", d->name,
+            k->m->host_name);
     return lv_domain_put(d, out, e);
 }
 
@@ -384,8 +384,7 @@ int lv_step_finish(struct lv_call *k, const struct lv_step *s, lv_finished *ret,
         return -1;
     if ((s->flags & LV_M_OFFLINE) != 0)
         return lv_offline_finish(k, &o, e);
-    t = lv_ticket_take(
-        k, s->cookie, s->cookie_len, MIGRD__TICKET_STEP__TICKET_PERFORMED, NULL, e);
+    t = lv_ticket_take(k, s->cookie, s->cookie_len, MIGRD__TICKET_STEP__TICKET_PERFORMED, NULL, e);
     if (t == NULL)
         return -1;
     r = finish(k, t, ret, e);
