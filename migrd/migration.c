@@ -150,6 +150,11 @@ struct migration *migration_find(struct migrd *m, const char *which)
     return NULL;
 }
 
+bool migration_leaves(const struct migration *g)
+{
+    return g->kind == MIG_OUT && !g->is_over;
+}
+
 struct migration *migration_by_id(struct migrd *m, const char *id)
 {
     for (struct migration *g = m->migrations->active; g != NULL; g = g->next)
@@ -821,6 +826,8 @@ int migration_cancel(struct migrd *m, struct migration *g, struct err *e)
 
 int migration_tune(struct migration *g, const Migrd__SetParams *p, struct err *e)
 {
+    if (p->stop)
+        g->params.live = false;
     Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
 
     if (g->kind != MIG_OUT || (g->worker == NULL && g->state != SRC_STARTING))

@@ -55,6 +55,8 @@ int migration_restore(
 /* Memory and registers to a core file. */
 int migration_dump(struct migrd *m, struct domain *d, const struct migration_file *f,
     struct migration **out, struct err *e);
+/* The guest goes to another host. */
+bool migration_leaves(const struct migration *g);
 /* By id, or by domain name, uuid or id; those that are not finished. */
 struct migration *migration_find(struct migrd *m, const char *which);
 /* Under way or ended; NULL: not known any more. */

@@ -91,6 +91,7 @@ static void merge_params(struct ctl *c, const Migrd__SetParams *m)
         c->params.set_budget = 1;
         c->params.pause_budget_ms = m->pause_budget_ms;
     }
+    c->params.stop = c->params.stop || m->stop;
     c->have_params = true;
 }
 

@@ -319,11 +319,20 @@ static int go(struct source *s, struct err *e)
     return r;
 }
 
-int source_handover(struct source *s, struct err *e)
+int source_stop(struct source *s, struct err *e)
 {
     if (want_pause(s, e) < 0 || point("source-before-pause", FAULT("source-before-pause"), e) < 0 ||
-        pause_guest(s, e) < 0 || point("source-after-pause", FAULT("source-after-pause"), e) < 0 ||
-        last_pages(s, e) < 0 || send_rest(s, e) < 0 || digests(s, e) < 0 || await_ready(s, e) < 0 ||
+        pause_guest(s, e) < 0 || point("source-after-pause", FAULT("source-after-pause"), e) < 0)
+        return -1;
+    s->stopped = true;
+    return 0;
+}
+
+int source_handover(struct source *s, struct err *e)
+{
+    if (s->stopped)
+        steps_end(&s->steps, "rest-of-round");
+    if ((!s->stopped && source_stop(s, e) < 0) || last_pages(s, e) < 0 || send_rest(s, e) < 0 || digests(s, e) < 0 || await_ready(s, e) < 0 ||
         point("source-before-commit", FAULT("source-before-commit"), e) < 0 || commit(s, e) < 0)
         return -1;
     if (point("source-after-commit", FAULT("source-after-commit"), e) < 0 || go(s, e) < 0)

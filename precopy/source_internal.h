@@ -23,6 +23,8 @@ struct source {
     struct attach at; /* the guest */
     bool was_paused;  /* by somebody else, before we came: never ours to resume */
     bool paused;      /* by us */
+    bool stop;        /* asked to pause it now, whatever that costs */
+    bool stopped;     /* the pause has begun */
     bool log_on;
     unsigned throttle;
     uint64_t *work, *next; /* pages of this round, and of the one after it */
@@ -84,7 +86,8 @@ int source_collect(struct source *s, uint64_t *bitmap, const char *point, struct
 /* source_forecast.c: pages known to be dirty in the first round; its end is the last chance. */
 void source_forecast(struct source *s, const uint64_t *dirty, uint64_t round_began, bool ended);
 
-/* source_handover.c: from the pause to RUNNING. */
+/* source_handover.c: from the pause to RUNNING. A pause may begin before, in a round. */
+int source_stop(struct source *s, struct err *e);
 int source_handover(struct source *s, struct err *e);
 
 #endif

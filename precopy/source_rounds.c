@@ -7,6 +7,9 @@
  *   RoundEnd, RoundAck                     the bytes have arrived: bandwidth is measured
  *   collect into `next`; policy decides; swap
  *
+ * Asked to stop the guest now, the coordinator has it paused in the middle of a round: what
+ * is left of the round, and then what it had dirtied, is sent while it stands.
+ *
  * A page left out stays in the dirty log, so the collect that ends the round finds it.
  * The coordinator sends a Ping every second, so that the target knows it is alive.
  *
@@ -81,6 +84,24 @@ static void take_params(struct source *s)
     }
     if (p.set_budget)
         policy_set_budget(&s->policy, (uint64_t)p.pause_budget_ms * 1000);
+    s->stop = s->stop || p.stop;
+}
+
+/* Somebody does not want to wait for the policy. */
+static void heed_stop(struct source *s)
+{
+    if (!s->stop)
+        return;
+    s->decision.action = POLICY_STOP;
+    snprintf(s->decision.reason, sizeof s->decision.reason, "asked to stop the guest now");
+}
+
+static int stop_in_round(struct source *s, struct err *e)
+{
+    if (source_stop(s, e) < 0)
+        return -1;
+    source_progress(s, "asked to stop the guest now, in the middle of a round");
+    return 0;
 }
 
 static int peek(struct source *s, uint64_t now, struct err *e)
@@ -117,6 +138,8 @@ static int chores(struct source *s, bool live, struct err *e)
         return -1;
     take_params(s);
     sample(s, now);
+    if (live && s->stop && !s->stopped && stop_in_round(s, e) < 0)
+        return -1;
     if (live && now >= s->next_peek_ns && peek(s, now, e) < 0)
         return -1;
     if (now >= s->next_ping_ns) {
@@ -362,6 +385,7 @@ static int one_round(struct source *s, uint64_t *began, struct err *e)
     take_params(s);
     policy_set_fixed(&s->policy, POLICY_FIXED_BASE_US + POLICY_FIXED_TRIPS * s->ack_min_us);
     policy_round(&s->policy, &r, &s->decision);
+    heed_stop(s);
     s->work = s->next;
     s->next = swap;
     s->round++;
@@ -381,6 +405,7 @@ static void init_policy(struct source *s)
     policy_init(&s->policy, &p);
     take_params(s);
     policy_begin(&s->policy, &s->decision);
+    heed_stop(s);
 }
 
 int source_rounds(struct source *s, struct err *e)

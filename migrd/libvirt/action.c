@@ -11,6 +11,7 @@
 
 #include "migrd/define/define.h"
 #include "migrd/libvirt/internal.h"
+#include "migrd/migration.h"
 
 #define START_PAUSED 1
 #define START_FORCE_BOOT 8 /* there is no saved state to drop */
@@ -50,6 +51,10 @@ int lv_suspend(struct lv_call *k, const void *args, void *ret, struct err *e)
     (void)ret;
     return act(k, args, REG_PAUSE, NULL, lv_call_end, e);
 }
+    if (d == NULL)
+        return -1;
+    if (d->mig != NULL && migration_leaves(d->mig))
+        return lv_suspend_moving(k, d, e);
 
 int lv_resume(struct lv_call *k, const void *args, void *ret, struct err *e)
 {

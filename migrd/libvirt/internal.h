@@ -288,3 +288,5 @@ lv_fn lv_event_register, lv_event_deregister, lv_event_register_old, lv_event_de
     lv_lifecycle_register_old, lv_lifecycle_deregister_old;
 
 #endif
+/* Of a domain that leaves: the rest of its migration is not live. Ends the call when it stands. */
+int lv_suspend_moving(struct lv_call *k, struct domain *d, struct err *e);
