@@ -237,6 +237,7 @@ static int start(struct run *r, struct err *e)
         m->paths.root[0] ? ", root " : "", m->paths.root);
     if (open_hypervisor(m, e) < 0 || open_state(m, e) < 0 || open_sockets(m, e) < 0)
         return -1;
+    registry_autostart_boot(m);
     return 0;
 }
 

@@ -334,6 +334,8 @@ static void define_work(struct job *j)
 
     if (dj->def == NULL) {
         j->result = unlink(dj->path) < 0 ? err_sys(&j->err, "%s", dj->path) : 0;
+        if (j->result == 0)
+            registry_autostart_forget(dj->m, dj->uuid);
         return;
     }
     xml = define_xml(dj->def, -1, &j->err);
@@ -354,6 +356,7 @@ static void define_finish(struct job *j)
             free_def(&d->def);
             d->def = dj->def;
             dj->def = NULL;
+            d->autostart = d->autostart && d->def != NULL;
             registry_publish(dj->m, d, d->def ? "domain-defined" : "domain-undefined",
                 again ? "again" : "");
         }
@@ -692,6 +695,7 @@ int registry_open(struct migrd *m, struct err *e)
     size_t n = 0;
 
     load_definitions(m);
+    registry_autostart_load(m);
     if (m->hv_ops->enumerate(m->hv, &list, &n, e) < 0)
         return err_prefix(e, "cannot ask hypervisor %s for its domains", m->hv_ops->name);
     for (size_t i = 0; i < n; i++)

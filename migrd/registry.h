@@ -33,6 +33,7 @@ struct domain {
     char name[HV_NAME_LEN];
     Migrd__Domain *def;      /* persistent definition, NULL: transient */
     Migrd__Domain *live_def; /* what it was started with, NULL: does not exist here */
+    bool autostart;          /* starts with the host */
     bool live;               /* exists in the hypervisor */
     struct hv_info info;     /* last known, valid while live */
     char owner[256];         /* host that may run it */
@@ -60,12 +61,19 @@ enum registry_op {
     REG_DESTROY,
     REG_RESTART, /* destroy and start anew */
     REG_SET_MEMORY,
+    REG_PIN,
+    REG_SET_VCPUS,
+    REG_SCHED,
     REG_OP_MAX
 };
 
 struct registry_args {
     bool paused;         /* REG_START */
     uint64_t memory_kib; /* REG_SET_MEMORY */
+    unsigned vcpu;       /* REG_PIN, with cpus; all bits: any CPU */
+    struct hv_cpus cpus;
+    unsigned vcpus;        /* REG_SET_VCPUS */
+    struct hv_sched sched; /* REG_SCHED */
 };
 
 /* Called once, in the loop. e->code ERR_NONE: done. */
@@ -100,6 +108,11 @@ int registry_create(struct migrd *m, Migrd__Domain **def, bool paused, registry_
     void *arg, struct err *e);
 int registry_undefine(
     struct migrd *m, struct domain *d, registry_done *done, void *arg, struct err *e);
+/* Durably. ERR_STATE if it is not defined here. */
+int registry_set_autostart(
+    struct migrd *m, struct domain *d, bool on, registry_done *done, void *arg, struct err *e);
+/* The first migrd after a boot of the host starts what is marked; after registry_start. */
+void registry_autostart_boot(struct migrd *m);
 /* -1: refused at once, `done` is not called. */
 int registry_act(struct migrd *m, struct domain *d, enum registry_op op,
     const struct registry_args *args, registry_done *done, void *arg, struct err *e);

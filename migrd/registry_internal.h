@@ -47,6 +47,10 @@ void registry_touch(struct migrd *m, struct domain *d);
 struct ownership *registry_ownership(struct registry *r, const char *uuid);
 /* The journal was damaged where it may have spoken of it, and nothing came behind that. */
 bool registry_in_doubt(struct registry *r, const char *uuid);
+/* registry_autostart.c: the marks of all entries, after their definitions; of one that is forgotten
+ * (blocks). */
+void registry_autostart_load(struct migrd *m);
+void registry_autostart_forget(const struct migrd *m, const char *uuid);
 /* Runs the policy of d->ended unless somebody holds the domain. */
 void registry_policy(struct migrd *m, struct domain *d);
 void registry_expire_waiters(struct migrd *m, struct domain *d, uint64_t now);

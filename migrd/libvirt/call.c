@@ -54,6 +54,7 @@ static const struct lv_entry table[] = {
     [LV_DOMAIN_LOOKUP_BY_UUID] = CALL(lv_uuid, lv_dom, lv_by_uuid, 0),
     [LV_DOMAIN_REBOOT] = DO(lv_dom_flags, lv_reboot, C),
     [LV_DOMAIN_RESUME] = DO(lv_dom, lv_resume, C),
+    [LV_DOMAIN_SET_AUTOSTART] = DO(lv_dom_switch, lv_set_autostart, C),
     [LV_DOMAIN_SHUTDOWN] = DO(lv_dom, lv_shutdown, C),
     [LV_DOMAIN_SUSPEND] = DO(lv_dom, lv_suspend, C),
     [LV_DOMAIN_UNDEFINE] = DO(lv_dom, lv_undefine, C),
@@ -180,7 +181,7 @@ int lv_check_flags(struct lv_call *k, unsigned flags, unsigned known, struct err
 
 void lv_audit(const struct lv_call *k, const char *what, const char *on)
 {
-    log_info("libvirt", "uid %u pid %d: %s %s", k->c->uid, (int)k->c->pid, what, on);
+    log_info("libvirt", "%s: %s %s", k->c->who, what, on);
 }
 
 /* --- answers -------------------------------------------------------------------------------------

@@ -213,13 +213,29 @@ int lv_is_persistent(struct lv_call *k, const void *args, void *ret, struct err 
     return 0;
 }
 
-/* Nothing is started with the host, and nobody's state is kept for the next start. */
 int lv_autostart(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
-    (void)ret;
-    return lv_domain(k, args, e) == NULL ? -1 : 0;
+    struct domain *d = lv_domain(k, args, e);
+
+    if (d == NULL)
+        return -1;
+    ((lv_int *)ret)->value = d->autostart;
+    return 0;
 }
 
+int lv_set_autostart(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    const lv_dom_switch *a = args;
+    struct domain *d = lv_domain(k, &a->dom, e);
+
+    (void)ret;
+    if (d == NULL)
+        return -1;
+    lv_audit(k, a->on != 0 ? "autostart of" : "no autostart of", d->name);
+    return registry_set_autostart(k->m, d, a->on != 0, lv_call_end, k, e) < 0 ? -1 : LV_LATER;
+}
+
+/* Nobody's state is kept for the next start. */
 int lv_managed_save(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
     const lv_dom_flags *a = args;
@@ -270,11 +286,11 @@ int lv_xml(struct lv_call *k, const void *args, void *ret, struct err *e)
 /* Bits of all groups that hold for the domain. */
 static unsigned list_bits(const struct domain *d)
 {
-    unsigned bits =
-        LIST_NO_MANAGED_SAVE | LIST_NO_AUTOSTART | LIST_NO_SNAPSHOT | LIST_NO_CHECKPOINT;
+    unsigned bits = LIST_NO_MANAGED_SAVE | LIST_NO_SNAPSHOT | LIST_NO_CHECKPOINT;
     int reason, state = lv_domain_state(d, &reason);
 
     bits |= d->live ? LIST_ACTIVE : LIST_INACTIVE;
+    bits |= d->autostart ? LIST_AUTOSTART : LIST_NO_AUTOSTART;
     bits |= d->def != NULL ? LIST_PERSISTENT : LIST_TRANSIENT;
     if (state == ST_RUNNING)
         return bits | LIST_RUNNING;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 /*
  * internal: what the parts of libvirt/ share: wire.c (bytes), server.c (sockets, clients,
- * timers), places.c (where virsh looks), conn.c (one client: reading, sending, keepalive),
+ * timers), tls.c (of other machines), places.c (where virsh looks), conn.c (one client: reading, sending, keepalive),
  * call.c (one call: table of procedures, answers, errors), event.c; the rest are procedures.
  *
  * A call lives from its frame to its answer. Its client stays as long as calls of it are
@@ -17,6 +17,7 @@
 #include "migrd/libvirt/remote.h"
 #include "migrd/peer.h"
 #include "migrd/registry.h"
+#include "transport/tls_server.h"
 
 /* --- bytes ---------------------------------------------------------------------------------- */
 
@@ -103,10 +104,12 @@ struct lv_conn {
     bool keepalive; /* the client answers pings */
     bool ending;    /* closes when all is sent */
     bool in_use;    /* its frames are being run */
+    struct tls_link *tls; /* NULL: of a unix socket */
+    bool shaking;         /* TLS has not come about */
+    char address[64];     /* of TLS */
+    char who[400];        /* for the log */
     unsigned under_way;
     size_t held; /* bytes of calls under way */
-    uid_t uid;
-    pid_t pid;
     uint8_t *in;
     size_t in_len, in_cap;
     uint8_t *out;
@@ -144,6 +147,11 @@ struct libvirt {
     bool stopping;
     struct lv_conn *conns;
     unsigned n_conns;
+    struct tls_server *tls; /* of tls.c, down to tls_failed */
+    struct lv_listener *listeners;
+    uint64_t tried_ns;
+    unsigned refusals; /* in this second */
+    bool tls_failed;
     int subscription; /* of the host's events */
     struct lv_move *moves;
     struct lv_place places[LV_PLACES_MAX];
@@ -155,7 +163,23 @@ void lv_places_start(struct migrd *m);
 void lv_places_look(struct migrd *m);
 void lv_places_stop(struct migrd *m, const char *list);
 
+#define LV_ACCEPTS 64 /* of one socket in one turn of the loop */
+
+/* Nothing more to accept; without descriptors the socket rests until the next tick. */
+void lv_accept_failed(uv_poll_t *h);
+/* Logs that a client was refused, but no more often than is good for the log. */
+void lv_refused(struct migrd *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+void lv_tls_start(struct migrd *m);
+void lv_tls_reload(struct migrd *m, const struct config *before);
+void lv_tls_tick(struct migrd *m, uint64_t now);
+void lv_tls_stop(struct migrd *m);
+/* Its certificate has a name of libvirt-tls-allow. Fills c->who. */
+bool lv_tls_admitted(struct lv_conn *c);
+
 void lv_conn_add(struct migrd *m, int fd, const struct ucred *who, bool read_only);
+/* `link` NULL: there was no memory for it. */
+void lv_conn_add_tls(struct migrd *m, int fd, struct tls_link *link, const char *address);
 void lv_conn_close(struct lv_conn *c);
 /* Cuts off who is silent, slow or half-way in a frame for too long. */
 void lv_conn_tick(struct lv_conn *c, uint64_t now);
@@ -265,6 +289,8 @@ void lv_event_tunable(struct migrd *m, const struct domain *d, const struct lv_p
 
 /* --- migrations by virsh; migrate.h ----------------------------------------------------------- */
 
+/* Of a domain that leaves: the rest of its migration is not live. Ends the call when it stands. */
+int lv_suspend_moving(struct lv_call *k, struct domain *d, struct err *e);
 void lv_moves_forget(struct lv_conn *c);
 void lv_moves_tick(struct migrd *m, uint64_t now);
 
@@ -279,6 +305,7 @@ lv_fn lv_list_all, lv_by_id, lv_by_name, lv_by_uuid, lv_get_state, lv_get_info, 
 lv_fn lv_define, lv_define_flags, lv_undefine, lv_undefine_flags, lv_create, lv_create_flags,
     lv_create_xml, lv_suspend, lv_resume, lv_shutdown, lv_shutdown_flags, lv_reboot, lv_destroy,
     lv_destroy_flags, lv_set_memory;
+lv_fn lv_set_autostart;
 lv_fn lv_save, lv_save_flags, lv_restore, lv_restore_flags, lv_core_dump, lv_core_dump_format;
 lv_fn lv_get_job_info, lv_get_job_stats, lv_abort_job;
 lv_fn lv_begin3, lv_prepare3, lv_perform3, lv_finish3, lv_confirm3, lv_begin3_old, lv_prepare3_old,
@@ -288,5 +315,3 @@ lv_fn lv_event_register, lv_event_deregister, lv_event_register_old, lv_event_de
     lv_lifecycle_register_old, lv_lifecycle_deregister_old;
 
 #endif
-/* Of a domain that leaves: the rest of its migration is not live. Ends the call when it stands. */
-int lv_suspend_moving(struct lv_call *k, struct domain *d, struct err *e);
