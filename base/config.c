@@ -251,6 +251,22 @@ static const struct key keys[] = {
     { "libvirt-max-bytes", TYPE_BYTES, AT(libvirt_max_bytes), 1 << 20, 1 << 30, NULL, NULL, NULL,
         "16M", NULL,
         "Bytes held for one such client: of calls under way, and of answers that it has not taken." },
+    { "libvirt-tls", TYPE_BOOL, AT(libvirt_tls), ANY, "no", NULL,
+        "Serve virsh of other machines as well, with TLS and certificates on both sides." },
+    { "libvirt-tls-address", TYPE_TEXT, AT(libvirt_tls_address), 0, 0, NULL, valid_address,
+        "an address, a host name or an interface", "", NULL,
+        "Address or interface for them; \"\" is all of them." },
+    { "libvirt-tls-port", TYPE_NUMBER, AT(libvirt_tls_port), 1, 65535, NULL, NULL, NULL, "16514",
+        NULL, "TCP port for them." },
+    { "libvirt-tls-allow", TYPE_TEXT, AT(libvirt_tls_allow), ANY, "", NULL,
+        "Names, separated by blanks: who has a certificate with one of them may do all that root may "
+        "do with virsh. * and ? stand for any characters and any one character." },
+    { "libvirt-tls-ca", TYPE_TEXT, AT(libvirt_tls_ca), 0, 0, NULL, valid_path, "an absolute path",
+        "", NULL, "Certificate of their authority; \"\" is that of relocations." },
+    { "libvirt-tls-cert", TYPE_TEXT, AT(libvirt_tls_cert), 0, 0, NULL, valid_path,
+        "an absolute path", "", NULL, "Certificate of this host for them; \"\" as above." },
+    { "libvirt-tls-key", TYPE_TEXT, AT(libvirt_tls_key), 0, 0, NULL, valid_path, "an absolute path",
+        "", NULL, "Its private key; \"\" as above." },
     { "status-address", TYPE_TEXT, AT(status_address), 0, 0, NULL, valid_listen,
         "ADDRESS:PORT, or [IPV6]:PORT", "", NULL,
         "TCP address of the status pages, as 127.0.0.1:8003; \"\" is the unix socket only." },
@@ -572,6 +588,33 @@ void config_secrets(const struct config *c, const char *etc, char *out, size_t l
         snprintf(out, len, "%s/storage-secrets", etc);
 }
 
+static void tls_files(
+    const char *const set[3], const char *const otherwise[3], char out[3][CONFIG_PATH_LEN])
+{
+    for (int i = 0; i < 3; i++)
+        snprintf(out[i], CONFIG_PATH_LEN, "%s", set[i][0] != '\0' ? set[i] : otherwise[i]);
+}
+
+void config_tls_files(const struct config *c, const char *pki, char out[3][CONFIG_PATH_LEN])
+{
+    static const char *const names[3] = { "ca.crt", "host.crt", "host.key" };
+    const char *const set[3] = { c->tls_ca, c->tls_cert, c->tls_key };
+    char path[3][CONFIG_PATH_LEN];
+
+    for (int i = 0; i < 3; i++)
+        snprintf(path[i], CONFIG_PATH_LEN, "%.*s/%s", CONFIG_PATH_LEN - 16, pki, names[i]);
+    tls_files(set, (const char *const[]){ path[0], path[1], path[2] }, out);
+}
+
+void config_libvirt_tls_files(const struct config *c, const char *pki, char out[3][CONFIG_PATH_LEN])
+{
+    const char *const set[3] = { c->libvirt_tls_ca, c->libvirt_tls_cert, c->libvirt_tls_key };
+    char path[3][CONFIG_PATH_LEN];
+
+    config_tls_files(c, pki, path);
+    tls_files(set, (const char *const[]){ path[0], path[1], path[2] }, out);
+}
+
 const char *config_key(size_t i, const char **help)
 {
     if (i >= N_KEYS)
@@ -586,6 +629,12 @@ int config_check(const struct config *c, struct err *e)
     if ((c->tls_cert[0] == '\0') != (c->tls_key[0] == '\0'))
         return err_set(e, ERR_INVALID,
             "relocation-tls-cert and relocation-tls-key belong together: set both or neither");
+    if ((c->libvirt_tls_cert[0] == '\0') != (c->libvirt_tls_key[0] == '\0'))
+        return err_set(e, ERR_INVALID,
+            "libvirt-tls-cert and libvirt-tls-key belong together: set both or neither");
+    if (c->libvirt_tls && c->libvirt_tls_allow[strspn(c->libvirt_tls_allow, " ")] == '\0')
+        return err_set(e, ERR_INVALID,
+            "libvirt-tls = yes needs libvirt-tls-allow, the names in certificates that are let in");
     return 0;
 }
 

@@ -15,6 +15,7 @@
 #include "base/err.h"
 
 #define CONFIG_VALUE_MAX 1024
+#define CONFIG_PATH_LEN 256 /* as PATHS_LEN */
 
 struct config {
     /* xend's keys */
@@ -65,6 +66,12 @@ struct config {
     unsigned libvirt_max_clients;                /* libvirt-max-clients = 64 */
     unsigned libvirt_max_calls;                  /* libvirt-max-calls = 32, of a client at once */
     uint64_t libvirt_max_bytes;                  /* libvirt-max-bytes = 16M, of a client at once */
+    bool libvirt_tls;                            /* libvirt-tls = no */
+    char libvirt_tls_address[256];               /* libvirt-tls-address = "" (all) */
+    unsigned libvirt_tls_port;                   /* libvirt-tls-port = 16514 */
+    char libvirt_tls_allow[CONFIG_VALUE_MAX];    /* libvirt-tls-allow = "" (nobody) */
+    char libvirt_tls_ca[256], libvirt_tls_cert[256], libvirt_tls_key[256]; /* libvirt-tls-ca...; ""
+                                                    means those of relocations */
     char status_address[256];                    /* status-address = "" (unix socket only) or
                                                     127.0.0.1:8003 */
     char log_file[256];                          /* log-file = "" (stderr) */
@@ -92,6 +99,10 @@ int config_import_sxp(struct config *c, const char *path, char **notes, struct e
 
 /* The file with the passwords of network disks; `etc` is paths.etc. */
 void config_secrets(const struct config *c, const char *etc, char *out, size_t len);
+
+/* ca, cert and key, in this order: of relocations, of libvirt's clients. `pki` is paths.pki. */
+void config_tls_files(const struct config *c, const char *pki, char out[3][CONFIG_PATH_LEN]);
+void config_libvirt_tls_files(const struct config *c, const char *pki, char out[3][CONFIG_PATH_LEN]);
 
 /* The whole configuration as a migrd.conf; malloc'ed. */
 char *config_print(const struct config *c);

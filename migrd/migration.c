@@ -765,13 +765,13 @@ void mig_note_step(struct migration *g, enum mt_step step)
 
 void mig_worker_tls(const struct migrd *m, Migrd__WorkerTls *out, char path[3][PATHS_LEN])
 {
-    static const char *const names[3] = { "ca.crt", "host.crt", "host.key" };
-    const char *const set[3] = { m->config.tls_ca, m->config.tls_cert, m->config.tls_key };
-
     migrd__worker_tls__init(out);
-    for (int i = 0; i < 3; i++) {
-        if (set[i][0] != '\0')
-            snprintf(path[i], PATHS_LEN, "%.*s", PATHS_LEN - 1, set[i]);
+    config_tls_files(&m->config, m->paths.pki, path);
+    out->ca = path[0];
+    out->cert = path[1];
+    out->key = path[2];
+}
+
 void migration_own_name(const struct migrd *m, char *out, size_t len)
 {
     char path[3][PATHS_LEN], *save = NULL, *first = NULL;
@@ -790,14 +790,6 @@ void migration_own_name(const struct migrd *m, char *out, size_t len)
     }
     if (first != NULL)
         snprintf(out, len, "%s", first);
-}
-
-        else
-            snprintf(path[i], PATHS_LEN, "%.*s/%s", PATHS_LEN - 16, m->paths.pki, names[i]);
-    }
-    out->ca = path[0];
-    out->cert = path[1];
-    out->key = path[2];
 }
 
 /* --- operators
@@ -826,8 +818,6 @@ int migration_cancel(struct migrd *m, struct migration *g, struct err *e)
 
 int migration_tune(struct migration *g, const Migrd__SetParams *p, struct err *e)
 {
-    if (p->stop)
-        g->params.live = false;
     Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
 
     if (g->kind != MIG_OUT || (g->worker == NULL && g->state != SRC_STARTING))
@@ -836,6 +826,8 @@ int migration_tune(struct migration *g, const Migrd__SetParams *p, struct err *e
         g->params.bandwidth = p->bandwidth;
     if (p->set_budget && p->pause_budget_ms != 0)
         g->params.pause_budget_ms = p->pause_budget_ms;
+    if (p->stop)
+        g->params.live = false;
     if (g->worker == NULL) /* it will begin with them */
         return 0;
     t.body_case = MIGRD__TO_WORKER__BODY_SET_PARAMS;

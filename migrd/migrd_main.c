@@ -14,6 +14,7 @@
 #include "migrd/registry.h"
 #include "migrd/worker.h"
 #include "relocation-acl/relocation-acl.h"
+#include "transport/tls_server.h"
 #include "transport/transport.h"
 
 enum { OPT_ROOT = 256, OPT_CONFIG, OPT_LEVEL, OPT_VERSION };
@@ -82,9 +83,7 @@ static int check_acl(const struct config *c)
 
 static int check_tls(const struct config *c, const struct paths *p)
 {
-    static const char *const names[3] = { "ca.crt", "host.crt", "host.key" };
-    const char *const set[3] = { c->tls_ca, c->tls_cert, c->tls_key };
-    char path[3][PATHS_LEN + 16];
+    char path[3][CONFIG_PATH_LEN];
     struct tr_tls_files files;
     struct tr_tls *tls = NULL;
     struct err e;
@@ -95,11 +94,7 @@ static int check_tls(const struct config *c, const struct paths *p)
              "the acl admits may send them");
         return 0;
     }
-    for (int i = 0; i < 3; i++)
-        if (set[i][0] != '\0')
-            snprintf(path[i], sizeof path[i], "%s", set[i]);
-        else
-            snprintf(path[i], sizeof path[i], "%s/%s", p->pki, names[i]);
+    config_tls_files(c, p->pki, path);
     files = (struct tr_tls_files){ path[0], path[1], path[2] };
     if (tr_tls_open(&files, &tls, &e) < 0) {
         printf("warning: no migration can pass until certificates are there: %s\n", e.text);
@@ -107,6 +102,21 @@ static int check_tls(const struct config *c, const struct paths *p)
     }
     tr_tls_free(&tls);
     return 0;
+}
+
+static void check_libvirt_tls(const struct config *c, const struct paths *p)
+{
+    char path[3][CONFIG_PATH_LEN];
+    const struct tr_tls_files files = { path[0], path[1], path[2] };
+    struct tls_server *tls = NULL;
+    struct err e;
+
+    if (!c->libvirt_tls)
+        return;
+    config_libvirt_tls_files(c, p->pki, path);
+    if (tls_server_open(&files, &tls, &e) < 0)
+        printf("warning: libvirt-tls serves nobody until certificates are there: %s\n", e.text);
+    tls_server_free(&tls);
 }
 
 static int check(const struct daemon_options *o)
@@ -129,6 +139,7 @@ static int check(const struct daemon_options *o)
     }
     print_keys(&c);
     print_timers(&c);
+    check_libvirt_tls(&c, &p);
     if (check_acl(&c) < 0 || check_tls(&c, &p) < 0)
         return 1;
     printf("\n%s: OK\n", o->config != NULL ? o->config : p.config);

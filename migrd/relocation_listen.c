@@ -6,117 +6,17 @@
  * still closing), as is an address that is not there yet.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <errno.h>
-#include <ifaddrs.h>
-#include <net/if.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/io.h"
 #include "base/log.h"
+#include "migrd/listen.h"
 #include "migrd/lookup.h"
 #include "migrd/relocation_internal.h"
-
-#define BACKLOG 256
-
-struct place {
-    struct sockaddr_storage sa;
-    socklen_t len;
-};
-
-static bool add_v4(struct place *p, const char *text)
-{
-    struct sockaddr_in *in = (struct sockaddr_in *)&p->sa;
-
-    in->sin_family = AF_INET;
-    p->len = sizeof *in;
-    return inet_pton(AF_INET, text, &in->sin_addr) == 1;
-}
-
-static bool add_v6(struct place *p, const char *text)
-{
-    struct sockaddr_in6 *in = (struct sockaddr_in6 *)&p->sa;
-    char address[INET6_ADDRSTRLEN];
-    const char *scope = strchr(text, '%');
-    size_t n = scope != NULL ? (size_t)(scope - text) : strlen(text);
-
-    if (n >= sizeof address)
-        return false;
-    memcpy(address, text, n);
-    address[n] = '\0';
-    in->sin6_family = AF_INET6;
-    in->sin6_scope_id = scope != NULL ? if_nametoindex(scope + 1) : 0;
-    p->len = sizeof *in;
-    return inet_pton(AF_INET6, address, &in->sin6_addr) == 1;
-}
-
-static size_t interface_places(const char *name, struct place *out, size_t max)
-{
-    struct ifaddrs *list = NULL;
-    size_t n = 0;
-
-    if (getifaddrs(&list) < 0)
-        return 0;
-    for (const struct ifaddrs *i = list; i != NULL && n < max; i = i->ifa_next) {
-        if (i->ifa_addr == NULL || strcmp(i->ifa_name, name) != 0)
-            continue;
-        if (i->ifa_addr->sa_family == AF_INET)
-            out[n].len = sizeof(struct sockaddr_in);
-        else if (i->ifa_addr->sa_family == AF_INET6)
-            out[n].len = sizeof(struct sockaddr_in6);
-        else
-            continue;
-        memcpy(&out[n].sa, i->ifa_addr, out[n].len);
-        n++;
-    }
-    freeifaddrs(list);
-    return n;
-}
-
-/* 0: nothing by that name. */
-static size_t places_of(const char *address, struct place *out, size_t max)
-{
-    memset(out, 0, max * sizeof *out);
-    if (address[0] == '\0')
-        return add_v4(&out[0], "0.0.0.0") + (size_t)add_v6(&out[1], "::");
-    if (strcmp(address, "localhost") == 0)
-        return add_v4(&out[0], "127.0.0.1") + (size_t)add_v6(&out[1], "::1");
-    if (add_v4(&out[0], address))
-        return 1;
-    memset(out, 0, sizeof *out);
-    if (add_v6(&out[0], address))
-        return 1;
-    memset(out, 0, sizeof *out);
-    return interface_places(address, out, max);
-}
-
-static int open_socket(const struct place *p, unsigned port)
-{
-    struct sockaddr_storage sa = p->sa;
-    int one = 1, saved;
-    int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-    if (fd < 0)
-        return -1;
-    if (sa.ss_family == AF_INET) {
-        ((struct sockaddr_in *)&sa)->sin_port = htons((uint16_t)port);
-    } else {
-        ((struct sockaddr_in6 *)&sa)->sin6_port = htons((uint16_t)port);
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-    }
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, (struct sockaddr *)&sa, p->len) == 0 && listen(fd, BACKLOG) == 0)
-        return fd;
-    saved = errno;
-    close(fd);
-    errno = saved;
-    return -1;
-}
 
 static void listener_closed(uv_handle_t *h)
 {
@@ -154,31 +54,16 @@ static int add_listener(struct relocation *r, int fd)
     return 0;
 }
 
-/* IPv6 may be switched off: one of two loopbacks, or of two wildcards, is enough. */
 static int open_all(struct relocation *r, const char **what, int *error)
 {
-    struct place place[RELOCATION_LISTENERS_MAX];
-    const char *address = r->m->config.relocation_address;
-    size_t n = places_of(address, place, RELOCATION_LISTENERS_MAX), opened = 0;
-    bool both = address[0] == '\0' || strcmp(address, "localhost") == 0;
+    int fd[LISTEN_MAX];
+    size_t n = listen_on(r->m->config.relocation_address, r->m->config.relocation_port, fd), ok = 0;
 
-    *error = EADDRNOTAVAIL;
-    *what = "no such address or interface";
-    for (size_t i = 0; i < n; i++) {
-        int fd = open_socket(&place[i], r->m->config.relocation_port);
-
-        if (fd >= 0 && add_listener(r, fd) == 0) {
-            opened++;
-            continue;
-        }
-        *error = errno;
-        *what = strerror(errno);
-        if (!both || (errno != EAFNOSUPPORT && errno != EADDRNOTAVAIL)) {
-            close_listeners(r);
-            return -1;
-        }
-    }
-    return opened > 0 ? 0 : -1;
+    *error = errno;
+    *what = listen_error(errno);
+    for (size_t i = 0; i < n; i++)
+        ok += add_listener(r, fd[i]) == 0;
+    return ok > 0 ? 0 : -1;
 }
 
 static void try_to_listen(struct relocation *r);
@@ -253,17 +138,11 @@ static int compile_acl(struct relocation *r, struct err *e)
 int relocation_acl_test(struct migrd *m, const char *who, char *out, size_t len, struct err *e)
 {
     struct acl_verdict v;
-    struct place p[1];
     bool address;
 
     if (who[0] == '\0' || strlen(who) >= ACL_NAME_LEN)
         return err_set(e, ERR_INVALID, "which host? a name or an address");
-    memset(p, 0, sizeof p);
-    address = add_v4(&p[0], who);
-    if (!address) {
-        memset(p, 0, sizeof p);
-        address = add_v6(&p[0], who);
-    }
+    address = listen_is_address(who);
     acl_check(m->relocation->acl, address ? "" : who, address ? who : "", &v);
     snprintf(out, len, "%s: %s: %s%s", who, v.allowed ? "admitted" : "refused", v.why,
         address || !v.allowed ? "" : " (if reverse and forward lookup confirm the name)");

@@ -46,10 +46,13 @@ static const char pki_options[] =
     "  init [--name NAME] [--days N]                 make a certificate authority\n"
     "  issue HOST [--alt NAME]... [--out DIR] [--days N] [--from YYYY-MM-DD]\n"
     "                                                a key and certificate for HOST\n"
+    "  client NAME [--out DIR] [--days N] [--from YYYY-MM-DD]\n"
+    "                                                the same for a user of virsh\n"
     "  renew [--out DIR] [--days N]                  the same key with new dates\n"
     "  show [FILE...]                                what is there, until when it is valid\n\n"
     "  --dir DIR            the authority's folder (default /etc/migrd/pki)\n"
-    "  --out DIR            where host.key, host.crt and ca.crt go (default: --dir)\n"
+    "  --out DIR            where host.key, host.crt and ca.crt go (default: --dir, of a client\n"
+    "                       a folder NAME in it)\n"
     "  --alt NAME           a further name or address of the host; may be repeated\n";
 
 static const char cpu_options[] =
@@ -110,7 +113,7 @@ static const struct tool_cmd commands[] = {
         migctl_storage, storage_options, false },
     { "acl", "test NAME|ADDRESS [--config FILE]",
         "Which expression admits or refuses a host, and why.", migctl_acl, acl_options, false },
-    { "pki", "init|issue|renew|show [options]", "Certificates for the hosts of a cluster.",
+    { "pki", "init|issue|client|renew|show [options]", "Certificates for the hosts of a cluster.",
         migctl_pki, pki_options, false },
     { "config", "[show | get KEY | keys] [--file FILE]", "migrd.conf as migrd understands it.",
         migctl_config,

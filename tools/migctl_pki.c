@@ -110,6 +110,28 @@ static int issue(struct pki_words *w, const char *host)
     return TOOL_OK;
 }
 
+static int client(struct pki_words *w, const char *name)
+{
+    struct pki_request rq = { .name = name,
+        .alt_names = w->alt,
+        .days = w->days,
+        .start_offset_s = w->start_offset_s };
+    char path[PATHS_LEN * 2];
+    struct err e;
+
+    if (w->out == w->dir) {
+        snprintf(path, sizeof path, "%s/%s", w->dir, name);
+        w->out = path;
+    }
+    if (pki_client(w->dir, w->out, &rq, &e) < 0)
+        return tool_fail(&e);
+    printf("Wrote clientkey.pem, clientcert.pem and cacert.pem for %s into %s. On a host with\n"
+           "libvirt-tls = yes and this name in libvirt-tls-allow:\n"
+           "virsh -c 'xvm+tls://HOST/system?pkipath=%s' list\n",
+        name, w->out, w->out);
+    return TOOL_OK;
+}
+
 static int renew(struct pki_words *w)
 {
     struct err e;
@@ -178,17 +200,19 @@ int migctl_pki(struct tool *t, int argc, char **argv)
     if (rc != TOOL_OK)
         return rc;
     if (n < 0)
-        return tool_usage(t, "give init, issue, renew or show");
+        return tool_usage(t, "give init, issue, client, renew or show");
     verb = argv[optind];
     if (strcmp(verb, "show") == 0)
         return show(&w, words, n);
     if (strcmp(verb, "issue") == 0)
         return n == 1 ? issue(&w, words[0]) : tool_usage(t, "issue: give one host name");
+    if (strcmp(verb, "client") == 0)
+        return n == 1 ? client(&w, words[0]) : tool_usage(t, "client: give one name");
     if (n != 0)
         return tool_usage(t, "'%s': not expected", words[0]);
     if (strcmp(verb, "init") == 0)
         return init(&w);
     if (strcmp(verb, "renew") == 0)
         return renew(&w);
-    return tool_usage(t, "'%s': give init, issue, renew or show", verb);
+    return tool_usage(t, "'%s': give init, issue, client, renew or show", verb);
 }

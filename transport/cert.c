@@ -46,25 +46,41 @@ void cert_name_text(const X509_NAME *name, char *out, size_t size)
     BIO_free(b);
 }
 
+/* "" if it is neither a host name nor an address. */
+static void general_name_text(const GENERAL_NAME *g, char *out, size_t size)
+{
+    out[0] = '\0';
+    if (g->type == GEN_DNS)
+        asn1_text(g->d.dNSName, out, size);
+    else if (g->type == GEN_IPADD && g->d.iPAddress->length == 4)
+        inet_ntop(AF_INET, g->d.iPAddress->data, out, (socklen_t)size);
+    else if (g->type == GEN_IPADD && g->d.iPAddress->length == 16)
+        inet_ntop(AF_INET6, g->d.iPAddress->data, out, (socklen_t)size);
+}
+
 void cert_alt_names(const X509 *cert, char *out, size_t size)
 {
     GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    char text[TR_NAME_LEN];
 
     out[0] = '\0';
     for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
-        const GENERAL_NAME *g = sk_GENERAL_NAME_value(names, i);
-        char text[TR_NAME_LEN] = "";
-
-        if (g->type == GEN_DNS)
-            asn1_text(g->d.dNSName, text, sizeof text);
-        else if (g->type == GEN_IPADD && g->d.iPAddress->length == 4)
-            inet_ntop(AF_INET, g->d.iPAddress->data, text, sizeof text);
-        else if (g->type == GEN_IPADD && g->d.iPAddress->length == 16)
-            inet_ntop(AF_INET6, g->d.iPAddress->data, text, sizeof text);
+        general_name_text(sk_GENERAL_NAME_value(names, i), text, sizeof text);
         if (text[0] != '\0')
             append(out, size, text);
     }
     GENERAL_NAMES_free(names);
+}
+
+bool cert_alt_name(const X509 *cert, unsigned number, char *out, size_t size)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    bool has = names != NULL && number < (unsigned)sk_GENERAL_NAME_num(names);
+
+    if (has)
+        general_name_text(sk_GENERAL_NAME_value(names, (int)number), out, size);
+    GENERAL_NAMES_free(names);
+    return has;
 }
 
 /* The host part as certificates have it: no brackets, no %scope, no final dot. */

@@ -82,6 +82,9 @@ void text_clean(char *out, size_t size, const char *in, size_t len);
 int tls_handshake(struct tr_conn *c, const struct tr_tls *t, uint64_t deadline_ns, struct err *e);
 void tls_free(struct tr_conn *c);
 
+/* Certificates and key into ctx, checked as the peer will: key matches, not expired, of the CA. */
+int tls_load_files(SSL_CTX *ctx, const struct tr_tls_files *files, struct err *e);
+
 /* Text and code for what SSL_get_error and the error queue say. */
 int tls_error(struct tr_conn *c, int ssl_error, int sys_errno, struct err *e);
 /* The peer ended the connection with this alert. */
@@ -142,6 +145,8 @@ void cert_common_name(const X509 *cert, char *out, size_t size);
 void cert_name_text(const X509_NAME *name, char *out, size_t size);
 /* "host2, host2.example.org, 10.0.0.2" */
 void cert_alt_names(const X509 *cert, char *out, size_t size);
+/* One of them, "" if it is of another kind; false: there are not so many. */
+bool cert_alt_name(const X509 *cert, unsigned number, char *out, size_t size);
 bool cert_has_name(X509 *cert, const char *name);
 time_t cert_time(const ASN1_TIME *t);
 /* "2026-01-31 12:00:00 UTC" */

@@ -26,6 +26,7 @@
 
 #define BACKDATE_S 3600
 #define DAY_S 86400L
+#define HOST_USE "serverAuth,clientAuth"
 #define HOST_DAYS 825
 #define CA_DAYS 3650
 #define DAYS_MAX 36500
@@ -230,13 +231,13 @@ static int add_alt_names(X509 *cert, const struct pki_request *rq)
     return r;
 }
 
-/* A host's extensions but for its names, and the CA's signature. */
-static int finish_host(X509 *cert, X509 *ca, EVP_PKEY *ca_key)
+/* Extensions but for the names, and the CA's signature. `use`: serverAuth, clientAuth. */
+static int finish(X509 *cert, X509 *ca, EVP_PKEY *ca_key, const char *use)
 {
     return X509_set_issuer_name(cert, X509_get_subject_name(ca)) == 1 &&
                    add_extension(cert, ca, NID_basic_constraints, "critical,CA:FALSE") == 0 &&
                    add_extension(cert, ca, NID_key_usage, "critical,digitalSignature") == 0 &&
-                   add_extension(cert, ca, NID_ext_key_usage, "serverAuth,clientAuth") == 0 &&
+                   add_extension(cert, ca, NID_ext_key_usage, use) == 0 &&
                    add_extension(cert, ca, NID_subject_key_identifier, "hash") == 0 &&
                    add_extension(cert, ca, NID_authority_key_identifier, "keyid:always") == 0 &&
                    X509_sign(cert, ca_key, EVP_sha256()) > 0
@@ -373,40 +374,64 @@ static int open_authority(const char *dir, struct authority *a, struct err *e)
     return -1;
 }
 
-static X509 *make_host(const struct authority *a, EVP_PKEY *key, const struct pki_request *rq)
+static X509 *make_cert(
+    const struct authority *a, EVP_PKEY *key, const struct pki_request *rq, const char *use)
 {
     X509 *cert = new_cert(key, rq->start_offset_s, rq->days != 0 ? rq->days : HOST_DAYS);
 
     if (cert != NULL && set_common_name(cert, rq->name) == 0 && add_alt_names(cert, rq) == 0 &&
-        finish_host(cert, a->cert, a->key) == 0)
+        finish(cert, a->cert, a->key, use) == 0)
         return cert;
     X509_free(cert);
     return NULL;
 }
 
-int pki_issue(const char *dir, const char *out, const struct pki_request *rq, struct err *e)
+/* What is written, and for what use. */
+struct kind {
+    const char *files[4]; /* key, certificate, that of the CA, NULL */
+    const char *use, *cure;
+};
+
+static int issue(const struct kind *k, const char *dir, const char *out,
+    const struct pki_request *rq, struct err *e)
 {
-    static const char *const files[] = { "host.key", "host.crt", NULL };
+    const char *const own[] = { k->files[0], k->files[1], NULL };
     struct authority a;
     EVP_PKEY *key;
     X509 *cert = NULL;
     int r = -1;
 
     if (check_host_request(rq, e) < 0 || io_make_dirs(out, 0755, e) < 0 ||
-        must_not_exist(out, files, "renew it with migctl pki renew, or remove it first", e) < 0 ||
-        open_authority(dir, &a, e) < 0)
+        must_not_exist(out, own, k->cure, e) < 0 || open_authority(dir, &a, e) < 0)
         return -1;
     key = EVP_EC_gen("P-256");
     if (key != NULL)
-        cert = make_host(&a, key, rq);
+        cert = make_cert(&a, key, rq, k->use);
     if (cert == NULL)
-        ossl(e, "host certificate");
-    else if (write_key(out, "host.key", key, e) == 0 && write_cert(out, "ca.crt", a.cert, e) == 0)
-        r = write_cert(out, "host.crt", cert, e);
+        ossl(e, "certificate");
+    else if (write_key(out, k->files[0], key, e) == 0 &&
+             write_cert(out, k->files[2], a.cert, e) == 0)
+        r = write_cert(out, k->files[1], cert, e);
     X509_free(cert);
     EVP_PKEY_free(key);
     close_authority(&a);
     return r;
+}
+
+int pki_issue(const char *dir, const char *out, const struct pki_request *rq, struct err *e)
+{
+    static const struct kind host = { { "host.key", "host.crt", "ca.crt", NULL }, HOST_USE,
+        "renew it with migctl pki renew, or remove it first" };
+
+    return issue(&host, dir, out, rq, e);
+}
+
+int pki_client(const char *dir, const char *out, const struct pki_request *rq, struct err *e)
+{
+    static const struct kind client = { { "clientkey.pem", "clientcert.pem", "cacert.pem", NULL },
+        "clientAuth", "remove it first" };
+
+    return issue(&client, dir, out, rq, e);
 }
 
 /* The same subject, names and key, with new dates. */
@@ -417,7 +442,7 @@ static X509 *make_renewed(const struct authority *a, const X509 *old, unsigned d
 
     if (cert != NULL && X509_set_subject_name(cert, X509_get_subject_name(old)) == 1 &&
         (at < 0 || X509_add_ext(cert, X509_get_ext(old, at), -1) == 1) &&
-        finish_host(cert, a->cert, a->key) == 0)
+        finish(cert, a->cert, a->key, HOST_USE) == 0)
         return cert;
     X509_free(cert);
     return NULL;

@@ -25,6 +25,9 @@ struct pki_request {
 int pki_init(const char *dir, const struct pki_request *rq, struct err *e);
 /* Signs with dir's CA and writes OUT/host.key, OUT/host.crt and a copy OUT/ca.crt. */
 int pki_issue(const char *dir, const char *out, const struct pki_request *rq, struct err *e);
+/* The same for a user of virsh, as libvirt's clients want it: OUT/clientkey.pem, clientcert.pem and
+ * cacert.pem. */
+int pki_client(const char *dir, const char *out, const struct pki_request *rq, struct err *e);
 int pki_renew(const char *dir, const char *out, unsigned days, struct err *e);
 
 struct pki_info {

@@ -143,6 +143,11 @@ static int check_own(SSL_CTX *ctx, const struct tr_tls_files *f, struct err *e)
     return r;
 }
 
+int tls_load_files(SSL_CTX *ctx, const struct tr_tls_files *files, struct err *e)
+{
+    return load_files(ctx, files, e) < 0 ? -1 : check_own(ctx, files, e);
+}
+
 int tr_tls_open(const struct tr_tls_files *files, struct tr_tls **out, struct err *e)
 {
     struct tr_tls *t = calloc(1, sizeof *t);
@@ -156,7 +161,7 @@ int tr_tls_open(const struct tr_tls_files *files, struct tr_tls **out, struct er
     }
     snprintf(t->ca_file, sizeof t->ca_file, "%s", files->ca);
     snprintf(t->cert_file, sizeof t->cert_file, "%s", files->cert);
-    if (load_files(t->ctx, files, e) < 0 || check_own(t->ctx, files, e) < 0) {
+    if (tls_load_files(t->ctx, files, e) < 0) {
         tr_tls_free(&t);
         return -1;
     }

@@ -6,6 +6,7 @@
  *
  * While a client has libvirt-max-calls calls or libvirt-max-bytes bytes under way nothing
  * more is read from it: it waits, the host does not. It is cut off if
+ *     TLS, where it is used, has not come about after SHAKE_S
  *     it has not opened its connection after OPEN_S
  *     a frame that it began is not whole after FRAME_S
  *     answers wait and it takes nothing for SEND_S, or they exceed libvirt-max-bytes
@@ -14,6 +15,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -23,6 +25,7 @@
 #include "base/log.h"
 #include "migrd/libvirt/internal.h"
 
+#define SHAKE_S 10
 #define OPEN_S 20
 #define FRAME_S 20
 #define SEND_S 20
@@ -63,6 +66,7 @@ void lv_conn_close(struct lv_conn *c)
     lv_events_forget(c);
     lv_moves_forget(c);
     uv_close((uv_handle_t *)&c->poll, poll_closed);
+    tls_link_free(&c->tls);
     close(c->fd);
     free(c->in);
     free(c->out);
@@ -71,7 +75,7 @@ void lv_conn_close(struct lv_conn *c)
 
 static void cut_off(struct lv_conn *c, const char *why)
 {
-    log_warn("libvirt", "client of uid %u pid %d: %s; cut off", c->uid, (int)c->pid, why);
+    lv_refused(c->m, "client %s: %s; cut off", c->who, why);
     lv_conn_close(c);
 }
 
@@ -101,9 +105,11 @@ static void listen_for(struct lv_conn *c)
 
     if (c->gone)
         return;
-    if (!is_full(c) && !c->ending)
+    if ((!is_full(c) && !c->ending) || c->shaking)
         events |= UV_READABLE;
     if (c->out_sent < c->out_len || ((events & UV_READABLE) != 0 && frame_waits(c)))
+        events |= UV_WRITABLE;
+    if (c->tls != NULL && tls_link_wants_write(c->tls))
         events |= UV_WRITABLE;
     uv_poll_start(&c->poll, events | UV_DISCONNECT, ready);
 }
@@ -113,7 +119,10 @@ static void listen_for(struct lv_conn *c)
 static void flush(struct lv_conn *c)
 {
     while (c->out_sent < c->out_len) {
-        ssize_t n = send(c->fd, c->out + c->out_sent, c->out_len - c->out_sent, MSG_NOSIGNAL);
+        const uint8_t *p = c->out + c->out_sent;
+        size_t left = c->out_len - c->out_sent;
+        ssize_t n =
+            c->tls != NULL ? tls_link_write(c->tls, p, left) : send(c->fd, p, left, MSG_NOSIGNAL);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -256,7 +265,8 @@ static bool fill(struct lv_conn *c)
         c->in_cap = cap;
     }
     do
-        n = recv(c->fd, c->in + c->in_len, c->in_cap - c->in_len, 0);
+        n = c->tls != NULL ? tls_link_read(c->tls, c->in + c->in_len, c->in_cap - c->in_len)
+                           : recv(c->fd, c->in + c->in_len, c->in_cap - c->in_len, 0);
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return errno == EAGAIN;
@@ -268,10 +278,44 @@ static bool fill(struct lv_conn *c)
     return n > 0;
 }
 
+/* TLS first; then the byte that tells the client whether it is admitted. */
+static void shake(struct lv_conn *c)
+{
+    struct err e;
+    int r = tls_link_handshake(c->tls, &e);
+    bool may;
+
+    if (r == 0) {
+        listen_for(c);
+        return;
+    }
+    if (r < 0) {
+        lv_refused(c->m, "client %s: %s; hung up", c->who, e.text);
+        lv_conn_close(c);
+        return;
+    }
+    c->shaking = false;
+    may = lv_tls_admitted(c);
+    if (may)
+        log_info("libvirt", "client %s", c->who);
+    else
+        lv_refused(c->m, "client %s: libvirt-tls-allow has none of its certificate's names", c->who);
+    c->ending = !may;
+    if (queue(c, (const uint8_t *)(may ? "\1" : "\0"), 1) < 0)
+        lv_conn_close(c);
+    else
+        flush(c);
+}
+
 static void ready(uv_poll_t *h, int status, int events)
 {
     struct lv_conn *c = h->data;
     bool full = is_full(c);
+
+    if (status == 0 && c->shaking) {
+        shake(c);
+        return;
+    }
 
     /* Of a client that may send no more for now only the end is of interest. */
     if (status < 0 || ((events & UV_DISCONNECT) != 0 && (full || c->ending)) ||
@@ -310,7 +354,9 @@ static void check_silence(struct lv_conn *c, uint64_t now)
 
 void lv_conn_tick(struct lv_conn *c, uint64_t now)
 {
-    if (!c->opened && older(c->born_ns, now, OPEN_S))
+    if (c->shaking && older(c->born_ns, now, SHAKE_S))
+        cut_off(c, "TLS has not come about");
+    else if (!c->opened && older(c->born_ns, now, OPEN_S))
         cut_off(c, "it has not opened its connection");
     else if (c->in_len > 0 && !is_full(c) && older(c->frame_ns, now, FRAME_S))
         cut_off(c, "a message of its is not whole");
@@ -320,20 +366,15 @@ void lv_conn_tick(struct lv_conn *c, uint64_t now)
         check_silence(c, now);
 }
 
-void lv_conn_add(struct migrd *m, int fd, const struct ucred *who, bool read_only)
+static struct lv_conn *add(struct migrd *m, int fd)
 {
     struct libvirt *lv = m->libvirt;
     struct lv_conn *c = calloc(1, sizeof *c);
 
-    if (c == NULL) {
-        close(fd);
-        return;
-    }
+    if (c == NULL)
+        return NULL;
     c->m = m;
     c->fd = fd;
-    c->uid = who->uid;
-    c->pid = who->pid;
-    c->read_only = read_only;
     c->born_ns = c->heard_ns = c->sent_ns = c->frame_ns = clock_ns();
     uv_poll_init(m->loop, &c->poll, fd);
     c->poll.data = c;
@@ -341,5 +382,34 @@ void lv_conn_add(struct migrd *m, int fd, const struct ucred *who, bool read_onl
     c->next = lv->conns;
     lv->conns = c;
     lv->n_conns++;
+    return c;
+}
+
+void lv_conn_add(struct migrd *m, int fd, const struct ucred *who, bool read_only)
+{
+    struct lv_conn *c = add(m, fd);
+
+    if (c == NULL) {
+        close(fd);
+        return;
+    }
+    snprintf(c->who, sizeof c->who, "uid %u pid %d", who->uid, (int)who->pid);
+    c->read_only = read_only;
+    listen_for(c);
+}
+
+void lv_conn_add_tls(struct migrd *m, int fd, struct tls_link *link, const char *address)
+{
+    struct lv_conn *c = link != NULL ? add(m, fd) : NULL;
+
+    if (c == NULL) {
+        tls_link_free(&link);
+        close(fd);
+        return;
+    }
+    c->tls = link;
+    c->shaking = true;
+    snprintf(c->address, sizeof c->address, "%s", address);
+    snprintf(c->who, sizeof c->who, "%s", address);
     listen_for(c);
 }

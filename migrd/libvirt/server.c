@@ -4,6 +4,7 @@
  * clients than libvirt-max-clients are hung up on at once: a virsh says so to its user.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,33 +25,54 @@ void lv_socket_path(const struct migrd *m, bool read_only, char out[PATHS_LEN + 
     snprintf(out, PATHS_LEN + 32, "%s/%s", m->paths.run, socket_names[read_only]);
 }
 
+static unsigned local_clients(const struct libvirt *lv)
+{
+    unsigned n = 0;
+
+    for (const struct lv_conn *c = lv->conns; c != NULL; c = c->next)
+        n += c->tls == NULL;
+    return n;
+}
+
 static void accept_one(struct migrd *m, int fd, bool read_only)
 {
     struct libvirt *lv = m->libvirt;
     struct ucred who = { 0 };
+    unsigned n;
 
     if (!peer_admitted(&lv->rule, fd, &who)) {
-        log_warn("libvirt", "uid %u pid %d is neither root nor of group %s: refused", who.uid,
+        lv_refused(m, "uid %u pid %d is neither root nor of group %s: refused", who.uid,
             (int)who.pid, m->config.control_group);
         close(fd);
-    } else if (lv->n_conns >= m->config.libvirt_max_clients) {
-        log_warn("libvirt", "%u clients are connected (libvirt-max-clients): one more is refused",
-            lv->n_conns);
+    } else if ((n = local_clients(lv)) >= m->config.libvirt_max_clients) {
+        lv_refused(m, "%u clients are connected (libvirt-max-clients): one more is refused", n);
         close(fd);
     } else {
         lv_conn_add(m, fd, &who, read_only);
     }
 }
 
+void lv_accept_failed(uv_poll_t *h)
+{
+    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+        uv_poll_stop(h);
+}
+
 static void acceptable(uv_poll_t *h, int status, int events)
 {
     struct migrd *m = h->data;
-    struct libvirt *lv = m->libvirt;
-    int i = h == &lv->poll[1], fd;
+    int i = h == &m->libvirt->poll[1];
 
     (void)events;
-    while (status == 0 && (fd = accept4(lv->fd[i], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0)
+    for (int k = 0; status == 0 && k < LV_ACCEPTS; k++) {
+        int fd = accept4(m->libvirt->fd[i], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+        if (fd < 0) {
+            lv_accept_failed(h);
+            return;
+        }
         accept_one(m, fd, i == 1);
+    }
 }
 
 static void tick(uv_timer_t *t)
@@ -65,6 +87,10 @@ static void tick(uv_timer_t *t)
     }
     lv_moves_tick(m, now);
     lv_places_look(m);
+    lv_tls_tick(m, now);
+    for (int i = 0; i < 2; i++)
+        if (m->libvirt->fd[i] >= 0 && !uv_is_active((uv_handle_t *)&m->libvirt->poll[i]))
+            uv_poll_start(&m->libvirt->poll[i], UV_READABLE, acceptable);
 }
 
 static int listen_on(struct migrd *m, int i, struct err *e)
@@ -97,6 +123,7 @@ int libvirt_start(struct migrd *m, struct err *e)
     if (lv_events_start(m, e) < 0 || listen_on(m, 0, e) < 0 || listen_on(m, 1, e) < 0)
         return err_prefix(e, "libvirt sockets");
     lv_places_start(m);
+    lv_tls_start(m);
     return 0;
 }
 
@@ -104,6 +131,7 @@ void libvirt_reload(struct migrd *m, const struct config *before)
 {
     if (strcmp(before->libvirt_sockets, m->config.libvirt_sockets) != 0)
         lv_places_stop(m, before->libvirt_sockets);
+    lv_tls_reload(m, before);
     memset(m->libvirt->places, 0, sizeof m->libvirt->places);
     lv_places_start(m);
 }
@@ -118,6 +146,7 @@ void libvirt_stop(struct migrd *m)
     lv->stopping = true;
     lv_events_stop(m);
     lv_places_stop(m, m->config.libvirt_sockets);
+    lv_tls_stop(m);
     uv_close((uv_handle_t *)&lv->tick, NULL);
     for (int i = 0; i < 2; i++) {
         if (lv->fd[i] < 0)

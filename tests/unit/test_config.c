@@ -142,6 +142,8 @@ static const struct value_case values[] = {
     { "libvirt-max-calls", "1", NULL, "from 2 to 1024" },
     { "libvirt-max-bytes", "2M", "2M", NULL },
     { "libvirt-max-bytes", "1000", NULL, "from 1M to 1G" },
+    { "libvirt-tls-port", "0", NULL, "from 1 to 65535" },
+    { "libvirt-tls-cert", "x.pem", NULL, "an absolute path" },
     { "status-address", "127.0.0.1:8003", "127.0.0.1:8003", NULL },
     { "status-address", "[::1]:8003", "[::1]:8003", NULL },
     { "status-address", "::1:8003", NULL, "ADDRESS:PORT" },
@@ -302,7 +304,9 @@ static void test_round_trip(void **state)
         { "storage-nfs-uid-base", "100000" }, { "storage-secrets", "/s" },
         { "storage-iscsi-initiator", "iqn.2026-01.x:y" }, { "control-group", "root" },
         { "libvirt-sockets", "libvirt" }, { "libvirt-max-clients", "7" }, { "libvirt-max-calls", "7" },
-        { "libvirt-max-bytes", "3M" }, { "status-address", "[::]:1" }, { "log-file", "/l" }, { "log-level", "warn" } };
+        { "libvirt-max-bytes", "3M" }, { "libvirt-tls", "yes" }, { "libvirt-tls-address", "eth0" },
+        { "libvirt-tls-port", "9" }, { "libvirt-tls-allow", "a*.b  c" }, { "libvirt-tls-ca", "/a" },
+        { "libvirt-tls-cert", "/b" }, { "libvirt-tls-key", "/c" }, { "status-address", "[::]:1" }, { "log-file", "/l" }, { "log-level", "warn" } };
     struct config c, d, back;
     struct err e;
     size_t n = 0;
