@@ -5,7 +5,7 @@
  *
  * A migration as clients see it, following libvirt's own drivers:
  *     source   iterations, suspended (migrated) at the pause, stopped (migrated), job completed;
- *              resumed (migrated) if it failed after the pause
+ *              resumed (migrated) if it failed after the pause, stopped (failed) if it is gone
  *     target   started (migrated) when the empty domain is there, iterations, resumed (migrated)
  *              or suspended (paused) at the end; stopped (failed) if it failed
  *
@@ -102,6 +102,7 @@ static const struct meaning {
     { "domain-discarded", NULL, EV_STOPPED, 5 },
     { "domain-gone", NULL, EV_STOPPED, 5 },
     { "migration-done", "\"direction\":\"out\"", EV_STOPPED, 3 },
+    { "migration-failed", NULL, EV_STOPPED, 5 },
 };
 
 /* A domain that was destroyed because it had ended by itself. */
@@ -182,18 +183,32 @@ static bool somebody_asked(const struct migrd *m, int event)
  * --------------------------------------------------------------------------------------
  */
 
+/* Its going is part of what a migration or save does, whose end says what it meant. */
+static bool is_leaving(const struct domain *d)
+{
+    Migrd__MigrationInfo i;
+
+    if (d == NULL || d->mig == NULL)
+        return false;
+    migration_info(d->mig, &i);
+    return strcmp(i.direction, "out") == 0 || strcmp(i.direction, "save") == 0;
+}
+
 static void tell_lifecycle(struct migrd *m, const struct event *ev)
 {
+    const struct domain *d = registry_by_uuid(m->registry, ev->uuid);
     const struct meaning *what = meaning_of(ev);
     lv_event head = head_of(m, ev);
     lv_lifecycle msg = { .dom = head.dom };
 
-    if (what == NULL)
+    if (what == NULL || (strcmp(ev->type, "domain-gone") == 0 && is_leaving(d)))
         return;
+    if (strcmp(ev->type, "migration-failed") == 0 && (!is_leaving(d) || d->live))
+        return; /* it is still here, or was discarded */
     msg.event = what->event;
     msg.detail = what->detail;
     if (what->event == EV_STOPPED && what->detail == 1)
-        msg.detail = stopped_detail(registry_by_uuid(m->registry, ev->uuid), what->detail);
+        msg.detail = stopped_detail(d, what->detail);
     tell(m, ID_LIFECYCLE, ev->uuid, (xdrproc_t)xdr_lv_lifecycle, &msg);
 }
 
@@ -254,16 +269,13 @@ static void tell_io_error(struct migrd *m, const struct event *ev)
  * -----------------------------------------------------------------------------------
  */
 
-static struct migration *migration_of(
-    struct migrd *m, const struct event *ev, Migrd__MigrationInfo *i)
+static bool migration_of(struct migrd *m, const struct event *ev, Migrd__MigrationInfo *i)
 {
-    for (struct migration *g = migration_next(m, NULL, false); g != NULL;
-         g = migration_next(m, g, false)) {
+    struct migration *g = migration_by_id(m, ev->migration);
+
+    if (g != NULL)
         migration_info(g, i);
-        if (strcmp(i->id, ev->migration) == 0)
-            return g;
-    }
-    return NULL;
+    return g != NULL;
 }
 
 static void tell_iteration(struct migrd *m, const struct event *ev)
@@ -271,7 +283,7 @@ static void tell_iteration(struct migrd *m, const struct event *ev)
     lv_event_number msg = { .dom = head_of(m, ev).dom };
     Migrd__MigrationInfo i;
 
-    if (migration_of(m, ev, &i) == NULL || i.progress == NULL)
+    if (!migration_of(m, ev, &i) || i.progress == NULL)
         return;
     msg.number = (int)i.progress->round + 1; /* libvirt counts from 1 */
     tell(m, ID_ITERATION, ev->uuid, (xdrproc_t)xdr_lv_event_number, &msg);
@@ -293,7 +305,7 @@ static void tell_job(struct migrd *m, const struct event *ev)
     struct lv_params params;
     struct err e;
 
-    if (!somebody_asked(m, ID_JOB_COMPLETED) || migration_of(m, ev, &i) == NULL ||
+    if (!somebody_asked(m, ID_JOB_COMPLETED) || !migration_of(m, ev, &i) ||
         lv_job_params(&i, &params, &e) < 0)
         return;
     tell_params(m, ID_JOB_COMPLETED, ev->uuid, head_of(m, ev).dom, &params);

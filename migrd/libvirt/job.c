@@ -119,7 +119,8 @@ static void add_report(struct lv_params *l, const Migrd__MigrationInfo *i)
     if (r == NULL)
         return;
     lv_put_ullong(l, "time_elapsed", r->total_us / 1000);
-    lv_put_ullong(l, "downtime", r->pause_us / 1000);
+    if (r->pause_us > 0)
+        lv_put_ullong(l, "downtime", r->pause_us / 1000);
     lv_put_ullong(l, "data_total", r->wire_bytes);
     lv_put_ullong(l, "data_processed", r->wire_bytes);
     lv_put_ullong(l, "data_remaining", 0);
@@ -132,7 +133,8 @@ static void add_report(struct lv_params *l, const Migrd__MigrationInfo *i)
     lv_put_ullong(l, "memory_constant", r->pages_zero);
     lv_put_ullong(l, "memory_normal", r->pages_sent);
     lv_put_ullong(l, "memory_normal_bytes", r->pages_sent * HV_PAGE_SIZE);
-    lv_put_ullong(l, "memory_iteration", r->n_rounds);
+    if (r->n_rounds > 0) /* the target does not know them all */
+        lv_put_ullong(l, "memory_iteration", r->n_rounds);
     lv_put_bool(l, "success", r->ok);
     if (!r->ok)
         lv_put_text(l, "errmsg", r->text);
