@@ -4,8 +4,10 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cpulist.h"
+#include "base/io.h"
 
 /* "3" or "0-3" at *p; moves *p behind it. */
 static bool range(const char **p, unsigned long *from, unsigned long *to)
@@ -71,4 +73,19 @@ void cpulist_format(const void *cpu_set, char *list, size_t len)
         if (to > from && at < len)
             at += (size_t)snprintf(list + at, len - at, "%c%u", to > from + 1 ? '-' : ',', to);
     }
+}
+
+int cpulist_host(const char *which, void *cpu_set)
+{
+    char path[64], *text;
+    int r;
+
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/%s", which);
+    text = io_read_file(path, CPULIST_LEN, NULL, NULL);
+    if (text == NULL)
+        return -1;
+    text[strcspn(text, "\n")] = '\0';
+    r = cpulist_parse(text, cpu_set, NULL);
+    free(text);
+    return r > 0 ? 0 : -1;
 }

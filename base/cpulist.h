@@ -14,6 +14,9 @@
  * malformed or takes all away that it names. */
 int cpulist_parse(const char *list, void *cpu_set, struct err *e);
 
+/* The host's: "online", those that work, or "present". -1: it does not tell. */
+int cpulist_host(const char *which, void *cpu_set);
+
 #define CPULIST_LEN 4096 /* holds any */
 
 /* The shortest list of that set, "" of none; what does not fit into `len` bytes is cut off. */

@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cpulist.h"
 #include "hypervisor/xvm/driver.h"
+
+#define HV_ALL_CPUS "0-1023"
 
 const struct hv_ops *const hv_drivers[] = { &xvm_driver, NULL };
 
@@ -62,6 +65,14 @@ const char *hv_vcpu_pinning(const Migrd__Domain *def, unsigned vcpu)
     if (vcpu < def->n_vcpu_pins && def->vcpu_pins[vcpu][0] != '\0')
         return def->vcpu_pins[vcpu];
     return def->vcpu_pinning;
+}
+
+char *hv_cpus_list(const struct hv_cpus *c)
+{
+    char list[CPULIST_LEN];
+
+    cpulist_format(c, list, sizeof list);
+    return strdup(strcmp(list, HV_ALL_CPUS) == 0 ? "" : list);
 }
 
 /* Room for that vCPU: those before it get empty lists. */

@@ -30,7 +30,8 @@
 #define HV_BATCH_PAGES 1024      /* most pages of one map call: 4 MiB */
 #define HV_STATE_MAX (64u << 20) /* bytes of a vCPU and device state blob */
 #define HV_FEATURE_WORDS 24
-#define HV_CPUS_MAX 1024 /* of a host */
+#define HV_CPUS_MAX 1024   /* of a host */
+#define HV_VCPUS_MAX 64    /* of a domain */
 #define HV_STAT_DEVICES 32 /* disks, and vifs, of which figures are given */
 #define HV_WEIGHT 256      /* of a domain that says nothing else */
 #define HV_WEIGHT_MAX 65535
@@ -110,8 +111,8 @@ enum hv_vcpu_state { HV_VCPU_OFFLINE, HV_VCPU_RUNNING, HV_VCPU_BLOCKED };
 
 struct hv_vcpu {
     enum hv_vcpu_state state;
-    uint64_t cpu_ns;      /* used since boot */
-    int cpu;              /* that it runs on, or ran on last; -1 not known */
+    uint64_t cpu_ns;        /* used since boot */
+    int cpu;                /* that it runs on, or ran on last; -1 not known */
     struct hv_cpus allowed; /* may run on these */
 };
 
@@ -264,16 +265,16 @@ struct hv_ops {
 
     /* CPUs of a domain that exists. What is set is also in what `definition` answers then. */
     /* *list is malloc'ed, the caller frees it. */
-    int (*vcpus)(struct hv *hv, const char *uuid, struct hv_vcpu **list, unsigned *n, struct err *e);
-    /* ERR_INVALID: no such vCPU, or this host has none of the CPUs. */
-    int (*pin)(struct hv *hv, const char *uuid, unsigned vcpu, const struct hv_cpus *cpus,
-        struct err *e);
+    int (*vcpus)(
+        struct hv *hv, const char *uuid, struct hv_vcpu **list, unsigned *n, struct err *e);
+    /* All bits set: any CPU. ERR_INVALID: no such vCPU, or this host has none of the CPUs. */
+    int (*pin)(
+        struct hv *hv, const char *uuid, unsigned vcpu, const struct hv_cpus *cpus, struct err *e);
     /* Another number of vCPUs while it runs. */
     int (*set_vcpus)(struct hv *hv, const char *uuid, unsigned n, struct err *e);
     int (*sched_get)(struct hv *hv, const char *uuid, struct hv_sched *out, struct err *e);
     /* `how` is not looked at. */
-    int (*sched_set)(
-        struct hv *hv, const char *uuid, const struct hv_sched *sched, struct err *e);
+    int (*sched_set)(struct hv *hv, const char *uuid, const struct hv_sched *sched, struct err *e);
     int (*stats)(struct hv *hv, const char *uuid, struct hv_stats *out, struct err *e);
 
     /* A descriptor that polls readable when next_event has something; owned by the driver. */
@@ -283,9 +284,9 @@ struct hv_ops {
 
     /*
      * Migration. mig_open on the source needs a domain that is running or paused, on the target
-     * one that was started with `incoming`; a viewer, any. One per domain at a time (ERR_STATE). Its holder may
-     * die at any moment: the driver then drops the dirty log and the throttle, and leaves the
-     * domain as it is (running, paused, incoming) for migrd to decide. Threads: mig_map,
+     * one that was started with `incoming`; a viewer, any. One per domain at a time (ERR_STATE).
+     * Its holder may die at any moment: the driver then drops the dirty log and the throttle, and
+     * leaves the domain as it is (running, paused, incoming) for migrd to decide. Threads: mig_map,
      * mig_unmap and mig_peek may be called by several at once, everything else by one.
      */
     int (*mig_open)(
@@ -326,10 +327,9 @@ struct hv_ops {
     int (*mig_pause)(struct hv_mig *m, uint64_t epoch, struct err *e);
     int (*mig_resume)(struct hv_mig *m, uint64_t epoch, struct err *e);
 
-    /* Registers of all vCPUs, in their order, of a domain that stands still. *list is malloc'ed, the
-     * caller frees. */
-    int (*mig_registers)(
-        struct hv_mig *m, struct hv_registers **list, unsigned *n, struct err *e);
+    /* Registers of all vCPUs, in their order, of a domain that stands still. *list is malloc'ed,
+     * the caller frees. */
+    int (*mig_registers)(struct hv_mig *m, struct hv_registers **list, unsigned *n, struct err *e);
 
     /* State of vCPUs and devices of a paused domain, as bytes that only this driver understands
      * (its own versions N and N-1). *blob is malloc'ed, the caller frees. */
@@ -360,6 +360,8 @@ const char *hv_event_name(enum hv_event_type t);
 void hv_host_cpu(struct hv_caps *out);
 
 bool hv_cpus_has(const struct hv_cpus *c, unsigned cpu);
+/* As a list of CPUs; of all that there can be: "". malloc'ed, NULL without memory. */
+char *hv_cpus_list(const struct hv_cpus *c);
 
 /* The list of host CPUs that this vCPU is pinned to; "" all. */
 const char *hv_vcpu_pinning(const Migrd__Domain *def, unsigned vcpu);

@@ -29,8 +29,8 @@ struct op_job {
     uint64_t epoch;       /* the domain's */
     uint64_t start_epoch; /* of a new boot */
     int domid;
-    bool paused, persistent, proven;
-    uint64_t memory_kib;
+    bool proven;
+    struct registry_args args; /* zeroes if there are none */
     Migrd__Domain *def;
     bool gone; /* result of a restart: destroyed, but not started */
     registry_done *done;
@@ -44,7 +44,10 @@ static const char *const op_names[REG_OP_MAX] = { [REG_START] = "start",
     [REG_REBOOT] = "reboot",
     [REG_DESTROY] = "destroy",
     [REG_RESTART] = "restart",
-    [REG_SET_MEMORY] = "set-memory" };
+    [REG_SET_MEMORY] = "set-memory",
+    [REG_PIN] = "vcpu-pin",
+    [REG_SET_VCPUS] = "vcpu-set",
+    [REG_SCHED] = "sched-credit" };
 
 const char *registry_op_name(enum registry_op op)
 {
@@ -56,7 +59,7 @@ const char *registry_op_name(enum registry_op op)
 static int boot(struct op_job *o, struct err *e)
 {
     const struct hv_start how = {
-        .epoch = o->start_epoch, .domid = o->domid, .paused = o->paused, .proven = o->proven
+        .epoch = o->start_epoch, .domid = o->domid, .paused = o->args.paused, .proven = o->proven
     };
     struct journal_record r = { .kind = JK_DOMAIN, .epoch = o->start_epoch, .domid = o->domid };
 
@@ -97,7 +100,13 @@ static int act(struct op_job *o, struct err *e)
         o->gone = true;
         return boot(o, e);
     case REG_SET_MEMORY:
-        return o->ops->set_memory(o->hv, o->uuid, o->memory_kib, e);
+        return o->ops->set_memory(o->hv, o->uuid, o->args.memory_kib, e);
+    case REG_PIN:
+        return o->ops->pin(o->hv, o->uuid, o->args.vcpu, &o->args.cpus, e);
+    case REG_SET_VCPUS:
+        return o->ops->set_vcpus(o->hv, o->uuid, o->args.vcpus, e);
+    case REG_SCHED:
+        return o->ops->sched_set(o->hv, o->uuid, &o->args.sched, e);
     case REG_OP_MAX:
         break;
     }
@@ -123,7 +132,7 @@ static void started(struct migrd *m, struct domain *d, struct op_job *o)
     d->live_def = o->def;
     o->def = NULL;
     d->info = (struct hv_info){ .domid = o->domid,
-        .state = o->paused ? HV_PAUSED : HV_RUNNING,
+        .state = o->args.paused ? HV_PAUSED : HV_RUNNING,
         .epoch = o->start_epoch,
         .memory_kib = d->live_def->memory_kib,
         .max_memory_kib = d->live_def->max_memory_kib,
@@ -133,6 +142,32 @@ static void started(struct migrd *m, struct domain *d, struct op_job *o)
     d->ended = d->last_end = HV_EV_MAX;
     registry_set_owner(m, d, m->host_name, o->start_epoch);
     registry_publish(m, d, "domain-started", "");
+}
+
+/* What the hypervisor's definition of it has, too. */
+static void note_cpus(struct migrd *m, struct domain *d, const struct op_job *o)
+{
+    const struct registry_args *a = &o->args;
+    char text[300], *list;
+    struct err e;
+
+    if (o->op == REG_PIN) {
+        list = hv_cpus_list(&a->cpus);
+        snprintf(text, sizeof text, "vcpu %u: %.200s", a->vcpu,
+            list == NULL ? "?" : list[0] != '\0' ? list : "any CPU");
+        if (list != NULL && d->live_def != NULL &&
+            hv_set_vcpu_pinning(d->live_def, a->vcpu, list, &e) < 0)
+            log_error("domain", "%s: %s", d->name, e.text);
+        free(list);
+    } else if (o->op == REG_SCHED) {
+        snprintf(text, sizeof text, "weight %u, cap %u", a->sched.weight, a->sched.cap);
+        if (d->live_def != NULL)
+            define_set_sched(d->live_def, a->sched.weight, a->sched.cap);
+    } else {
+        snprintf(text, sizeof text, "%u vCPUs", a->vcpus);
+        d->info.vcpus = a->vcpus;
+    }
+    registry_publish(m, d, "domain-cpus", text);
 }
 
 static void apply(struct migrd *m, struct domain *d, struct op_job *o)
@@ -163,8 +198,13 @@ static void apply(struct migrd *m, struct domain *d, struct op_job *o)
             m, d, o->op == REG_REBOOT ? "domain-reboot-asked" : "domain-shutdown-asked", "");
         break;
     case REG_SET_MEMORY:
-        d->info.memory_kib = o->memory_kib;
+        d->info.memory_kib = o->args.memory_kib;
         registry_publish(m, d, "domain-memory", "");
+        break;
+    case REG_PIN:
+    case REG_SET_VCPUS:
+    case REG_SCHED:
+        note_cpus(m, d, o);
         break;
     case REG_OP_MAX:
         break;
@@ -267,12 +307,6 @@ static int check(struct migrd *m, struct domain *d, enum registry_op op,
     return 0;
 }
 
-/* A restarted domain boots as defined now; a transient one as it was made. */
-static Migrd__Domain *boot_definition(const struct domain *d, enum registry_op op)
-{
-    if (op != REG_START && op != REG_RESTART)
-        return NULL;
-    if (d->def != NULL && (op == REG_RESTART || d->live_def == NULL))
 /* --- holds ---------------------------------------------------------------------------------- */
 
 int registry_hold(struct domain *d, const char *why, struct err *e)
@@ -300,6 +334,12 @@ void registry_unhold(struct migrd *m, const char *uuid, const char *why)
 
 /* --- starting an operation ------------------------------------------------------------------- */
 
+/* A restarted domain boots as defined now; a transient one as it was made. */
+static Migrd__Domain *boot_definition(const struct domain *d, enum registry_op op)
+{
+    if (op != REG_START && op != REG_RESTART)
+        return NULL;
+    if (d->def != NULL && (op == REG_RESTART || d->live_def == NULL))
         return define_copy(d->def);
     return d->live_def != NULL ? define_copy(d->live_def) : NULL;
 }
@@ -335,8 +375,8 @@ int registry_act(struct migrd *m, struct domain *d, enum registry_op op,
         o->domid = registry_next_domid(m);
     }
     o->proven = own != NULL && own->proven_epoch != 0 && own->proven_epoch == o->epoch;
-    o->paused = args != NULL && args->paused;
-    o->memory_kib = args != NULL ? args->memory_kib : 0;
+    if (args != NULL)
+        o->args = *args;
     o->done = done;
     o->arg = arg;
     d->busy = op_names[op];

@@ -710,7 +710,8 @@ static void answer(struct server *s, struct client *from, Request *q, int fd_in)
     if (c.made != NULL)
         c.made->serial = q->serial;
     if (from->conn != NULL) {
-        if (msgconn_queue(from->conn, c.made != NULL ? &c.made->base : &r.base, rc < 0 ? -1 : c.fd_out, &e) < 0)
+        if (msgconn_queue(from->conn, c.made != NULL ? &c.made->base : &r.base,
+                rc < 0 ? -1 : c.fd_out, &e) < 0)
             close_client(s, from);
         else
             flush_client(s, from);

@@ -14,7 +14,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "base/cpulist.h"
 #include "base/log.h"
 #include "hypervisor/xvm/cgroup.h"
 #include "hypervisor/xvm/driver_internal.h"
@@ -72,15 +71,19 @@ int driver_pin(
     struct hv *hv, const char *uuid, unsigned vcpu, const struct hv_cpus *cpus, struct err *e)
 {
     Migrd__Xvm__Request q = MIGRD__XVM__REQUEST__INIT;
-    char list[CPULIST_LEN];
+    static const struct hv_cpus none;
+    int r;
 
-    cpulist_format(cpus, list, sizeof list);
-    if (list[0] == '\0')
+    if (memcmp(cpus, &none, sizeof none) == 0)
         return err_set(e, ERR_INVALID, "domain %s: vcpu %u: no CPU is left to it", uuid, vcpu);
     q.op = MIGRD__XVM__OP__OP_PIN;
     q.value = vcpu;
-    q.cpus = list;
-    return driver_call(hv, uuid, &q, NULL, HV_CALL_TIMEOUT_MS, e);
+    q.cpus = hv_cpus_list(cpus);
+    if (q.cpus == NULL)
+        return err_set(e, ERR_MEMORY, "out of memory");
+    r = driver_call(hv, uuid, &q, NULL, HV_CALL_TIMEOUT_MS, e);
+    free(q.cpus);
+    return r;
 }
 
 int driver_set_vcpus(struct hv *hv, const char *uuid, unsigned n, struct err *e)
@@ -95,7 +98,10 @@ int driver_set_vcpus(struct hv *hv, const char *uuid, unsigned n, struct err *e)
     if (n == now)
         return 0;
     return err_set(e, ERR_UNSUPPORTED,
-        "xvm cannot plug vCPUs into, or out of, a guest that runs: it has %u", now);
+        "xvm cannot plug vCPUs into, or out of, a guest that runs: it has %u; change the number "
+        "for its "
+        "next boot (virsh setvcpus --config, xm vcpu-set --config)",
+        now);
 }
 
 /* --- weight and cap --- */

@@ -49,12 +49,11 @@ int driver_next_event(struct hv *hv, struct hv_event *out, struct err *e);
 /* driver_cpu.c: the members of hv_ops with the same names. */
 int driver_vcpus(
     struct hv *hv, const char *uuid, struct hv_vcpu **list, unsigned *n, struct err *e);
-int driver_pin(struct hv *hv, const char *uuid, unsigned vcpu, const struct hv_cpus *cpus,
-    struct err *e);
+int driver_pin(
+    struct hv *hv, const char *uuid, unsigned vcpu, const struct hv_cpus *cpus, struct err *e);
 int driver_set_vcpus(struct hv *hv, const char *uuid, unsigned n, struct err *e);
 int driver_sched_get(struct hv *hv, const char *uuid, struct hv_sched *out, struct err *e);
-int driver_sched_set(
-    struct hv *hv, const char *uuid, const struct hv_sched *sched, struct err *e);
+int driver_sched_set(struct hv *hv, const char *uuid, const struct hv_sched *sched, struct err *e);
 int driver_stats(struct hv *hv, const char *uuid, struct hv_stats *out, struct err *e);
 /* Weight and cap of a domain that was just built; never fails a start. */
 void driver_place(struct hv *hv, const Migrd__Domain *def);
@@ -78,8 +77,7 @@ int driver_mig_pause(struct hv_mig *m, uint64_t epoch, struct err *e);
 int driver_mig_resume(struct hv_mig *m, uint64_t epoch, struct err *e);
 int driver_state_save(struct hv_mig *m, uint8_t **blob, size_t *len, struct err *e);
 int driver_state_load(struct hv_mig *m, const uint8_t *blob, size_t len, struct err *e);
-int driver_mig_registers(
-    struct hv_mig *m, struct hv_registers **list, unsigned *n, struct err *e);
+int driver_mig_registers(struct hv_mig *m, struct hv_registers **list, unsigned *n, struct err *e);
 int driver_throttle(struct hv_mig *m, unsigned percent, struct err *e);
 
 #endif

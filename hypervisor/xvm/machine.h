@@ -154,7 +154,8 @@ int virtio_net_create(
 int virtio_rng_create(struct machine *m, unsigned slot, struct err *e);
 int virtio_balloon_create(struct machine *m, unsigned slot, struct err *e);
 
-/* What the devices have counted, oldest device first; at most `max` are filled in, returns how many. */
+/* What the devices have counted, oldest device first; at most `max` are filled in, returns how
+ * many. */
 struct hv_disk_stats;
 struct hv_vif_stats;
 unsigned virtio_blk_stats(const struct machine *m, struct hv_disk_stats *out, unsigned max);

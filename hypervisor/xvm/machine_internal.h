@@ -25,7 +25,7 @@
 #define RAM_LOW_MAX (UINT64_C(3) << 30)
 #define RAM_HIGH_BASE (UINT64_C(4) << 30)
 #define RAM_REGIONS 2
-#define XVM_MAX_VCPUS 64u
+#define XVM_MAX_VCPUS ((unsigned)HV_VCPUS_MAX)
 #define CPUID_MAX 128u
 #define MSR_MAX 512u
 

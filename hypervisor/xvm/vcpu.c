@@ -290,8 +290,8 @@ static bool wait_to_run(struct vcpu *v)
     struct machine *m = v->m;
 
     while (!m->quit) {
-        uint64_t until = m->throttle_until_ns > m->cap_until_ns ? m->throttle_until_ns
-                                                                : m->cap_until_ns;
+        uint64_t until =
+            m->throttle_until_ns > m->cap_until_ns ? m->throttle_until_ns : m->cap_until_ns;
         struct timespec ts = timespec_of(until);
 
         if (!m->run && !v->parked) {

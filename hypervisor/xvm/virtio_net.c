@@ -479,8 +479,8 @@ static void take_stats(struct net *n, struct hv_vif_stats *s)
 
     memset(s, 0, sizeof *s);
     snprintf(s->ifname, sizeof s->ifname, "%s", n->tap.name);
-    snprintf(s->mac, sizeof s->mac, "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4],
-        m[5]);
+    snprintf(
+        s->mac, sizeof s->mac, "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
     s->rx_bytes = atomic_load(&n->count.rx_bytes);
     s->rx_packets = atomic_load(&n->count.rx_packets);
     s->rx_drops = atomic_load(&n->count.rx_drops);

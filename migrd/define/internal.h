@@ -17,7 +17,7 @@
 #define DEFINE_DEVICES_MAX 11   /* xvm's virtio-mmio slots: disks, vifs, rng, balloon */
 #define DEFINE_PATH_MAX 1023    /* bytes of a path */
 #define DEFINE_CMDLINE_MAX 1600 /* bytes; the kernel takes 2047, xvm adds its devices */
-#define DEFINE_VCPUS_MAX 64
+#define DEFINE_VCPUS_MAX HV_VCPUS_MAX
 #define DEFINE_CAP_PERIOD_US 100000                /* in which XML tells a cap */
 #define DEFINE_MEMORY_MAX_KIB (UINT64_C(16) << 30) /* 16 TiB */
 #define DEFINE_SERIAL_MAX 20

@@ -2,9 +2,6 @@
 /*
  * Procedures that change something. They check and start an operation of the registry,
  * which ends the call (lv_call_end); none of them blocks.
- *
- * Memory of a domain that is defined here is changed in two steps, the running domain and
- * then its definition, so that the change is still there after the next boot.
  */
 #include <stdio.h>
 #include <string.h>
@@ -19,10 +16,6 @@
 #define DESTROY_GRACEFUL 1 /* a domain always gives back its disks in order */
 #define SHUTDOWN_ACPI 1
 #define UNDEFINE_NOTHING_TO_DROP 0x1b /* managed save, snapshots, kept NVRAM, checkpoints */
-
-#define AFFECT_LIVE 1
-#define AFFECT_CONFIG 2
-#define MEMORY_MAXIMUM 4
 
 /* --- actions on a domain -----------------------------------------------------------------------
  */
@@ -202,89 +195,4 @@ int lv_undefine_flags(struct lv_call *k, const void *args, void *ret, struct err
     if (lv_check_flags(k, a->flags, UNDEFINE_NOTHING_TO_DROP, e) < 0)
         return -1;
     return undefine(k, &a->dom, e);
-}
-
-/* --- memory
- * --------------------------------------------------------------------------------------- */
-
-/* The definition with other figures; NULL and *e if there is none that could have them. */
-static Migrd__Domain *with_memory(
-    struct lv_call *k, const struct domain *d, uint64_t kib, bool maximum, struct err *e)
-{
-    Migrd__Domain *def;
-
-    if (d->def == NULL) {
-        lv_fail(
-            k, e, LV_E_INVALID, "domain %s is transient: it has no definition to change", d->name);
-        return NULL;
-    }
-    if (!maximum && kib > d->def->max_memory_kib) {
-        lv_fail(k, e, LV_E_INVALID_ARG, "domain %s: at most %llu KiB (virsh setmaxmem)", d->name,
-            (unsigned long long)d->def->max_memory_kib);
-        return NULL;
-    }
-    def = define_copy(d->def);
-    if (def == NULL) {
-        err_set(e, ERR_MEMORY, "migrd is out of memory");
-        return NULL;
-    }
-    if (maximum)
-        def->max_memory_kib = kib;
-    if (!maximum || def->memory_kib > kib)
-        def->memory_kib = kib;
-    return def;
-}
-
-static int save_definition(struct lv_call *k, Migrd__Domain *def, struct err *e)
-{
-    return registry_define(k->m, &def, lv_call_end, k, e) < 0 ? drop(def) : LV_LATER;
-}
-
-/* The running domain has its memory; now the definition. */
-static void live_done(void *call, const char *uuid, const struct err *e)
-{
-    struct lv_call *k = call;
-    Migrd__Domain *def = k->def;
-    struct err why;
-
-    k->def = NULL;
-    if (e->code != ERR_NONE || def == NULL) {
-        drop(def);
-        lv_call_end(k, uuid, e);
-    } else if (save_definition(k, def, &why) < 0) {
-        lv_call_end(k, uuid, &why);
-    }
-}
-
-static int set_live(struct lv_call *k, struct domain *d, uint64_t kib, struct err *e)
-{
-    const struct registry_args how = { .memory_kib = kib };
-
-    if (d->def != NULL && (k->def = with_memory(k, d, kib, false, e)) == NULL)
-        return -1;
-    return act(k, &((const lv_dom_memory *)k->args)->dom, REG_SET_MEMORY, &how, live_done, e);
-}
-
-int lv_set_memory(struct lv_call *k, const void *args, void *ret, struct err *e)
-{
-    const lv_dom_memory *a = args;
-    struct domain *d = lv_domain(k, &a->dom, e);
-    bool maximum = (a->flags & MEMORY_MAXIMUM) != 0, live;
-    Migrd__Domain *def;
-
-    (void)ret;
-    if (d == NULL ||
-        lv_check_flags(k, a->flags, AFFECT_LIVE | AFFECT_CONFIG | MEMORY_MAXIMUM, e) < 0)
-        return -1;
-    live = (a->flags & AFFECT_LIVE) != 0 || ((a->flags & AFFECT_CONFIG) == 0 && d->live);
-    if (live && maximum)
-        return lv_fail(k, e, LV_E_INVALID,
-            "domain %s: the maximum cannot be changed while it runs; use --config", d->name);
-    if (live && !d->live)
-        return lv_fail(k, e, LV_E_INVALID, "domain is not running");
-    if (live)
-        return set_live(k, d, a->kib, e);
-    lv_audit(k, "set-memory", d->name);
-    def = with_memory(k, d, a->kib, maximum, e);
-    return def == NULL ? -1 : save_definition(k, def, e);
 }

@@ -312,6 +312,14 @@ static void tell_job(struct migrd *m, const struct event *ev)
     lv_params_free(&params);
 }
 
+static void tell_cpus(struct migrd *m, const struct event *ev)
+{
+    struct domain *d = registry_by_uuid(m->registry, ev->uuid);
+
+    if (d != NULL && somebody_asked(m, ID_TUNABLE))
+        lv_event_cpus(m, d);
+}
+
 /* --- what the host tells
  * --------------------------------------------------------------------------
  */
@@ -322,6 +330,7 @@ static void happened(void *arg, const struct event *ev)
         const char *type;
         void (*tell)(struct migrd *m, const struct event *ev);
     } more[] = { { "domain-reboot", tell_reboot }, { "domain-memory", tell_memory },
+        { "domain-cpus", tell_cpus },
         { "domain-paused", tell_io_error }, { "migration-round", tell_iteration },
         { "migration-done", tell_job }, { "migration-failed", tell_job } };
     struct migrd *m = arg;

@@ -255,6 +255,7 @@ struct lv_params {
 int lv_params_start(struct lv_params *l, unsigned max, struct err *e);
 void lv_params_free(struct lv_params *l);
 void lv_put_ullong(struct lv_params *l, const char *field, uint64_t v);
+void lv_put_llong(struct lv_params *l, const char *field, uint64_t v);
 void lv_put_uint(struct lv_params *l, const char *field, unsigned v);
 void lv_put_int(struct lv_params *l, const char *field, int v);
 void lv_put_bool(struct lv_params *l, const char *field, bool v);
@@ -286,6 +287,8 @@ void lv_event_device(struct migrd *m, const struct domain *d, bool added, const 
 /* A running domain's tuning: libvirt's names, such as "cputune.vcpupin0". The list stays the
  * caller's. */
 void lv_event_tunable(struct migrd *m, const struct domain *d, const struct lv_params *params);
+/* That, of its pins, weight and cap as they are. */
+void lv_event_cpus(struct migrd *m, const struct domain *d);
 
 /* --- migrations by virsh; migrate.h ----------------------------------------------------------- */
 

@@ -42,6 +42,15 @@ void lv_put_ullong(struct lv_params *l, const char *field, uint64_t v)
         p->value.lv_value_u.ul = v;
 }
 
+/* What is larger than it holds is its largest. */
+void lv_put_llong(struct lv_params *l, const char *field, uint64_t v)
+{
+    lv_param *p = add(l, field, LV_LLONG);
+
+    if (p != NULL)
+        p->value.lv_value_u.l = v > INT64_MAX ? INT64_MAX : (int64_t)v;
+}
+
 void lv_put_uint(struct lv_params *l, const char *field, unsigned v)
 {
     lv_param *p = add(l, field, LV_UINT);
