@@ -164,6 +164,9 @@ static const struct key keys[] = {
         "^localhost$ ^localhost\\.localdomain$", NULL,
         "Regular expressions, separated by blanks: a host whose full name or address matches one "
         "is admitted. \"\" admits everybody. Without this key: only this host itself." },
+    { "relocation-storage-allow", TYPE_TEXT, AT(storage_places), ANY, "", NULL,
+        "Where disks, kernels and initrds of domains that come from other hosts may be: beginnings of "
+        "paths and URLs, separated by blanks, as /srv/images nfs://stor/guests. \"\" is anywhere." },
     { "relocation-tls", TYPE_BOOL, AT(relocation_tls), ANY, "yes", NULL,
         "Encrypt relocations, with certificates on both sides." },
     { "relocation-check-name", TYPE_BOOL, AT(relocation_check_name), ANY, "yes", NULL,

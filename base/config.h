@@ -59,6 +59,7 @@ struct config {
     unsigned storage_timeout_ms;                 /* storage-timeout = 10s */
     unsigned storage_nfs_uid_base;               /* storage-nfs-uid-base = 0 (none) */
     char storage_secrets[256];                   /* storage-secrets = "" (PREFIX/etc/migrd/...) */
+    char storage_places[1024];                   /* relocation-storage-allow = "" */
     char storage_initiator[224];                 /* storage-iscsi-initiator = "" */
     /* sockets and logs */
     char control_group[64];                      /* control-group = migrd */

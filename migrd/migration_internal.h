@@ -139,6 +139,7 @@ struct mig_look {
     char host[256];
     Migrd__Domain *def;
     Migrd__StorageRequest *storage; /* NULL: no disk is looked at */
+    char places[sizeof((struct config *)0)->storage_places]; /* where all that must be; "" anywhere */
     uint64_t since;                 /* the registry's counter when it began */
     Migrd__HostFacts *facts;
     Migrd__StorageReply *disks;

@@ -22,6 +22,7 @@
 #include "migrd/compat/facts.h"
 #include "migrd/define/define.h"
 #include "migrd/migration_internal.h"
+#include "storage-check/allow.h"
 #include "storage-check/ask_disks.h"
 
 /* --- what is asked of disks ------------------------------------------------------------------ */
@@ -65,6 +66,8 @@ struct mig_look *look_new(const struct migration *g, bool disks)
     if (l == NULL)
         return NULL;
     snprintf(l->host, sizeof l->host, "%s", g->m->host_name);
+    if (g->kind == MIG_IN)
+        snprintf(l->places, sizeof l->places, "%s", g->m->config.storage_places);
     l->since = registry_changes(g->m->registry);
     l->def = define_copy(g->def);
     if (disks && l->def != NULL && l->def->n_disks > 0)
@@ -97,11 +100,36 @@ static bool missing(const char *path)
     return path[0] != '\0' && access(path, R_OK) < 0;
 }
 
+static int check_place(const struct mig_look *l, const char *what, const char *source, struct err *e)
+{
+    if (source[0] == '\0' || storage_allowed(l->places, source))
+        return 0;
+    return err_set(e, ERR_REFUSED,
+        "%s of domain %s is %.200s; host %s takes from other hosts only what is in its "
+        "relocation-storage-allow: add the place there, or move it to one that is",
+        what, l->def->name, source, l->host);
+}
+
+/* What another host's domain names here is not even opened where it may not be. */
+static int check_places(const struct mig_look *l, struct err *e)
+{
+    char what[80];
+
+    for (size_t i = 0; i < l->def->n_disks; i++) {
+        snprintf(what, sizeof what, "disk %.60s", l->def->disks[i]->device);
+        if (check_place(l, what, l->def->disks[i]->source, e) < 0)
+            return -1;
+    }
+    if (check_place(l, "kernel", l->def->kernel, e) < 0)
+        return -1;
+    return check_place(l, "initrd", l->def->initrd, e);
+}
+
 int look_work(struct mig_look *l, const struct hv_ops *ops, struct hv *hv, struct err *e)
 {
     struct hv_caps caps;
 
-    if (ops->capabilities(hv, &caps, e) < 0)
+    if (check_places(l, e) < 0 || ops->capabilities(hv, &caps, e) < 0)
         return -1;
     l->facts = facts_gather(l->host, ops->name, &caps, l->def);
     if (l->facts == NULL)

@@ -14,6 +14,7 @@
 #include "migrd/registry.h"
 #include "migrd/worker.h"
 #include "relocation-acl/relocation-acl.h"
+#include "storage-check/allow.h"
 #include "transport/tls_server.h"
 #include "transport/transport.h"
 
@@ -78,6 +79,10 @@ static int check_acl(const struct config *c)
         return -1;
     }
     acl_free(&acl);
+    if (storage_places_check(c->storage_places, &e) < 0) {
+        fprintf(stderr, "migrd: relocation-storage-allow: %s\n", e.text);
+        return -1;
+    }
     return 0;
 }
 

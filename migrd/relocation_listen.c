@@ -17,6 +17,7 @@
 #include "migrd/listen.h"
 #include "migrd/lookup.h"
 #include "migrd/relocation_internal.h"
+#include "storage-check/allow.h"
 
 static void listener_closed(uv_handle_t *h)
 {
@@ -127,6 +128,8 @@ static int compile_acl(struct relocation *r, struct err *e)
     const struct config *c = &r->m->config;
 
     r->warnings[0] = '\0';
+    if (storage_places_check(c->storage_places, e) < 0)
+        return -1;
     if (acl_compile(c->relocation_hosts_allow, c->relocation_hosts_allow_set, keep_warning, r,
             &fresh, e) < 0)
         return -1;

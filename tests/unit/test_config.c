@@ -301,6 +301,7 @@ static void test_round_trip(void **state)
         { "memory-reserve", "0" }, { "memory-overcommit", "yes" },
         { "host-cpu-level", "x86-64-v2" }, { "storage-leases", "no" },
         { "storage-lease-time", "7s" }, { "storage-timeout", "3s" },
+        { "relocation-storage-allow", "/srv nfs://stor/" },
         { "storage-nfs-uid-base", "100000" }, { "storage-secrets", "/s" },
         { "storage-iscsi-initiator", "iqn.2026-01.x:y" }, { "control-group", "root" },
         { "libvirt-sockets", "libvirt" }, { "libvirt-max-clients", "7" }, { "libvirt-max-calls", "7" },
