@@ -215,7 +215,7 @@ static int make_uuid(struct reader *r)
     return define_text(r, &r->d->uuid, text);
 }
 
-static int fill(struct reader *r)
+int define_fill(struct reader *r)
 {
     Migrd__Domain *d = r->d;
 
@@ -285,7 +285,7 @@ Migrd__Domain *define_parse(const char *text, size_t len, enum define_format for
         return NULL;
     }
     migrd__domain__init(r.d);
-    if (read_text(&r, text, len, format, overrides, n_overrides) == 0 && fill(&r) == 0) {
+    if (read_text(&r, text, len, format, overrides, n_overrides) == 0 && define_fill(&r) == 0) {
         if (define_check(r.d, e) == 0)
             return r.d;
         err_prefix(e, "%.90s", r.file);

@@ -48,6 +48,12 @@ void define_set_vcpus(Migrd__Domain *d, unsigned vcpus, unsigned max);
 /* Weight and cap of hv_sched. */
 void define_set_sched(Migrd__Domain *d, unsigned weight, unsigned cap);
 
+/* A copy with one device more, less or changed: libvirt's XML of that device. ERR_EXISTS,
+ * ERR_NOT_FOUND name it. */
+enum define_change { DEFINE_ATTACH, DEFINE_DETACH, DEFINE_UPDATE };
+Migrd__Domain *define_change_device(const Migrd__Domain *d, const char *xml, size_t len,
+    enum define_change how, struct err *e);
+
 Migrd__Domain *define_copy(const Migrd__Domain *d);
 
 #endif

@@ -29,6 +29,8 @@ struct reader {
     Migrd__Domain *d;
     const char *file;
     bool balloon_set; /* said by the text; else it defaults to yes */
+    bool rng_set;     /* there is one in the text */
+    bool partial;     /* a device that is only to be found: what names it is enough */
     struct err *e;
 };
 
@@ -84,6 +86,10 @@ int define_source_join(
 int define_read_xm(struct reader *r, const char *text, size_t len, const char *const *overrides,
     size_t n_overrides);
 int define_read_xml(struct reader *r, const char *text, size_t len);
+/* One device, which is added to r->d. */
+int define_read_xml_device(struct reader *r, const char *text, size_t len);
+/* What is missing: uuid, MAC addresses, vCPUs, ... */
+int define_fill(struct reader *r);
 
 /* xm create's key=value arguments on a definition that was read from XML. */
 int define_override(struct reader *r, const char *const *overrides, size_t n_overrides);

@@ -168,10 +168,11 @@ static const struct xml_rule domain_rules[] = {
     { "launchSecurity", "", NULL, "encrypted memory cannot be migrated", false },
 };
 
-static int read_domain(struct reader *r, xmlNode *root)
+static int read_domain(struct reader *r, xmlDoc *doc, xmlNode *root)
 {
     char type[XML_ATTR_MAX];
 
+    (void)doc;
     if (root == NULL || strcmp(xml_name_of(root), "domain") != 0 || root->ns != NULL)
         return define_fault(r, 1, ERR_INVALID, "<%.40s> is no domain; <domain> is needed",
             root == NULL ? "" : xml_name_of(root));
@@ -235,7 +236,10 @@ static int parse_fault(struct reader *r, const struct told *t)
         t->error ? t->message : "it ends too early");
 }
 
-int define_read_xml(struct reader *r, const char *text, size_t len)
+/* `root` is the document's; NULL: there is none. */
+typedef int use_root(struct reader *r, xmlDoc *doc, xmlNode *root);
+
+static int parse(struct reader *r, const char *text, size_t len, use_root *use)
 {
     const int options = XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING |
                         XML_PARSE_BIG_LINES | XML_PARSE_NOCDATA;
@@ -253,8 +257,34 @@ int define_read_xml(struct reader *r, const char *text, size_t len)
     if (doc == NULL || told.doctype)
         rc = parse_fault(r, &told);
     else
-        rc = read_domain(r, xmlDocGetRootElement(doc));
+        rc = use(r, doc, xmlDocGetRootElement(doc));
     xmlFreeDoc(doc);
     xmlFreeParserCtxt(parser);
     return rc;
+}
+
+int define_read_xml(struct reader *r, const char *text, size_t len)
+{
+    return parse(r, text, len, read_domain);
+}
+
+/* It becomes the child of a <devices>, as it is in a domain. */
+static int read_device(struct reader *r, xmlDoc *doc, xmlNode *root)
+{
+    xmlNode *devices = root == NULL ? NULL : xmlNewNode(NULL, (const xmlChar *)"devices");
+
+    if (root == NULL)
+        return define_fault(r, 1, ERR_INVALID, "there is no element");
+    if (devices == NULL)
+        return define_no_memory(r);
+    xmlDocSetRootElement(doc, devices);
+    xmlAddChild(devices, root);
+    return xml_read_device(r, root);
+}
+
+int define_read_xml_device(struct reader *r, const char *text, size_t len)
+{
+    if (len > DEFINE_TEXT_MAX)
+        return define_fault(r, 0, ERR_INVALID, "larger than %u bytes", DEFINE_TEXT_MAX);
+    return parse(r, text, len, read_device);
 }

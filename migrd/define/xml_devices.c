@@ -190,7 +190,7 @@ static int read_disk(struct reader *r, xmlNode *n, void *object)
     k = define_add_disk(r);
     if (k == NULL || xml_walk(r, n, disk_rules, XML_COUNT(disk_rules), k) < 0)
         return -1;
-    if (k->source[0] == '\0' || k->device[0] == '\0')
+    if ((k->source[0] == '\0' && !r->partial) || k->device[0] == '\0')
         return define_fault(r, xml_line_of(n), ERR_INVALID, "<disk> has no <%s>",
             k->source[0] == '\0' ? "source" : "target");
     return 0;
@@ -281,7 +281,7 @@ static int read_interface(struct reader *r, xmlNode *n, void *object)
     v = define_add_vif(r);
     if (v == NULL || xml_walk(r, n, vif_rules, XML_COUNT(vif_rules), v) < 0)
         return -1;
-    if ((strcmp(type, "bridge") == 0) != (v->bridge[0] != '\0'))
+    if ((strcmp(type, "bridge") == 0) != (v->bridge[0] != '\0') && !r->partial)
         return define_fault(r, xml_line_of(n), ERR_INVALID, "<interface type='%s'> %s", type,
             v->bridge[0] == '\0' ? "has no <source bridge=...>" : "has no <source>");
     return 0;
@@ -317,7 +317,7 @@ static int read_rng(struct reader *r, xmlNode *n, void *object)
     (void)object;
     if (xml_want_attr(r, n, "model", "virtio") < 0)
         return -1;
-    r->d->rng = true;
+    r->d->rng = r->rng_set = true;
     return xml_walk(r, n, rng_rules, XML_COUNT(rng_rules), NULL);
 }
 
@@ -406,4 +406,9 @@ static const struct xml_rule device_rules[] = {
 int xml_read_devices(struct reader *r, xmlNode *n, void *object)
 {
     return xml_walk(r, n, device_rules, XML_COUNT(device_rules), object);
+}
+
+int xml_read_device(struct reader *r, xmlNode *n)
+{
+    return xml_read_element(r, n, device_rules, XML_COUNT(device_rules), NULL);
 }

@@ -54,6 +54,8 @@ int xml_walk(
 
 /* xml_devices.c, xml_cputune.c, xml_cpu.c */
 read_fn xml_read_devices;
+/* One of them, a child of <devices>. */
+int xml_read_device(struct reader *r, xmlNode *n);
 read_fn xml_read_cputune;
 read_fn xml_read_os, xml_read_cpu, xml_read_memory, xml_read_current_memory, xml_read_backing;
 

@@ -41,13 +41,15 @@ static int act_flags(
 
 int lv_suspend(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
+    struct domain *d = lv_domain(k, args, e);
+
     (void)ret;
-    return act(k, args, REG_PAUSE, NULL, lv_call_end, e);
-}
     if (d == NULL)
         return -1;
     if (d->mig != NULL && migration_leaves(d->mig))
         return lv_suspend_moving(k, d, e);
+    return act(k, args, REG_PAUSE, NULL, lv_call_end, e);
+}
 
 int lv_resume(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
@@ -105,14 +107,28 @@ int lv_create_flags(struct lv_call *k, const void *args, void *ret, struct err *
 /* --- definitions
  * ----------------------------------------------------------------------------------- */
 
+int lv_define_code(const struct err *e)
+{
+    switch (e->code) {
+    case ERR_UNSUPPORTED:
+        return LV_E_CONFIG_UNSUPPORTED;
+    case ERR_INVALID:
+        return LV_E_XML;
+    case ERR_NOT_FOUND:
+        return LV_E_NO_DEVICE;
+    case ERR_EXISTS:
+        return LV_E_INVALID;
+    default:
+        return 0;
+    }
+}
+
 static Migrd__Domain *parse(struct lv_call *k, const char *xml, struct err *e)
 {
     Migrd__Domain *def = define_parse(xml, strlen(xml), DEFINE_XML, "definition", NULL, 0, e);
 
     if (def == NULL) {
-        k->code = e->code == ERR_UNSUPPORTED ? LV_E_CONFIG_UNSUPPORTED
-                  : e->code == ERR_INVALID   ? LV_E_XML
-                                             : 0;
+        k->code = lv_define_code(e);
         return NULL;
     }
     if (strcmp(def->hypervisor, k->m->hv_ops->name) == 0)

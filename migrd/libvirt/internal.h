@@ -74,6 +74,7 @@ enum lv_code {
     LV_E_NO_METADATA = 80,
     LV_E_UNSUPPORTED = 84,
     LV_E_BUSY = 87,
+    LV_E_NO_DEVICE = 99,
     LV_E_FINISH_OK = 93 /* an error by which the client knows that all is well */
 };
 
@@ -241,6 +242,8 @@ int lv_domain_put(const struct domain *d, lv_dom *out, struct err *e);
 void lv_uuid_bytes(const char *text, char out[LV_UUID_BYTES]);
 /* libvirt's number of a domain's state, and why. */
 int lv_domain_state(const struct domain *d, int *reason);
+/* libvirt's number for XML that is refused; 0: that of the err. */
+int lv_define_code(const struct err *e);
 /* malloc'ed. */
 char *lv_capabilities(const struct migrd *m, struct err *e);
 
@@ -308,8 +311,13 @@ lv_fn lv_list_all, lv_by_id, lv_by_name, lv_by_uuid, lv_get_state, lv_get_info, 
 lv_fn lv_define, lv_define_flags, lv_undefine, lv_undefine_flags, lv_create, lv_create_flags,
     lv_create_xml, lv_suspend, lv_resume, lv_shutdown, lv_shutdown_flags, lv_reboot, lv_destroy,
     lv_destroy_flags, lv_set_memory;
-lv_fn lv_set_autostart;
+lv_fn lv_set_autostart, lv_attach, lv_attach_flags, lv_detach, lv_detach_flags, lv_update_device;
 lv_fn lv_save, lv_save_flags, lv_restore, lv_restore_flags, lv_core_dump, lv_core_dump_format;
+lv_fn lv_host_max_vcpus, lv_get_cpu_map, lv_get_vcpus, lv_pin_vcpu, lv_pin_vcpu_flags, lv_get_pins,
+    lv_set_vcpus, lv_set_vcpus_flags, lv_get_vcpus_flags, lv_get_max_memory, lv_set_memory_old,
+    lv_set_max_memory_old, lv_get_sched_type, lv_get_sched, lv_get_sched_flags, lv_set_sched,
+    lv_set_sched_flags;
+lv_fn lv_get_disk_stats, lv_get_disk_stats_flags, lv_get_vif_stats, lv_get_memory_stats;
 lv_fn lv_get_job_info, lv_get_job_stats, lv_abort_job;
 lv_fn lv_begin3, lv_prepare3, lv_perform3, lv_finish3, lv_confirm3, lv_begin3_old, lv_prepare3_old,
     lv_perform3_old, lv_finish3_old, lv_confirm3_old;
