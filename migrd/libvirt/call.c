@@ -130,6 +130,11 @@ static const struct lv_entry table[] = {
     [LV_DOMAIN_MIGRATE_CONFIRM3_PARAMS] = DO(lv_confirm, lv_confirm3, C),
     [LV_DOMAIN_MIGRATE_START_POST_COPY] = DO(lv_dom_flags, lv_start_postcopy, C),
     [LV_DOMAIN_MIGRATE_GET_MAX_DOWNTIME] = CALL(lv_dom_flags, lv_uhyper, lv_get_downtime, 0),
+    [LV_CONNECT_DOMAIN_XML_FROM_NATIVE] = CALL(lv_native, lv_string, lv_from_native, 0),
+    [LV_CONNECT_DOMAIN_XML_TO_NATIVE] = CALL(lv_native, lv_string, lv_to_native, 0),
+    [LV_DOMAIN_GET_CONTROL_INFO] = CALL(lv_dom_flags, lv_control, lv_control_info, 0),
+    [LV_DOMAIN_GET_CPU_STATS] = CALL(lv_cpu_stats_args, lv_cpu_stats_ret, lv_cpu_stats, 0),
+    [LV_CONNECT_GET_ALL_DOMAIN_STATS] = CALL(lv_stats_args, lv_stats_list, lv_domain_stats, 0),
     [LV_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY] =
         CALL(lv_register, lv_int, lv_event_register, 0),
     [LV_CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY] = DO(lv_int, lv_event_deregister, 0),
@@ -311,6 +316,24 @@ static void refuse(
     lv_conn_release(c, h->len);
 }
 
+/* Both are one to virsh: it does without the procedure, or shows the text. */
+static void refuse_unknown(struct lv_conn *c, const struct lv_header *h)
+{
+    const char *what = h->prog == LV_PROGRAM ? lv_refused_words(h->proc) : NULL;
+    char text[200];
+
+    if (what != NULL)
+        snprintf(text, sizeof text, "migrd does not support this: %s", what);
+    else if (h->prog != LV_PROGRAM)
+        snprintf(text, sizeof text, "unknown procedure %d: it is one of another hypervisor's alone",
+            h->proc);
+    else
+        snprintf(text, sizeof text, "unknown procedure %d: migrd does not support this function",
+            h->proc);
+    refuse(c, h, what != NULL ? LV_E_NO_SUPPORT : LV_E_RPC,
+        what != NULL ? FROM_DOMAIN : FROM_RPC, text);
+}
+
 static void run(struct lv_call *k)
 {
     void *ret = k->entry->out_size > 0 ? calloc(1, k->entry->out_size) : NULL;
@@ -354,13 +377,10 @@ void lv_call_run(struct lv_conn *c, const struct lv_header *h, const uint8_t *pa
 {
     const struct lv_entry *entry = find(h);
     struct lv_call *k;
-    char text[100];
     struct err e;
 
     if (entry == NULL) {
-        snprintf(text, sizeof text, "unknown procedure %d: migrd does not support this function",
-            h->proc);
-        refuse(c, h, LV_E_RPC, FROM_RPC, text);
+        refuse_unknown(c, h);
     } else if (!c->opened && (entry->flags & LV_EARLY) == 0) {
         refuse(c, h, LV_E_INVALID, FROM_RPC, "the connection is not open yet");
     } else if (c->read_only && (entry->flags & LV_CHANGES) != 0) {

@@ -39,7 +39,6 @@ enum { OFF_SHUTDOWN = 1, OFF_CRASHED = 3 };
 #define LIST_NO_SNAPSHOT 0x2000
 #define LIST_CHECKPOINT 0x4000
 #define LIST_NO_CHECKPOINT 0x8000
-#define LIST_ALL 0xffff
 
 /* --- names and uuids ---------------------------------------------------------------------------
  */
@@ -299,7 +298,7 @@ static unsigned list_bits(const struct domain *d)
     return bits | (state == ST_SHUTOFF ? LIST_SHUTOFF : LIST_OTHER);
 }
 
-static bool is_listed(const struct domain *d, unsigned flags)
+bool lv_is_listed(const struct domain *d, unsigned flags)
 {
     static const unsigned groups[] = { LIST_ACTIVE | LIST_INACTIVE,
         LIST_PERSISTENT | LIST_TRANSIENT, LIST_RUNNING | LIST_PAUSED | LIST_SHUTOFF | LIST_OTHER,
@@ -319,10 +318,10 @@ int lv_list_all(struct lv_call *k, const void *args, void *ret, struct err *e)
     lv_list *l = ret;
     unsigned n = 0;
 
-    if (lv_check_flags(k, a->flags, LIST_ALL, e) < 0)
+    if (lv_check_flags(k, a->flags, LV_LIST_ALL, e) < 0)
         return -1;
     for (struct domain *d = registry_first(k->m->registry); d != NULL; d = d->next)
-        n += is_listed(d, a->flags);
+        n += lv_is_listed(d, a->flags);
     l->n = n;
     if (a->need_results == 0 || n == 0)
         return 0;
@@ -330,7 +329,7 @@ int lv_list_all(struct lv_call *k, const void *args, void *ret, struct err *e)
     if (l->domains.domains_val == NULL)
         return err_set(e, ERR_MEMORY, "migrd is out of memory");
     for (struct domain *d = registry_first(k->m->registry); d != NULL; d = d->next)
-        if (is_listed(d, a->flags) &&
+        if (lv_is_listed(d, a->flags) &&
             lv_domain_put(d, &l->domains.domains_val[l->domains.domains_len++], e) < 0)
             return -1;
     return 0;

@@ -57,6 +57,7 @@ char *lv_copy(const char *text);
 /* libvirt's own numbers. */
 enum lv_code {
     LV_E_INTERNAL = 1,
+    LV_E_NO_SUPPORT = 3,
     LV_E_NO_CONNECT = 5,
     LV_E_INVALID_ARG = 8,
     LV_E_FAILED = 9,
@@ -229,6 +230,8 @@ void lv_call_finish(struct lv_call *k, int result, void *ret, const struct err *
 /* Sets *e and libvirt's number; -1. */
 int lv_fail(struct lv_call *k, struct err *e, enum lv_code code, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+/* What such a procedure would do, of those that migrd does not serve and virsh calls; else NULL. */
+const char *lv_refused_words(int proc);
 /* Refuses flags that are not in `known`, by number. */
 int lv_check_flags(struct lv_call *k, unsigned flags, unsigned known, struct err *e);
 void lv_audit(const struct lv_call *k, const char *what, const char *on);
@@ -244,6 +247,9 @@ void lv_uuid_bytes(const char *text, char out[LV_UUID_BYTES]);
 int lv_domain_state(const struct domain *d, int *reason);
 /* libvirt's number for XML that is refused; 0: that of the err. */
 int lv_define_code(const struct err *e);
+/* Is it among those that the flags of virConnectListAllDomains ask for? */
+#define LV_LIST_ALL 0xffffu
+bool lv_is_listed(const struct domain *d, unsigned flags);
 /* malloc'ed. */
 char *lv_capabilities(const struct migrd *m, struct err *e);
 
@@ -322,6 +328,7 @@ lv_fn lv_get_job_info, lv_get_job_stats, lv_abort_job;
 lv_fn lv_begin3, lv_prepare3, lv_perform3, lv_finish3, lv_confirm3, lv_begin3_old, lv_prepare3_old,
     lv_perform3_old, lv_finish3_old, lv_confirm3_old;
 lv_fn lv_set_speed, lv_get_speed, lv_set_downtime, lv_get_downtime, lv_start_postcopy;
+lv_fn lv_domain_stats, lv_cpu_stats, lv_control_info, lv_from_native, lv_to_native;
 lv_fn lv_event_register, lv_event_deregister, lv_event_register_old, lv_event_deregister_old,
     lv_lifecycle_register_old, lv_lifecycle_deregister_old;
 

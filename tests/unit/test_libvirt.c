@@ -249,7 +249,7 @@ static void test_schemes(void **state)
 
 static void test_unknown(void **state)
 {
-    static const int procs[] = { 0, -1, 5, 8, 319, 351, 100000, 0x7fffffff };
+    static const int procs[] = { 0, -1, 68, 319, 999, 100000, 0x7fffffff };
 
     (void)state;
     open_it(0);
@@ -257,6 +257,97 @@ static void test_unknown(void **state)
         put_call(procs[i], NULL, NULL);
         expect_error(LV_E_RPC, 7, "unknown procedure");
     }
+}
+
+/* Those that virsh knows are refused in words; it treats both alike. */
+static void test_refused(void **state)
+{
+    static const struct {
+        int proc;
+        const char *words;
+    } cases[] = { { 281, "storage pools" }, { 185, "snapshots" }, { 337, "clock" },
+        { 418, "agents" } };
+
+    (void)state;
+    open_it(0);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        put_call(cases[i].proc, NULL, NULL);
+        expect_error(LV_E_NO_SUPPORT, 6, cases[i].words);
+    }
+}
+
+/* --- statistics
+ * --------------------------------------------------------------------------------------------- */
+
+static const lv_param *param_of(const lv_stats_record *r, const char *field)
+{
+    for (u_int i = 0; i < r->params.params_len; i++)
+        if (strcmp(r->params.params_val[i].field, field) == 0)
+            return &r->params.params_val[i];
+    return NULL;
+}
+
+static void test_stats(void **state)
+{
+    lv_dom dom = { .name = (char *)(uintptr_t) "web1" };
+    lv_stats_args a = { .doms.doms_len = 0 };
+    const lv_param *p;
+    lv_stats_list list;
+
+    (void)state;
+    open_it(0);
+    put_call(LV_CONNECT_GET_ALL_DOMAIN_STATS, (xdrproc_t)xdr_lv_stats_args, &a);
+    get_answer((xdrproc_t)xdr_lv_stats_list, &list, sizeof list);
+    assert_int_equal(list.records.records_len, 1);
+    p = param_of(&list.records.records_val[0], "state.state");
+    assert_non_null(p);
+    assert_int_equal(p->value.type, LV_INT);
+    assert_int_equal(p->value.lv_value_u.i, 5);
+    p = param_of(&list.records.records_val[0], "balloon.maximum");
+    assert_non_null(p);
+    assert_int_equal(p->value.lv_value_u.ul, 65536);
+    assert_null(param_of(&list.records.records_val[0], "cpu.time")); /* it does not run */
+    xdr_free((xdrproc_t)xdr_lv_stats_list, (char *)&list);
+    a.flags = 1; /* only active ones */
+    put_call(LV_CONNECT_GET_ALL_DOMAIN_STATS, (xdrproc_t)xdr_lv_stats_args, &a);
+    get_answer((xdrproc_t)xdr_lv_stats_list, &list, sizeof list);
+    assert_int_equal(list.records.records_len, 0);
+    xdr_free((xdrproc_t)xdr_lv_stats_list, (char *)&list);
+    a = (lv_stats_args){ .stats = 0x41, .flags = 1u << 31 };
+    put_call(LV_CONNECT_GET_ALL_DOMAIN_STATS, (xdrproc_t)xdr_lv_stats_args, &a);
+    expect_error(LV_E_ARGUMENT_UNSUPPORTED, 6, "groups 0x40");
+    a = (lv_stats_args){ .flags = 0x10000 };
+    put_call(LV_CONNECT_GET_ALL_DOMAIN_STATS, (xdrproc_t)xdr_lv_stats_args, &a);
+    expect_error(LV_E_INVALID_ARG, 6, "unsupported flags");
+    a = (lv_stats_args){ .doms = { 1, &dom } };
+    put_call(LV_CONNECT_GET_ALL_DOMAIN_STATS, (xdrproc_t)xdr_lv_stats_args, &a);
+    expect_error(LV_E_NO_DOMAIN, 6, "no domain");
+}
+
+static void test_native(void **state)
+{
+    lv_native a = { (char *)(uintptr_t) "xen-xm",
+        (char *)(uintptr_t) "name = 'a'\nmemory = 64\nkernel = '/k'\n", 0 };
+    lv_string xml;
+
+    (void)state;
+    open_it(0);
+    put_call(LV_CONNECT_DOMAIN_XML_FROM_NATIVE, (xdrproc_t)xdr_lv_native, &a);
+    get_answer((xdrproc_t)xdr_lv_string, &xml, sizeof xml);
+    assert_non_null(strstr(xml.value, "<name>a</name>"));
+    a.text = xml.value;
+    put_call(LV_CONNECT_DOMAIN_XML_TO_NATIVE, (xdrproc_t)xdr_lv_native, &a);
+    xml.value = NULL;
+    get_answer((xdrproc_t)xdr_lv_string, &xml, sizeof xml);
+    assert_non_null(strstr(xml.value, "memory = 64"));
+    free(a.text);
+    xdr_free((xdrproc_t)xdr_lv_string, (char *)&xml);
+    a.text = (char *)(uintptr_t) "name = [";
+    put_call(LV_CONNECT_DOMAIN_XML_FROM_NATIVE, (xdrproc_t)xdr_lv_native, &a);
+    expect_error(LV_E_INVALID_ARG, 6, "configuration");
+    a.format = (char *)(uintptr_t) "vmx";
+    put_call(LV_CONNECT_DOMAIN_XML_FROM_NATIVE, (xdrproc_t)xdr_lv_native, &a);
+    expect_error(LV_E_INVALID_ARG, 6, "format 'vmx'");
 }
 
 static void test_read_only(void **state)
@@ -695,8 +786,9 @@ static void test_calls(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { TEST(test_header), TEST(test_bytes), TEST(test_limits),
-        TEST(test_before_open), TEST(test_schemes), TEST(test_unknown), TEST(test_read_only),
-        TEST(test_lookup), TEST(test_bad_arguments), TEST(test_lifecycle), TEST(test_registrations),
+        TEST(test_before_open), TEST(test_schemes), TEST(test_unknown), TEST(test_refused),
+        TEST(test_stats), TEST(test_native), TEST(test_read_only), TEST(test_lookup),
+        TEST(test_bad_arguments), TEST(test_lifecycle), TEST(test_registrations),
         TEST(test_event_bodies), TEST(test_io_error), TEST(test_old_events),
         TEST(test_slow_listener), TEST(test_nonsense), TEST(test_times), TEST(test_glutton),
         TEST(test_pieces), TEST(test_gone), TEST(test_calls) };
