@@ -12,6 +12,9 @@
  * `pending` in the order in which it came, and is sent again from its beginning on the next
  * connection. Nobody was told that these requests were done, so no later request rests on them.
  *
+ * One flush is on its way at a time. It does for all that were asked for before it was sent
+ * (`flush_with`); those that come later wait for its end and are one flush then (`flush_next`).
+ *
  * A server that is silent: it owes an answer while parts are on their way. After half of the time
  * limit without any sign of life it is asked for one (a cheap question, which a server that is
  * merely busy with a flush answers), after all of it the connection is given up.
@@ -173,6 +176,28 @@ static void give_part(struct net_part *p)
     n->free_parts = p;
 }
 
+static void finish_all(struct io_list *l, int error)
+{
+    struct io_list all = *l;
+
+    *l = (struct io_list){ NULL, NULL };
+    while (all.first != NULL) {
+        struct disk_io *io = all.first;
+
+        list_remove(&all, io);
+        disk_io_done(io, error);
+    }
+}
+
+/* Flushes that were not sent, in front of what else was not. */
+static void flush_ended(struct net_disk *n)
+{
+    n->flush = NULL;
+    list_append(&n->flush_next, &n->pending);
+    n->pending = n->flush_next;
+    n->flush_next = (struct io_list){ NULL, NULL };
+}
+
 /* One part less; the request is done with its last one. */
 static void settle(struct net_disk *n, struct disk_io *io, int error)
 {
@@ -188,6 +213,10 @@ static void settle(struct net_disk *n, struct disk_io *io, int error)
     if (io->parts > 0)
         return;
     list_remove(&n->active, io);
+    if (io == n->flush) {
+        flush_ended(n);
+        finish_all(&n->flush_with, io->result);
+    }
     disk_io_done(io, io->result);
 }
 
@@ -230,9 +259,11 @@ void net_requeue(struct net_disk *n)
         give_part(n->flying);
     n->n_sent = 0;
     n->n_own = 0;
+    n->active = (struct io_list){ NULL, NULL };
+    list_append(&all, &n->flush_with);
+    flush_ended(n);
     list_append(&all, &n->pending);
     n->pending = all;
-    n->active = (struct io_list){ NULL, NULL };
     for (struct disk_io *io = all.first; io != NULL; io = io->next) {
         io->moved = 0;
         io->parts = 0;
@@ -255,6 +286,20 @@ static int send_part(struct net_disk *n, struct net_part *p)
     if (rc < 0)
         n->n_sent--;
     return rc < 0 ? -1 : 0;
+}
+
+/* It was just sent; the other ones go with it. */
+static void gather_flushes(struct net_disk *n)
+{
+    struct disk_io *next;
+
+    for (struct disk_io *io = n->pending.first; io != NULL; io = next) {
+        next = io->next;
+        if (io->op != DISK_FLUSH)
+            continue;
+        list_remove(&n->pending, io);
+        list_add(&n->flush_with, io);
+    }
 }
 
 /* The next part of the first request that waits; false if it has to wait on. */
@@ -293,6 +338,31 @@ static bool send_next(struct net_disk *n)
     return false;
 }
 
+/* The same of a flush. */
+static bool send_flush(struct net_disk *n)
+{
+    struct disk_io *io = n->pending.first;
+
+    if (n->flush != NULL) {
+        list_remove(&n->pending, io);
+        list_add(&n->flush_next, io);
+        return true;
+    }
+    n->flush = io;
+    if (!send_next(n)) {
+        n->flush = NULL;
+        return false;
+    }
+    if (n->flush == io)
+        gather_flushes(n);
+    return true;
+}
+
+static bool send_first(struct net_disk *n)
+{
+    return n->pending.first->op == DISK_FLUSH ? send_flush(n) : send_next(n);
+}
+
 /* True if any was sent. */
 static bool send_due(struct net_disk *n, uint64_t now)
 {
@@ -309,19 +379,6 @@ static bool send_due(struct net_disk *n, uint64_t now)
             p->due_ns = now + NS_PER_MS;
     }
     return any;
-}
-
-static void fail_all(struct io_list *l, int error)
-{
-    struct io_list all = *l;
-
-    *l = (struct io_list){ NULL, NULL };
-    while (all.first != NULL) {
-        struct disk_io *io = all.first;
-
-        list_remove(&all, io);
-        disk_io_done(io, error);
-    }
 }
 
 /* What is not on its way gets the verdict; the rest gets the server's own answers. */
@@ -357,7 +414,7 @@ static void send_pending(struct net_disk *n, uint64_t now)
     if (n->state != NET_UP)
         return;
     any = send_due(n, now);
-    while (n->pending.first != NULL && !n->broken && send_next(n))
+    while (n->pending.first != NULL && !n->broken && send_first(n))
         any = true;
     if (any && !n->broken)
         n->ops->service(n, POLLOUT);
@@ -457,7 +514,7 @@ static void take_orders(struct net_disk *n, struct orders *o)
 static void cancel_all(struct net_disk *n)
 {
     connect_drop(n);
-    fail_all(&n->pending, ECANCELED);
+    finish_all(&n->pending, ECANCELED);
 }
 
 static void obey(struct net_disk *n, const struct orders *o)
@@ -511,6 +568,15 @@ static bool has_connection(const struct net_disk *n)
            n->state == NET_UP;
 }
 
+/* Whoever submits or pokes from here on, answers' callbacks first of all, need not write the
+ * eventfd: the next turn looks. */
+static void set_awake(struct net_disk *n)
+{
+    pthread_mutex_lock(&n->lock);
+    n->awake = true;
+    pthread_mutex_unlock(&n->lock);
+}
+
 static void wait_and_serve(struct net_disk *n, int ms)
 {
     struct pollfd fds[2] = { { .fd = n->wake, .events = POLLIN }, { .fd = -1 } };
@@ -522,6 +588,7 @@ static void wait_and_serve(struct net_disk *n, int ms)
     }
     if (poll(fds, 2, ms) <= 0)
         return;
+    set_awake(n);
     if (fds[0].revents != 0 && read(n->wake, &count, sizeof count) < 0 && errno != EAGAIN)
         net_lost(n, ERR_SYSTEM, "eventfd: %s", strerror(errno));
     if (fds[1].revents != 0)

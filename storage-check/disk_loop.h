@@ -104,8 +104,10 @@ struct net_disk {
 
     /* the thread's */
     enum net_state state;
-    struct io_list pending; /* not sent, in order */
-    struct io_list active;  /* some part of it is sent */
+    struct io_list pending;                /* not sent, in order */
+    struct io_list active;                 /* some part of it is sent */
+    struct disk_io *flush;                 /* that is sent; one of `active` */
+    struct io_list flush_with, flush_next; /* which it does for; which came later */
     struct net_part parts[NET_PARTS], *free_parts;
     struct net_part *flying; /* on their way, or waiting for due_ns */
     unsigned n_sent;         /* on their way */

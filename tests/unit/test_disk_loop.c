@@ -39,7 +39,7 @@ struct fake {
     atomic_bool silent, silent_connect;
     atomic_int part_error;
     /* what the test looks at */
-    atomic_uint connects, disconnects, resets, parts, probes, owners;
+    atomic_uint connects, disconnects, resets, parts, flushes, probes, owners;
 };
 
 static struct fake *fake_of(struct net_disk *n)
@@ -132,6 +132,8 @@ static void carry_out(struct fake *s, struct net_part *p)
         memset(at, 0, p->len);
         break;
     case DISK_FLUSH:
+        atomic_fetch_add(&s->flushes, 1);
+        break;
     case DISK_DISCARD:
     case DISK_OP_MAX:
         break;
@@ -299,6 +301,12 @@ static int run(struct disk *d, enum disk_op op, uint64_t offset, uint64_t len)
     submit(d, 0, op, offset, len);
     wait_for(&slots[0]);
     return slots[0].error;
+}
+
+static void run_at(struct disk *d, unsigned i, enum disk_op op)
+{
+    submit(d, i, op, 0, 512);
+    wait_for(&slots[i]);
 }
 
 /* ---- the disk ---- */
@@ -483,6 +491,56 @@ static void foreign(void **state)
     disk_close(&d);
 }
 
+/* Eight flushes while the server is silent: the first alone or with some of the others, then all
+ * the rest at once. Returns how many the server saw. */
+static unsigned flush_eight(struct fake *s, int error)
+{
+    unsigned before = atomic_load(&s->flushes);
+
+    atomic_store(&s->silent, true);
+    for (unsigned i = 0; i < 8; i++) {
+        submit(&s->n.d, i, DISK_FLUSH, 0, 0);
+        usleep(1000);
+    }
+    atomic_store(&s->silent, false);
+    for (bool busy = true; busy;) {
+        run_at(&s->n.d, 8, DISK_READ); /* has it look at what it was sent */
+        busy = false;
+        for (unsigned i = 0; i < 8; i++)
+            busy = busy || is_busy(&slots[i]);
+    }
+    for (unsigned i = 0; i < 8; i++)
+        assert_int_equal(slots[i].error, error);
+    return atomic_load(&s->flushes) - before;
+}
+
+static void flushes(void **state)
+{
+    struct fake *s = make(5000);
+    struct disk *d = opened(s);
+
+    (void)state;
+    assert_in_range(flush_eight(s, 0), 1, 7);
+    atomic_store(&s->part_error, EIO);
+    assert_in_range(flush_eight(s, EIO), 1, 7);
+    atomic_store(&s->part_error, 0);
+    atomic_store(&s->break_after, 2); /* every other answer gets lost, with the connection */
+    assert_in_range(flush_eight(s, 0), 1, 16);
+    atomic_store(&s->break_after, 0);
+    atomic_store(&s->silent, true);
+    for (unsigned i = 0; i < 8; i++)
+        submit(d, i, DISK_FLUSH, 0, 0);
+    usleep(1000);
+    disk_abort(d);
+    for (unsigned i = 0; i < 8; i++) {
+        assert_false(is_busy(&slots[i]));
+        assert_int_equal(slots[i].error, ECANCELED);
+    }
+    atomic_store(&s->silent, false);
+    assert_int_equal(run(d, DISK_FLUSH, 0, 0), 0);
+    disk_close(&d);
+}
+
 static atomic_uint gate_connection;
 
 static void on_up(void *arg, unsigned connection)
@@ -591,9 +649,10 @@ static void held_pieces(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(plain), cmocka_unit_test(errors),
-        cmocka_unit_test(breaks), cmocka_unit_test(aborts), cmocka_unit_test(silent),
-        cmocka_unit_test(refused_connects), cmocka_unit_test(foreign), cmocka_unit_test(gate),
-        cmocka_unit_test(owner), cmocka_unit_test(not_opened), cmocka_unit_test(held_pieces) };
+        cmocka_unit_test(flushes), cmocka_unit_test(breaks), cmocka_unit_test(aborts),
+        cmocka_unit_test(silent), cmocka_unit_test(refused_connects), cmocka_unit_test(foreign),
+        cmocka_unit_test(gate), cmocka_unit_test(owner), cmocka_unit_test(not_opened),
+        cmocka_unit_test(held_pieces) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
