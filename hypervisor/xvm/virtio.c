@@ -296,10 +296,11 @@ void virtio_async_begin(struct virtio *v)
     pthread_mutex_unlock(&v->lock);
 }
 
-void virtio_async_end(struct virtio *v)
+void virtio_async_end(struct virtio *v, unsigned n)
 {
     pthread_mutex_lock(&v->lock);
-    if (--v->async == 0)
+    v->async -= n;
+    if (v->async == 0)
         pthread_cond_broadcast(&v->idle);
     pthread_mutex_unlock(&v->lock);
 }

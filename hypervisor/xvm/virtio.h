@@ -159,14 +159,20 @@ bool virtio_kick_event(struct virtio *v, unsigned queue, int fd, bool on);
 /* 1 and the next chain; 0 none now (the guest will notify), or held, or broken. */
 int virtio_pop(struct virtio *v, unsigned queue, struct virtio_chain *c);
 
+/* Within work, for who looks at the ring for a moment instead of sleeping. quiet: the driver need
+ * not notify, until the next pop that gives nothing. */
+bool virtio_waiting(struct virtio *v, unsigned queue);
+void virtio_quiet(struct virtio *v, unsigned queue);
+
 /* A chain that was popped before and has not been pushed: reads its descriptors anew. 0: they are
  * broken. */
 int virtio_again(struct virtio *v, unsigned queue, uint16_t head, struct virtio_chain *c);
 
 /* A request stays in flight when work returns: begin is called inside work (or while the device is
- * silent), end by any thread, with no lock held. After the last end, v may be gone. */
+ * silent), end by any thread, of `n` requests, with no lock held. After the last end, v may be
+ * gone. */
 void virtio_async_begin(struct virtio *v);
-void virtio_async_end(struct virtio *v);
+void virtio_async_end(struct virtio *v, unsigned n);
 
 /* Work for a sleeping worker of the queue; takes the transport's lock. */
 void virtio_kick(struct virtio *v, unsigned queue);

@@ -282,6 +282,7 @@ static void blk_destroy(struct virtio *v)
 /* In the disk's thread. */
 static void feed(void *arg)
 {
+    blk_publish(arg);
     virtio_serve(arg, 0);
 }
 

@@ -85,6 +85,9 @@ struct blk {
     struct disk_options options;
     struct blk_request *pool;  /* BLK_REQUESTS */
     struct blk_request *batch; /* of the disk's thread, in blk_work: not submitted yet */
+    struct blk_request *ended; /* of the disk's thread: done, staged in the ring, by `with` */
+    uint64_t idle_ns;          /* the same: when the driver got back the last one there was; or 0 */
+    unsigned luck;             /* the same: worth of looking for the next one, see await_next */
 
     /* Control thread; workers read `disk` and `lease` after the first start. */
     bool incoming;
@@ -139,6 +142,8 @@ static inline struct blk *blk_of(struct virtio *v)
 void blk_work(struct virtio *v, unsigned queue);
 /* Gives a request back: to the guest with a status, or to nobody. */
 void blk_end(struct blk_request *r, enum blk_end end);
+/* In the disk's thread: what ended well becomes the driver's. */
+void blk_publish(struct blk *b);
 /* Makes what was written durable; waits until a pause must be over, for network disks at all only
  * if the server answers. */
 void blk_flush_for_pause(struct blk *b);

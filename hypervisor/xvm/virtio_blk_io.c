@@ -16,6 +16,10 @@
  * the other are one request to the disk (`with`). If that fails, each is tried by itself, and
  * has a result of its own.
  *
+ * What went well on a network disk is given back when all answers that came with it have been
+ * looked at (blk_publish): the driver sees them at once, and asks for as many new ones at once,
+ * with one interrupt and one kick. Until then they count as in flight.
+ *
  * A kept request is nothing but its head: the chain is read anew from the ring, which
  * the driver leaves alone until it gets the request back. What the disk may have written
  * into guest memory by then is marked dirty in any case.
@@ -50,6 +54,8 @@ _Static_assert(VIRTIO_CHAIN_MAX <= DISK_IOV_MAX, "a chain is one request");
 #define RANGE_UNMAP 0x1u
 #define SUBMITTED (-1)
 #define JOINED_MAX (1u << 20) /* bytes */
+#define AWAIT_NS 20000u
+#define LUCK_MAX 8u
 
 /* ---- memory of requests ---- */
 
@@ -79,15 +85,21 @@ static struct blk_request *take_request(struct blk *b)
     return r;
 }
 
-static void put_request(struct blk *b, struct blk_request *r)
+/* With `lock` held. */
+static void put_locked(struct blk *b, struct blk_request *r)
 {
-    pthread_mutex_lock(&b->lock);
     if (b->network) {
         *(r->prev != NULL ? &r->prev->next : &b->active) = r->next;
         *(r->next != NULL ? &r->next->prev : &b->active_tail) = r->prev;
     }
     r->next = b->unused;
     b->unused = r;
+}
+
+static void put_request(struct blk *b, struct blk_request *r)
+{
+    pthread_mutex_lock(&b->lock);
+    put_locked(b, r);
     pthread_mutex_unlock(&b->lock);
 }
 
@@ -106,6 +118,15 @@ static void count(struct blk *b, const struct blk_request *r)
     }
 }
 
+static void write_status(struct blk_request *r, enum blk_end end)
+{
+    uint8_t status = (uint8_t)end;
+
+    if (end == BLK_OK)
+        count(r->b, r);
+    virtio_chain_write(&r->b->v, &r->c, r->c.in_len - 1, &status, 1);
+}
+
 void blk_end(struct blk_request *r, enum blk_end end)
 {
     struct blk *b = r->b;
@@ -114,11 +135,7 @@ void blk_end(struct blk_request *r, enum blk_end end)
 
     virtio_chain_dirty(v, &r->c, 0, r->c.in_len - 1);
     if (end <= BLK_UNSUPP) {
-        uint8_t status = (uint8_t)end;
-
-        if (end == BLK_OK)
-            count(b, r);
-        virtio_chain_write(v, &r->c, r->c.in_len - 1, &status, 1);
+        write_status(r, end);
         virtio_push(v, 0, &r->c, (uint32_t)r->c.in_len);
         virtio_notify(v, 0);
     }
@@ -126,7 +143,47 @@ void blk_end(struct blk_request *r, enum blk_end end)
         atomic_fetch_sub(&b->outstanding, 1);
     put_request(b, r);
     if (async)
-        virtio_async_end(v);
+        virtio_async_end(v, 1);
+}
+
+/* All is well, and the driver hears of it soon; in the disk's thread, of requests that were
+ * submitted. */
+static void end_soon(struct blk_request *r)
+{
+    struct blk *b = r->b;
+
+    if (!b->network) {
+        blk_end(r, BLK_OK);
+        return;
+    }
+    virtio_chain_dirty(&b->v, &r->c, 0, r->c.in_len - 1);
+    write_status(r, BLK_OK);
+    virtio_stage(&b->v, 0, &r->c, (uint32_t)r->c.in_len);
+    if (b->ended == NULL)
+        disk_poke(b->disk); /* its thread does not sleep before blk_publish */
+    r->with = b->ended;
+    b->ended = r;
+}
+
+void blk_publish(struct blk *b)
+{
+    struct blk_request *r = b->ended, *next;
+    unsigned n = 0;
+
+    if (r == NULL)
+        return;
+    b->ended = NULL;
+    virtio_publish(&b->v, 0);
+    virtio_notify(&b->v, 0);
+    pthread_mutex_lock(&b->lock);
+    for (; r != NULL; r = next, n++) {
+        next = r->with;
+        put_locked(b, r);
+    }
+    b->idle_ns = b->active == NULL ? clock_ns() : 0;
+    pthread_mutex_unlock(&b->lock);
+    atomic_fetch_sub(&b->outstanding, n);
+    virtio_async_end(&b->v, n);
 }
 
 static bool changes_disk(const struct blk_request *r)
@@ -175,7 +232,7 @@ static void done(struct disk_io *io, int error)
         next = r->with;
         r->with = NULL;
         if (error == 0)
-            blk_end(r, BLK_OK);
+            end_soon(r);
         else if (error == ECANCELED)
             fail(r, error);
         else
@@ -188,7 +245,7 @@ static void done(struct disk_io *io, int error)
     else if (r->next_range < r->n_ranges)
         submit_range(r);
     else
-        blk_end(r, BLK_OK);
+        end_soon(r);
 }
 
 /* ---- the beginning ---- */
@@ -461,6 +518,29 @@ static const char *next_chain(struct blk_request *r, unsigned queue, bool *got)
     return NULL;
 }
 
+/* A driver that does one request after the other asks for the next one within microseconds: to
+ * sleep and be woken takes longer than that. With nothing else to do the disk's thread looks out
+ * for it, as long as that turns out well: each time that nothing comes halves the luck, and without
+ * luck it is only noted whether the next one would have been in time. */
+static void await_next(struct blk *b, unsigned queue)
+{
+    uint64_t until = b->idle_ns + AWAIT_NS;
+    bool came = virtio_waiting(&b->v, queue), look = b->luck > 0 && !came;
+
+    if (look)
+        virtio_quiet(&b->v, queue);
+    while (look && !came && !virtio_held(&b->v) && clock_ns() < until) {
+        __builtin_ia32_pause();
+        came = virtio_waiting(&b->v, queue);
+    }
+    if (came && clock_ns() < until)
+        b->luck += b->luck < LUCK_MAX;
+    else
+        b->luck /= 2;
+    if (came || look)
+        b->idle_ns = 0;
+}
+
 void blk_work(struct virtio *v, unsigned queue)
 {
     struct blk *b = blk_of(v);
@@ -468,6 +548,8 @@ void blk_work(struct virtio *v, unsigned queue)
     bool got = true;
     unsigned n = 0;
 
+    if (b->idle_ns != 0)
+        await_next(b, queue);
     for (; got && wrong == NULL && n < VIRTIO_QUEUE_SIZE; n++) {
         struct blk_request *r = take_request(b);
 
@@ -497,7 +579,7 @@ static void flush_done(struct disk_io *io, int error)
     pthread_cond_broadcast(&b->cond);
     pthread_mutex_unlock(&b->lock);
     if (b->network)
-        virtio_async_end(&b->v);
+        virtio_async_end(&b->v, 1);
 }
 
 /* Of a network disk it may take longer than the pause has time: then it stays in flight. */

@@ -203,6 +203,26 @@ static int chains_waiting(struct virtio *v, struct virtio_queue *q)
     return n <= q->num ? n : -1;
 }
 
+bool virtio_waiting(struct virtio *v, unsigned queue)
+{
+    struct virtio_queue *q = &v->queue[queue];
+
+    return ring_get(q->avail + 2) != q->last_avail;
+}
+
+/* An index that lies behind us is never reached. */
+void virtio_quiet(struct virtio *v, unsigned queue)
+{
+    struct virtio_queue *q = &v->queue[queue];
+
+    pthread_mutex_lock(&q->lock);
+    if (virtio_has(v, VIRTIO_FEATURE_EVENT_IDX))
+        used_put(v, q, avail_event_at(q), (uint16_t)(q->last_avail - 1));
+    else
+        want_notify(v, q, false);
+    pthread_mutex_unlock(&q->lock);
+}
+
 static int pop_locked(
     struct virtio *v, struct virtio_queue *q, struct virtio_chain *c, const char **wrong)
 {

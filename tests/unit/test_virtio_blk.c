@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 
 #include "storage-check/disk.h"
 #include "storage-check/lease.h"
@@ -674,6 +675,50 @@ static void test_joined(void **state)
     fake_free(&g.m);
 }
 
+/* Without sleeping: what comes next comes at once. */
+static void wait_used(struct guest *g, uint16_t n)
+{
+    uint64_t until = clock_ns() + 10 * NS_PER_S;
+
+    while (used(g) != n && clock_ns() < until)
+        sched_yield();
+    assert_int_equal(used(g), n);
+}
+
+/* One request after the other, by a driver that notifies only where it is asked to: none is
+ * overlooked, whether the next one comes at once, or after the device stopped looking out for it.
+ */
+static void test_one_by_one(void **state)
+{
+    const uint64_t avail_event = USED + 4 + 8 * QUEUE_SIZE;
+    struct guest g = { .m = fake_new(), .queues = 1 };
+    const struct set_up s = { .policy = MIGRD__ON_IO_ERROR__IO_REPORT };
+    struct err e;
+
+    (void)state;
+    assert_int_equal(add(g.m, &s, &e), 0);
+    g.d = g.m->dev[0];
+    drive(&g, F_VERSION_1 | F_INDIRECT | F_EVENT_IDX);
+    g.d->ops->start(g.d);
+    for (unsigned n = 1; n <= 3000; n++) {
+        uint16_t old = g.avail[0];
+
+        if (n % 16 == 0)
+            usleep(n % 64);
+        ask(&g, n % QUEUE_SIZE, 1, (uint8_t)n);
+        if (get16(&g, avail_event) == old)
+            out32(&g, 0x50, 0);
+        wait_used(&g, (uint16_t)n);
+        assert_int_equal(status_of(&g, n % QUEUE_SIZE), 0);
+        if (n % 500 == 0) {
+            quiet(&g);
+            g.d->ops->start(g.d);
+        }
+    }
+    assert_int_equal(writes(), 3000);
+    fake_free(&g.m);
+}
+
 static void lost(bool gone)
 {
     fake.disk->o.event(fake.disk->o.event_arg, gone ? DISK_LOST : DISK_BACK, "says the fake");
@@ -1089,6 +1134,7 @@ int main(void)
         cmocka_unit_test_setup(test_writes_lost, setup),
         cmocka_unit_test_setup(test_stop, setup),
         cmocka_unit_test_setup(test_joined, setup),
+        cmocka_unit_test_setup(test_one_by_one, setup),
         cmocka_unit_test_setup(test_server_gone, setup),
         cmocka_unit_test_setup(test_server_gone_report, setup),
         cmocka_unit_test_setup(test_move_in_flight, setup),
