@@ -122,11 +122,12 @@ class Console:
             time.sleep(POLL_S)
         return None
 
-    def ask(self, command, limit_s=60):
-        """A command to the guest and its answer."""
+    def ask(self, command, limit_s=60, quiet_s=0):
+        """A command to the guest and its answer, for which nobody looks before quiet_s."""
         mark = self._size()
         with self.opener() as send:
             send((command + "\n").encode())
+            time.sleep(quiet_s)
             line = self.wait_line(GUEST_LINES.get(command.split()[0], command), mark, limit_s)
         if line is None:
             raise LabError(f"the guest does not answer '{command}' in {limit_s} s; its console: "

@@ -74,7 +74,8 @@ class Process:
         self.lab, self.host = lab, host
         self.base = f"{lab.dir}/{label}"
         began = time.monotonic()
-        self.pid = lab.background(host, label, PROGRAM, *words, *self._sockets())
+        self.pid = lab.background(host, label, PROGRAM, *words, *self._sockets(),
+                                  "-name", "debug-threads=on")
         self.qmp = self._connect(f"{lab.dir}/host{host}-{label}.log")
         self.start_s = time.monotonic() - began
         self.console = Console(self.base + ".console", self._open_console)
