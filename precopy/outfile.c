@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/io.h"
 #include "precopy/savefile.h"
 
@@ -68,6 +69,8 @@ int outfile_step(struct outfile *f, struct err *e)
 {
     uint64_t now = clock_ns();
 
+    if (FAULT("outfile-step"))
+        return err_set(e, ERR_SYSTEM, "%s: fault point", f->path);
     if (ctl_ended(f->ctl, e))
         return -1;
     if (f->count != NULL && f->pages > 0 && now >= f->next_ns) {

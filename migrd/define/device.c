@@ -139,7 +139,7 @@ static int change_vif(struct change *c)
 static int change_switch(struct change *c, const char *what, bool had, protobuf_c_boolean *now)
 {
     if (c->how == DEFINE_ATTACH && had && *now)
-        return err_set(c->r.e, ERR_EXISTS, "domain %s has %s already", c->r.d->name, what);
+        return err_set(c->r.e, ERR_EXISTS, "domain %s has a %s already", c->r.d->name, what);
     if (c->how == DEFINE_DETACH && !had)
         return err_set(c->r.e, ERR_NOT_FOUND, "domain %s has no %s", c->r.d->name, what);
     if (c->how == DEFINE_DETACH)

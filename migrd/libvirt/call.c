@@ -184,6 +184,7 @@ const char *lv_code_words(enum lv_code code)
         { LV_E_UNSUPPORTED, "Operation not supported: " },
         { LV_E_ARGUMENT_UNSUPPORTED, "argument unsupported: " },
         { LV_E_NO_METADATA, "metadata not found: " }, { LV_E_BUSY, "resource busy: " },
+        { LV_E_NO_DEVICE, "device not found: " },
         { LV_E_TIMEOUT, "Timed out during operation: " }, { LV_E_ABORTED, "operation aborted: " } };
 
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
