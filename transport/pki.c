@@ -231,12 +231,16 @@ static int add_alt_names(X509 *cert, const struct pki_request *rq)
     return r;
 }
 
-/* Extensions but for the names, and the CA's signature. `use`: serverAuth, clientAuth. */
+/*
+ * Extensions but for the names, and the CA's signature. `use`: serverAuth, clientAuth. There is no
+ * keyUsage: libvirt's clients refuse one without keyEncipherment, of the server too, and elliptic
+ * keys must not have that (RFC 8813).
+ */
 static int finish(X509 *cert, X509 *ca, EVP_PKEY *ca_key, const char *use)
 {
+
     return X509_set_issuer_name(cert, X509_get_subject_name(ca)) == 1 &&
                    add_extension(cert, ca, NID_basic_constraints, "critical,CA:FALSE") == 0 &&
-                   add_extension(cert, ca, NID_key_usage, "critical,digitalSignature") == 0 &&
                    add_extension(cert, ca, NID_ext_key_usage, use) == 0 &&
                    add_extension(cert, ca, NID_subject_key_identifier, "hash") == 0 &&
                    add_extension(cert, ca, NID_authority_key_identifier, "keyid:always") == 0 &&
