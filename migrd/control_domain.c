@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* Requests about domains: list, get, create, start, undefine, act, memory, dump. */
+/* Requests about domains: list, get, create, start, undefine, act, dump. */
 #include <stdlib.h>
 #include <string.h>
 #include <stdio.h>
@@ -179,15 +179,6 @@ void control_act(struct client *c, const Migrd__Request *rq)
     if (d != NULL)
         act(c, rq, d, ops[a->action], NULL, asked,
             a->wait && a->action == MIGRD__DOMAIN_ACTION__ACTION_SHUTDOWN, a->wait_s);
-}
-
-void control_set_memory(struct client *c, const Migrd__Request *rq)
-{
-    const struct registry_args args = { .memory_kib = rq->set_memory->memory_kib };
-    struct domain *d = control_domain(c, rq->serial, rq->set_memory->domain);
-
-    if (d != NULL)
-        act(c, rq, d, REG_SET_MEMORY, &args, request_done, false, 0);
 }
 
 void control_dump(struct client *c, const Migrd__Request *rq)

@@ -55,7 +55,8 @@ struct domain *control_domain(struct client *c, uint32_t serial, const char *whi
 void control_audit(const struct client *c, const char *what, const char *on);
 
 control_handler control_list, control_get, control_create, control_start_domain, control_undefine,
-    control_act, control_set_memory, control_dump;
+    control_act, control_dump;
+control_handler control_set_memory, control_tune_domain, control_get_vcpus;
 control_handler control_save, control_restore, control_dump_core, control_migrate, control_dry_run, control_cancel, control_tune,
     control_migrations, control_watch, control_resolve;
 control_handler control_acl_test, control_journal, control_log, control_host, control_reload,

@@ -24,15 +24,11 @@ static const struct {
     const char *name;
     const char *instead;
 } refused[] = {
-    { "mem-max", "set maxmem= in the definition and start the domain anew" },
     { "rename", "define it under the new name: 'migctl dump DOM > FILE', change name= there, "
                 "'xm delete DOM', 'xm new FILE'" },
     { "suspend", "use 'xm save DOM FILE'" },
     { "resume", "use 'xm restore FILE', or 'xm unpause DOM'" },
-    { "vcpu-pin", "set cpus= in the definition" },
-    { "vcpu-set", "set vcpus= in the definition and start the domain anew" },
-    { "sched-credit", "the host's scheduler decides; cpus= in the definition pins vCPUs" },
-    { "sched-sedf", "the host's scheduler decides; cpus= in the definition pins vCPUs" },
+    { "sched-sedf", "use 'xm sched-credit', which sets a weight and a cap" },
     { "sysrq", "send a break on the console" },
     { "trigger", "use 'xm destroy' and 'xm start' to reset a guest" },
     { "debug-keys", "there is no hypervisor console to send keys to" },
@@ -89,6 +85,9 @@ static const char shutdown_options[] = "  -a, --all                   all domain
                                        "  -R, --reboot                reboot instead\n"
                                        "  -H, --halt                  power off, as without it\n";
 
+static const char config_option[] =
+    "  --config                    only in the definition, for its next boot\n";
+
 static const char list_options[] =
     "  -l, --long                  all details, as s-expressions\n"
     "      --state=STATE           only running, paused or halted ones\n";
@@ -124,6 +123,8 @@ static const struct tool_cmd commands[] = {
     { "list", "[options] [Domain, ...]", "List information about all/some domains.", xm_list,
         list_options, true },
     { "log", "[-n LINES]", "Print migrd's log.", xm_log, NULL, false },
+    { "mem-max", "[--config] <Domain> <Mem>", "Set the maximum memory of a domain, in MiB.",
+        xm_mem_max, config_option, true },
     { "mem-set", "<Domain> <Mem>", "Set the current memory usage for a domain, in MiB.", xm_mem_set,
         NULL, true },
     { "migrate", "<Domain> <Host> [options]", "Migrate a domain to another machine.", xm_migrate,
@@ -134,20 +135,26 @@ static const struct tool_cmd commands[] = {
         "  -p, --paused                leave it paused\n", true },
     { "save", "<Domain> <CheckpointFile>", "Save a domain state to restore later.", xm_save, NULL,
         true },
+    { "sched-credit", "[-d <Domain> [-w[=WEIGHT]|-c[=CAP]]]",
+        "Get or set a domain's share of the CPUs.", xm_sched_credit,
+        "  -d DOMAIN, --domain=DOMAIN  of this domain\n"
+        "  -w WEIGHT, --weight=WEIGHT  its share in relation to others, 256 by default\n"
+        "  -c CAP, --cap=CAP           the most it gets, in percent of one CPU; 0 no limit\n",
+        true },
     { "shutdown", "<Domain> [-waRH]", "Shutdown a domain.", xm_shutdown, shutdown_options, true },
     { "unpause", "<Domain>", "Unpause a paused domain.", xm_unpause, NULL, true },
     { "uptime", "[-s] [Domain, ...]", "Print uptime for all/some domains.", xm_uptime,
         "  -s, --short                 one line per domain with the time of day\n", true },
+    { "vcpu-pin", "<Domain> <VCPU|all> <CPUs|all>", "Set which CPUs a VCPU can use.", xm_vcpu_pin,
+        config_option, false },
+    { "vcpu-set", "[--config] <Domain> <vCPUs>", "Set the number of active VCPUs for a domain.",
+        xm_vcpu_set, config_option, false },
     { "vcpu-list", "[Domain, ...]", "List the VCPUs for all/some domains.", xm_vcpu_list, NULL,
         false },
     { "version", "", "Print the version.", xm_version, NULL, false },
-    REFUSED("mem-max"),
     REFUSED("rename"),
     REFUSED("suspend"),
     REFUSED("resume"),
-    REFUSED("vcpu-pin"),
-    REFUSED("vcpu-set"),
-    REFUSED("sched-credit"),
     REFUSED("sched-sedf"),
     REFUSED("sysrq"),
     REFUSED("trigger"),

@@ -21,6 +21,12 @@ int xm_domid(struct tool *t, int argc, char **argv);
 int xm_domname(struct tool *t, int argc, char **argv);
 int xm_uptime(struct tool *t, int argc, char **argv);
 
+/* xm_cpu.c */
+int xm_vcpu_pin(struct tool *t, int argc, char **argv);
+int xm_vcpu_set(struct tool *t, int argc, char **argv);
+int xm_sched_credit(struct tool *t, int argc, char **argv);
+int xm_mem_max(struct tool *t, int argc, char **argv);
+
 /* xm_sxp.c: a domain as the s-expression that xend kept. */
 void xm_print_sxp(const Migrd__DomainInfo *d);
 /* "r-----" and its like; ten blanks' worth of nothing for a domain that does not run. */
@@ -49,6 +55,8 @@ int xm_save(struct tool *t, int argc, char **argv);
 int xm_dump_core(struct tool *t, int argc, char **argv);
 int xm_restore(struct tool *t, int argc, char **argv);
 int xm_mem_set(struct tool *t, int argc, char **argv);
+/* An amount of memory, in MiB unless it says otherwise; an exit code, the error is said. */
+int xm_take_memory(struct tool *t, const char *word, uint64_t *kib);
 int xm_migrate(struct tool *t, int argc, char **argv);
 
 #endif

@@ -289,27 +289,37 @@ int xm_dump_core(struct tool *t, int argc, char **argv)
 
 /* --- memory --------------------------------------------------------------------------------- */
 
+int xm_take_memory(struct tool *t, const char *word, uint64_t *kib)
+{
+    uint64_t bytes;
+    struct err e;
+
+    if (parse_bytes(word, "memory", &bytes, &e) < 0)
+        return tool_usage(t, "%s", e.text);
+    if (word[strspn(word, "0123456789")] == '\0') {
+        if (bytes > UINT64_MAX >> 21)
+            return tool_usage(t, "memory '%s': too large", word);
+        bytes <<= 20;
+    }
+    *kib = bytes / 1024;
+    return TOOL_OK;
+}
+
 int xm_mem_set(struct tool *t, int argc, char **argv)
 {
     Migrd__SetMemory set = MIGRD__SET_MEMORY__INIT;
     Migrd__Request rq = MIGRD__REQUEST__INIT;
-    uint64_t bytes;
-    struct err e;
+    int rc;
 
     optind = 1;
     if (tool_words(t, argc, 2, 2) != 0)
         return TOOL_USAGE;
     if (xm_refuse_dom0(argv[1], "set the memory of"))
         return TOOL_FAILED;
-    if (parse_bytes(argv[2], "memory", &bytes, &e) < 0)
-        return tool_usage(t, "%s", e.text);
-    if (argv[2][strspn(argv[2], "0123456789")] == '\0') { /* a bare number is MiB */
-        if (bytes > UINT64_MAX >> 21)
-            return tool_usage(t, "memory '%s': too large", argv[2]);
-        bytes <<= 20;
-    }
+    rc = xm_take_memory(t, argv[2], &set.memory_kib);
+    if (rc != TOOL_OK)
+        return rc;
     set.domain = argv[1];
-    set.memory_kib = bytes / 1024;
     CLIENT_BODY(rq, SET_MEMORY, set_memory, &set);
     return tool_do(t, &rq, TOOL_LONG_MS);
 }

@@ -203,16 +203,30 @@ int xm_list(struct tool *t, int argc, char **argv)
 
 static void vcpu_rows(void *arg, const Migrd__DomainInfo *d)
 {
-    const char *letters;
+    Migrd__GetVcpus get = MIGRD__GET_VCPUS__INIT;
+    Migrd__Request rq = MIGRD__REQUEST__INIT;
+    Migrd__Reply *r;
+    const char *state;
+    char cpu[16];
 
-    (void)arg;
     if (d == NULL || !runs(d))
         return; /* Domain-0's CPUs are the host's: see lscpu */
-    letters = xm_state(d);
-    for (unsigned i = 0; i < d->domain->vcpus; i++)
-        printf("%-32s %5d %5u %5s %4.3s  %8.1f %s\n", d->domain->name, d->domid, i, "-", letters,
-            (double)d->cpu_ns / 1e9 / d->domain->vcpus,
-            d->domain->vcpu_pinning[0] != '\0' ? d->domain->vcpu_pinning : "any cpu");
+    get.domain = d->domain->uuid;
+    CLIENT_BODY(rq, GET_VCPUS, get_vcpus, &get);
+    r = tool_call(arg, &rq, 0);
+    state = xm_state(d);
+    for (size_t i = 0; r != NULL && i < r->n_vcpus; i++) {
+        const Migrd__VcpuInfo *v = r->vcpus[i];
+
+        snprintf(cpu, sizeof cpu, "%d", v->cpu);
+        printf("%-32s %5d %5zu %5s %4.3s  %8.1f %s\n", d->domain->name, d->domid, i,
+            v->cpu < 0 ? "-" : cpu,
+            state[2] != '-' ? state
+            : v->running    ? "r--"
+                            : "-b-",
+            (double)v->cpu_ns / 1e9, v->cpus[0] != '\0' ? v->cpus : "any cpu");
+    }
+    tool_free(&r);
 }
 
 int xm_vcpu_list(struct tool *t, int argc, char **argv)
@@ -229,7 +243,7 @@ int xm_vcpu_list(struct tool *t, int argc, char **argv)
         printf("%-32s %5s %5s %5s %5s %9s %s\n", "Name", "ID", "VCPU", "CPU", "State", "Time(s)",
             "CPU Affinity");
     if (rc == TOOL_OK)
-        each_domain(r, argv + optind, argc - optind, vcpu_rows, NULL);
+        each_domain(r, argv + optind, argc - optind, vcpu_rows, t);
     tool_free(&r);
     return rc;
 }

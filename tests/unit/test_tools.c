@@ -514,8 +514,14 @@ static void xm_acts_and_refuses(void **state)
     assert_int_equal(run("xm", "destroy"), 2);
     assert_out("Error: 'xm destroy' requires 1 argument.\n");
     assert_int_equal(run("xm", "shutdown", "-H", "-R", "web1"), 2);
-    assert_int_equal(run("xm", "mem-max", "web1", "512"), 1);
-    assert_out("Error: xm mem-max is not supported by migrd; set maxmem=");
+    assert_int_equal(run("xm", "mem-max", "--config", "web1", "512"), 0);
+    q = asked("tune_domain");
+    assert_string_equal(json_string_value(json_object_get(q, "change")), "memory");
+    assert_true(json_is_true(json_object_get(q, "config_only")));
+    assert_int_equal(json_integer_value(json_object_get(q, "memory_kib")), 512 * 1024);
+    json_decref(q);
+    assert_int_equal(run("xm", "rename", "web1", "web2"), 1);
+    assert_out("Error: xm rename is not supported by migrd; define it under the new name");
     assert_int_equal(run("xm", "frobnicate"), 2);
     assert_out("Error: Subcommand 'frobnicate' not found!\n");
     assert_int_equal(run("xm", "help", "migrate"), 0);
