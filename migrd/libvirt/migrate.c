@@ -154,10 +154,13 @@ static int own_uri(struct lv_call *k, lv_name **out, struct err *e)
 static int prepare_away(
     struct lv_call *k, const struct lv_step *s, const struct lv_order *o, struct err *e)
 {
+    char own[256];
+
+    migration_own_name(k->m, own, sizeof own);
     if ((s->flags & LV_M_OFFLINE) != 0)
         return lv_fail(k, e, LV_E_ARGUMENT_UNSUPPORTED,
             "--offline needs a connection to the target: give its URI as the destination");
-    if (o->host[0] == '\0' || strcmp(o->host, k->m->host_name) == 0)
+    if (o->host[0] == '\0' || strcmp(o->host, k->m->host_name) == 0 || strcmp(o->host, own) == 0)
         return lv_fail(k, e, LV_E_INVALID_ARG,
             "the destination is host %s, where the domain is already; name another one, as in: "
             "virsh migrate --live DOMAIN xen:// xenmigr://host2",
