@@ -140,6 +140,14 @@ static const struct lv_entry table[] = {
     [LV_CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY] = DO(lv_int, lv_event_deregister, 0),
     [LV_DOMAIN_CORE_DUMP_WITH_FORMAT] = DO(lv_dump_format_args, lv_core_dump_format, C),
     [LV_DOMAIN_DEFINE_XML_FLAGS] = CALL(lv_xml_flags, lv_dom, lv_define_flags, C | G),
+    [LV_STORAGE_POOL_LOOKUP_BY_VOLUME] = CALL(lv_vol, lv_pool, lv_pool_by_vol, C),
+    [LV_STORAGE_POOL_GET_INFO] = CALL(lv_pool, lv_pool_info, lv_pool_get_info, C),
+    [LV_STORAGE_POOL_GET_XML_DESC] = CALL(lv_pool_flags, lv_string, lv_pool_get_xml, C),
+    [LV_STORAGE_VOL_LOOKUP_BY_PATH] = CALL(lv_word, lv_vol, lv_vol_by_path, C),
+    [LV_STORAGE_VOL_GET_INFO] = CALL(lv_vol, lv_vol_info, lv_vol_get_info, C),
+    [LV_STORAGE_VOL_GET_XML_DESC] = CALL(lv_vol_flags, lv_string, lv_vol_get_xml, C),
+    [LV_STORAGE_VOL_GET_PATH] = CALL(lv_vol, lv_word, lv_vol_get_path, C),
+    [LV_CONNECT_LIST_ALL_STORAGE_POOLS] = CALL(lv_list_args, lv_pools, lv_pool_list, 0),
 };
 
 static const struct lv_entry *find(const struct lv_header *h)
@@ -184,7 +192,7 @@ const char *lv_code_words(enum lv_code code)
         { LV_E_UNSUPPORTED, "Operation not supported: " },
         { LV_E_ARGUMENT_UNSUPPORTED, "argument unsupported: " },
         { LV_E_NO_METADATA, "metadata not found: " }, { LV_E_BUSY, "resource busy: " },
-        { LV_E_NO_DEVICE, "device not found: " },
+        { LV_E_NO_DEVICE, "device not found: " }, { LV_E_NO_VOLUME, "Storage volume not found: " },
         { LV_E_TIMEOUT, "Timed out during operation: " }, { LV_E_ABORTED, "operation aborted: " } };
 
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)

@@ -67,6 +67,7 @@ enum lv_code {
     LV_E_SYSTEM = 38,
     LV_E_RPC = 39,
     LV_E_NO_DOMAIN = 42,
+    LV_E_NO_VOLUME = 50,
     LV_E_INVALID = 55,
     LV_E_CONFIG_UNSUPPORTED = 67,
     LV_E_TIMEOUT = 68,
@@ -317,6 +318,8 @@ lv_fn lv_list_all, lv_by_id, lv_by_name, lv_by_uuid, lv_get_state, lv_get_info, 
 lv_fn lv_define, lv_define_flags, lv_undefine, lv_undefine_flags, lv_create, lv_create_flags,
     lv_create_xml, lv_suspend, lv_resume, lv_shutdown, lv_shutdown_flags, lv_reboot, lv_destroy,
     lv_destroy_flags, lv_set_memory;
+lv_fn lv_vol_by_path, lv_vol_get_info, lv_vol_get_xml, lv_vol_get_path, lv_pool_by_vol,
+    lv_pool_get_info, lv_pool_get_xml, lv_pool_list;
 lv_fn lv_set_autostart, lv_attach, lv_attach_flags, lv_detach, lv_detach_flags, lv_update_device;
 lv_fn lv_save, lv_save_flags, lv_restore, lv_restore_flags, lv_core_dump, lv_core_dump_format;
 lv_fn lv_host_max_vcpus, lv_get_cpu_map, lv_get_vcpus, lv_pin_vcpu, lv_pin_vcpu_flags, lv_get_pins,
