@@ -31,6 +31,7 @@
 #include "base/log.h"
 #include "base/paths.h"
 #include "hypervisor/cpu.h"
+#include "hypervisor/xvm/cgroup.h"
 #include "hypervisor/xvm/driver_internal.h"
 #include "hypervisor/xvm/machine_internal.h"
 
@@ -671,6 +672,7 @@ static int driver_destroy(struct hv *hv, const char *uuid, uint64_t epoch, struc
     if (r == 0)
         wait_for_end(&c);
     xvm_disconnect(&c);
+    cgroup_sweep();
     if (r == 0)
         return 0;
     if (why.code != ERR_TIMEOUT && why.code != ERR_PEER && why.code != ERR_NOT_FOUND)
