@@ -7,6 +7,7 @@
 #   gives HOST WHAT PATTERN ARGUMENTS...    it succeeds, and its output has the pattern
 #   refused HOST WHAT PATTERN ARGUMENTS...  it fails, and says so
 #   state_is HOST DOMAIN STATE, runs HOST DOMAIN
+#   answers HOST DOMAIN                     its guest is up: for wait_for
 #   xml_for NAME [DEVICES]                  prints the path of a definition of the test guest; GUEST_WORDS are its options
 #   watch HOST ARGUMENTS...                 virsh event ARGUMENTS --loop, until `watched HOST`: then $LAB_DIR/events.HOST has them
 
@@ -39,6 +40,9 @@ refused() {
 
 state_is() { [ "$(v "$1" domstate "$2" | head -1)" = "$3" ]; }
 runs() { state_is "$1" "$2" running || state_is "$1" "$2" idle; }
+
+# In a shell of its own, which may die of a guest that has no console yet.
+answers() { (guest_ask "$1" "$2" stat); }
 
 xml_for() {
     cat >"$LAB_DIR/$1.xml" <<END
