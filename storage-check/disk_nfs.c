@@ -14,10 +14,15 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "storage-check/disk_nfs.h"
+
+#define HEAP_PIECE (4 << 20)
+#define HEAP_KEPT (16 << 20)
 
 /* As libnfs 4.0 lays it out; nfs_get_fh has no public type for it. */
 struct nfs_fh {
@@ -297,11 +302,23 @@ static const struct net_ops nfs_ops = {
     .dispose = nfs_dispose,
 };
 
+/* libnfs allocates each request and each answer, and frees them. By its defaults glibc gives the
+ * end of the thread's heap back to the kernel each time that some of those of 1 MiB are free, and
+ * the next ones are 256 page faults each. For the whole process: who has a disk on NFS keeps that
+ * much. */
+static void keep_heap(void)
+{
+    mallopt(M_MMAP_THRESHOLD, HEAP_PIECE);
+    mallopt(M_TRIM_THRESHOLD, HEAP_KEPT);
+}
+
 int disk_nfs_open(const struct disk_options *o, const struct storage_url *u, const char *source,
     struct disk **out, struct err *e)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct nfs_disk *f = calloc(1, sizeof *f);
 
+    pthread_once(&once, keep_heap);
     if (f == NULL || !net_init(&f->n, &nfs_ops, MIGRD__STORAGE_KIND__STORAGE_NFS, o, u, source)) {
         free(f);
         return err_set(e, ERR_MEMORY, "disk %.300s: out of memory", source);
