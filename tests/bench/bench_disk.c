@@ -2,7 +2,8 @@
 /*
  * bench_disk: how fast disk.h is without a guest, the counterpart of "qemu-img bench": COUNT
  * requests of SIZE bytes, DEPTH of them in flight, positions STEP bytes apart (round and round).
- * "write+flush" drains and flushes after each DEPTH writes, as --flush-interval=DEPTH does.
+ * "write+flush" drains and flushes after each DEPTH writes, as --flush-interval=DEPTH does; "write"
+ * ends with one flush.
  *
  *   bench_disk SOURCE read|write|write+flush SIZE DEPTH STEP COUNT [SECRETS]
  *
@@ -74,6 +75,12 @@ static void prepare(struct bench *b, struct request *r)
     b->flying++;
 }
 
+/* Main waits for that alone: to be woken for each request would cost as much as the request. */
+static bool finished(const struct bench *b)
+{
+    return b->flying == 0 && !b->flushing && (b->begun == b->count || b->error != 0);
+}
+
 /* The batch is written: true if it must be flushed now. */
 static bool batch_ended(struct bench *b)
 {
@@ -102,10 +109,17 @@ static void flushed(struct disk_io *io, int error)
     if (error != 0)
         b->error = error;
     more = b->error == 0 && b->begun < b->count;
-    pthread_cond_signal(&b->cond);
+    if (!more)
+        pthread_cond_signal(&b->cond);
     pthread_mutex_unlock(&b->lock);
     if (more)
         submit_batch(b);
+}
+
+static void start_flush(struct bench *b)
+{
+    flush_request.io = (struct disk_io){ .op = DISK_FLUSH, .done = flushed, .arg = &flush_request };
+    disk_submit(b->disk, &flush_request.io);
 }
 
 static void answered(struct disk_io *io, int error)
@@ -125,19 +139,30 @@ static void answered(struct disk_io *io, int error)
     b->flushing = flush;
     if (again)
         prepare(b, r);
-    pthread_cond_signal(&b->cond);
+    if (finished(b))
+        pthread_cond_signal(&b->cond);
     pthread_mutex_unlock(&b->lock);
     if (again)
         disk_submit(b->disk, &r->io);
-    if (!flush)
-        return;
-    flush_request.io = (struct disk_io){ .op = DISK_FLUSH, .done = flushed, .arg = &flush_request };
-    disk_submit(b->disk, &flush_request.io);
+    if (flush)
+        start_flush(b);
 }
 
-static bool finished(const struct bench *b)
+static void run(struct bench *b)
 {
-    return b->flying == 0 && !b->flushing && (b->begun == b->count || b->error != 0);
+    submit_batch(b);
+    pthread_mutex_lock(&b->lock);
+    while (!finished(b))
+        pthread_cond_wait(&b->cond, &b->lock);
+    b->flushing = b->op == DISK_WRITE && !b->flush;
+    pthread_mutex_unlock(&b->lock);
+    if (!b->flushing)
+        return;
+    start_flush(b);
+    pthread_mutex_lock(&b->lock);
+    while (b->flushing)
+        pthread_cond_wait(&b->cond, &b->lock);
+    pthread_mutex_unlock(&b->lock);
 }
 
 static int parse(struct bench *b, char **v)
@@ -190,11 +215,7 @@ int main(int argc, char **argv)
     make_buffers(&b);
     cpu = cpu_seconds();
     t = clock_ns();
-    submit_batch(&b);
-    pthread_mutex_lock(&b.lock);
-    while (!finished(&b))
-        pthread_cond_wait(&b.cond, &b.lock);
-    pthread_mutex_unlock(&b.lock);
+    run(&b);
     report(&b, (double)(clock_ns() - t) / 1e9, cpu_seconds() - cpu);
     disk_close(&b.disk);
     if (b.error != 0)
