@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -126,6 +127,13 @@ int console_attach(const char *pty, unsigned limit_s, struct err *e)
 
     if (fd < 0)
         return err_sys(e, "console %s", pty);
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK) {
+        close(fd);
+        return err_set(e, ERR_EXISTS,
+            "console %s is in use by xm console, migctl console or virsh console: leave it there "
+            "with ^] first",
+            pty);
+    }
     ended = 0;
     if (isatty(STDIN_FILENO))
         fprintf(stderr, "Connected to the console; ^] leaves it.\n");

@@ -105,6 +105,7 @@ static const struct lv_entry table[] = {
     [LV_DOMAIN_UPDATE_DEVICE_FLAGS] = DO(lv_dom_xml_flags, lv_update_device, C),
     [LV_DOMAIN_HAS_MANAGED_SAVE_IMAGE] = CALL(lv_dom_flags, lv_int, lv_managed_save, 0),
     [LV_DOMAIN_CREATE_WITH_FLAGS] = CALL(lv_dom_flags, lv_dom, lv_create_flags, C | G),
+    [LV_DOMAIN_OPEN_CONSOLE] = DO(lv_console, lv_open_console, C),
     [LV_DOMAIN_SET_MEMORY_FLAGS] = DO(lv_dom_memory, lv_set_memory, C),
     [LV_DOMAIN_GET_STATE] = CALL(lv_dom_flags, lv_dom_state, lv_get_state, 0),
     [LV_DOMAIN_UNDEFINE_FLAGS] = DO(lv_dom_flags, lv_undefine_flags, C),
@@ -139,6 +140,8 @@ static const struct lv_entry table[] = {
         CALL(lv_register, lv_int, lv_event_register, 0),
     [LV_CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY] = DO(lv_int, lv_event_deregister, 0),
     [LV_DOMAIN_CORE_DUMP_WITH_FORMAT] = DO(lv_dump_format_args, lv_core_dump_format, C),
+    [LV_CONNECT_REGISTER_CLOSE_CALLBACK] = { lv_close_register, 0, NULL, NULL, 0, 0 },
+    [LV_CONNECT_UNREGISTER_CLOSE_CALLBACK] = { lv_close_deregister, 0, NULL, NULL, 0, 0 },
     [LV_DOMAIN_DEFINE_XML_FLAGS] = CALL(lv_xml_flags, lv_dom, lv_define_flags, C | G),
     [LV_STORAGE_POOL_LOOKUP_BY_VOLUME] = CALL(lv_vol, lv_pool, lv_pool_by_vol, C),
     [LV_STORAGE_POOL_GET_INFO] = CALL(lv_pool, lv_pool_info, lv_pool_get_info, C),
@@ -238,10 +241,9 @@ static struct lv_header answer_header(const struct lv_header *h, enum lv_status 
     return r;
 }
 
-static void send_error(
-    struct lv_conn *c, const struct lv_header *call, int code, int from, const char *text)
+static void send_error_frame(
+    struct lv_conn *c, struct lv_header h, int code, int from, const char *text)
 {
-    struct lv_header h = answer_header(call, LV_ERROR);
     char message[700];
     lv_text p = message;
     lv_error err = { .code = code,
@@ -254,8 +256,20 @@ static void send_error(
     uint8_t *frame;
 
     snprintf(message, sizeof message, "%s%s", from == FROM_RPC ? "" : lv_code_words(code), text);
+    h.status = LV_ERROR;
     frame = lv_pack(&h, (xdrproc_t)xdr_lv_error, &err, NULL);
     lv_conn_send(c, frame, h.len);
+}
+
+static void send_error(
+    struct lv_conn *c, const struct lv_header *call, int code, int from, const char *text)
+{
+    send_error_frame(c, answer_header(call, LV_ERROR), code, from, text);
+}
+
+void lv_send_error(struct lv_conn *c, const struct lv_header *h, int code, const char *text)
+{
+    send_error_frame(c, *h, code, FROM_DOMAIN, text);
 }
 
 static void send_answer(struct lv_call *k, void *ret)

@@ -66,6 +66,7 @@ void lv_conn_close(struct lv_conn *c)
     lv_events_forget(c);
     lv_moves_forget(c);
     uv_close((uv_handle_t *)&c->poll, poll_closed);
+    lv_streams_forget(c);
     tls_link_free(&c->tls);
     close(c->fd);
     free(c->in);
@@ -86,7 +87,8 @@ static bool is_full(const struct lv_conn *c)
 {
     const struct config *cfg = &c->m->config;
 
-    return c->under_way >= cfg->libvirt_max_calls || c->held >= cfg->libvirt_max_bytes;
+    return c->under_way >= cfg->libvirt_max_calls || c->held >= cfg->libvirt_max_bytes ||
+           lv_streams_full(c);
 }
 
 static void ready(uv_poll_t *h, int status, int events);
@@ -112,6 +114,11 @@ static void listen_for(struct lv_conn *c)
     if (c->tls != NULL && tls_link_wants_write(c->tls))
         events |= UV_WRITABLE;
     uv_poll_start(&c->poll, events | UV_DISCONNECT, ready);
+}
+
+void lv_conn_listen(struct lv_conn *c)
+{
+    listen_for(c);
 }
 
 /* --- sending ---------------------------------------------------------------------------------- */
@@ -144,6 +151,7 @@ static void flush(struct lv_conn *c)
             return;
         }
     }
+    lv_streams_resume(c);
     listen_for(c);
 }
 
@@ -206,6 +214,8 @@ static void run_frame(struct lv_conn *c, const struct lv_header *h, const uint8_
 {
     if (h->prog == LV_PROGRAM_KEEPALIVE) {
         keepalive(c, h);
+    } else if (h->type == LV_STREAM && h->prog == LV_PROGRAM && c->opened) {
+        lv_stream_frame(c, h, payload);
     } else if (h->type != LV_CALL || h->status != LV_OK) {
         cut_off(c, "a frame that is no call");
     } else {
@@ -364,6 +374,8 @@ void lv_conn_tick(struct lv_conn *c, uint64_t now)
         cut_off(c, "it takes no answers");
     else if (c->keepalive)
         check_silence(c, now);
+    if (!c->gone && c->streams != NULL)
+        lv_streams_tick(c, now);
 }
 
 static struct lv_conn *add(struct migrd *m, int fd)

@@ -23,6 +23,7 @@
 #include "migrd/libvirt/internal.h"
 #include "migrd/migration.h"
 
+#define CLOSE_EOF 1
 #define CALLBACKS_MAX 64 /* of a client */
 #define IO_ERROR_PAUSE 1
 
@@ -436,6 +437,44 @@ static int drop(struct lv_call *k, bool old, int number, struct err *e)
     }
     return lv_fail(k, e, LV_E_INVALID_ARG, "no %s has number %d",
         old ? "event that was asked for" : "callback", number);
+}
+
+/* --- the end of migrd ----------------------------------------------------------------------------
+ */
+
+int lv_close_register(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)args;
+    (void)ret;
+    if (k->c->tell_close)
+        return lv_fail(k, e, LV_E_INVALID_ARG, "A close callback is already registered");
+    k->c->tell_close = true;
+    return 0;
+}
+
+int lv_close_deregister(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)args;
+    (void)ret;
+    if (!k->c->tell_close)
+        return lv_fail(k, e, LV_E_INVALID_ARG, "no close callback is registered");
+    k->c->tell_close = false;
+    return 0;
+}
+
+void lv_tell_close(struct lv_conn *c)
+{
+    struct lv_header h = { .prog = LV_PROGRAM,
+        .vers = LV_VERSION,
+        .proc = LV_CONNECT_EVENT_CONNECTION_CLOSED,
+        .type = LV_MESSAGE };
+    lv_int reason = { .value = CLOSE_EOF };
+    uint8_t *frame;
+
+    if (!c->tell_close)
+        return;
+    frame = lv_pack(&h, (xdrproc_t)xdr_lv_int, &reason, NULL);
+    lv_conn_send(c, frame, h.len);
 }
 
 int lv_event_register(struct lv_call *k, const void *args, void *ret, struct err *e)

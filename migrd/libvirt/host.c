@@ -18,7 +18,8 @@ enum feature {
     FEATURE_KEEPALIVE = 10,
     FEATURE_OFFLINE = 12,
     FEATURE_MIGRATION_PARAMS = 13,
-    FEATURE_EVENT_CALLBACK = 14
+    FEATURE_EVENT_CALLBACK = 14,
+    FEATURE_CLOSE_CALLBACK = 15
 };
 
 #define OPEN_READ_ONLY 1
@@ -102,7 +103,7 @@ int lv_supports(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
     static const enum feature features[] = { FEATURE_P2P, FEATURE_DIRECT, FEATURE_MIGRATION_V3,
         FEATURE_CHANGE_PROTECTION, FEATURE_TYPED_STRING, FEATURE_KEEPALIVE, FEATURE_OFFLINE,
-        FEATURE_MIGRATION_PARAMS, FEATURE_EVENT_CALLBACK };
+        FEATURE_MIGRATION_PARAMS, FEATURE_EVENT_CALLBACK, FEATURE_CLOSE_CALLBACK };
     int feature = ((const lv_int *)args)->value;
     lv_int *r = ret;
 

@@ -29,8 +29,8 @@
 #define LV_PROGRAM_KEEPALIVE 0x6b656570u
 #define LV_VERSION 1
 
-enum lv_type { LV_CALL, LV_REPLY, LV_MESSAGE };
-enum lv_status { LV_OK, LV_ERROR };
+enum lv_type { LV_CALL, LV_REPLY, LV_MESSAGE, LV_STREAM };
+enum lv_status { LV_OK, LV_ERROR, LV_CONTINUE };
 enum lv_keepalive { LV_PING = 1, LV_PONG = 2 };
 
 struct lv_header {
@@ -47,6 +47,8 @@ int lv_header_read(const uint8_t *p, size_t n, struct lv_header *h, struct err *
 uint8_t *lv_pack(struct lv_header *h, xdrproc_t proc, void *data, struct err *e);
 /* Takes the first word out of a packed frame's payload. */
 void lv_drop_word(struct lv_header *h, uint8_t *frame);
+/* The same with `n` bytes as they are; NULL: no memory. */
+uint8_t *lv_pack_raw(struct lv_header *h, const void *data, size_t n);
 /* Decodes all of the payload into zeroed `out`. On failure nothing of it is left. */
 int lv_unpack(xdrproc_t proc, const uint8_t *p, size_t n, void *out, struct err *e);
 /* malloc'ed; never NULL but without memory. */
@@ -122,6 +124,9 @@ struct lv_conn {
     uint64_t sent_ns;  /* something went, or there was nothing to send */
     uint64_t frame_ns; /* when the frame that is not whole began */
     unsigned pings;    /* without any answer */
+    bool tell_close;   /* it wants to hear when migrd ends */
+    struct lv_stream *streams;
+    unsigned n_streams;
     struct lv_callback *callbacks;
     unsigned n_callbacks;
     int last_callback;
@@ -188,8 +193,22 @@ void lv_conn_close(struct lv_conn *c);
 void lv_conn_tick(struct lv_conn *c, uint64_t now);
 /* Sends a frame that lv_pack made, and frees it. */
 void lv_conn_send(struct lv_conn *c, uint8_t *frame, size_t len);
+/* Waits for what the client may send, and what it may be sent, now. */
+void lv_conn_listen(struct lv_conn *c);
 /* A call of it has ended. */
 void lv_conn_release(struct lv_conn *c, size_t bytes);
+
+/* --- streams ---------------------------------------------------------------------------------- */
+
+void lv_stream_frame(struct lv_conn *c, const struct lv_header *h, const uint8_t *payload);
+/* So much waits for a guest that the client must wait. */
+bool lv_streams_full(const struct lv_conn *c);
+/* Something was sent to the client: there may be room for more. */
+void lv_streams_resume(struct lv_conn *c);
+void lv_streams_tick(struct lv_conn *c, uint64_t now);
+void lv_streams_forget(struct lv_conn *c);
+/* As an answer to h, or as the end of a stream, as h->type says. */
+void lv_send_error(struct lv_conn *c, const struct lv_header *h, int code, const char *text);
 
 /* --- calls ------------------------------------------------------------------------------------ */
 
@@ -292,6 +311,8 @@ int lv_follow(struct lv_call *k, struct migration *g, struct err *e);
 int lv_events_start(struct migrd *m, struct err *e);
 void lv_events_stop(struct migrd *m);
 void lv_events_forget(struct lv_conn *c);
+/* To who asked to hear of it: migrd ends. */
+void lv_tell_close(struct lv_conn *c);
 /* A device of a running domain came or went. */
 void lv_event_device(struct migrd *m, const struct domain *d, bool added, const char *alias);
 /* A running domain's tuning: libvirt's names, such as "cputune.vcpupin0". The list stays the
@@ -332,6 +353,7 @@ lv_fn lv_begin3, lv_prepare3, lv_perform3, lv_finish3, lv_confirm3, lv_begin3_ol
     lv_perform3_old, lv_finish3_old, lv_confirm3_old;
 lv_fn lv_set_speed, lv_get_speed, lv_set_downtime, lv_get_downtime, lv_start_postcopy;
 lv_fn lv_domain_stats, lv_cpu_stats, lv_control_info, lv_from_native, lv_to_native;
+lv_fn lv_open_console, lv_close_register, lv_close_deregister;
 lv_fn lv_event_register, lv_event_deregister, lv_event_register_old, lv_event_deregister_old,
     lv_lifecycle_register_old, lv_lifecycle_deregister_old;
 

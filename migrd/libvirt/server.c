@@ -139,6 +139,7 @@ void libvirt_reload(struct migrd *m, const struct config *before)
 void libvirt_stop(struct migrd *m)
 {
     struct libvirt *lv = m->libvirt;
+    struct lv_conn *c;
     char path[PATHS_LEN + 32];
 
     if (lv == NULL || lv->stopping)
@@ -156,8 +157,10 @@ void libvirt_stop(struct migrd *m)
         lv_socket_path(m, i, path);
         unlink(path);
     }
-    while (lv->conns != NULL)
-        lv_conn_close(lv->conns);
+    while ((c = lv->conns) != NULL) {
+        lv_tell_close(c);
+        lv_conn_close(c);
+    }
 }
 
 void libvirt_close(struct migrd *m)

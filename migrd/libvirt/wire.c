@@ -92,6 +92,18 @@ void lv_drop_word(struct lv_header *h, uint8_t *frame)
     memmove(frame + LV_HEADER_BYTES, frame + LV_HEADER_BYTES + 4, h->len - LV_HEADER_BYTES);
 }
 
+uint8_t *lv_pack_raw(struct lv_header *h, const void *data, size_t n)
+{
+    uint8_t *frame = malloc(LV_HEADER_BYTES + n);
+
+    if (frame == NULL)
+        return NULL;
+    h->len = (uint32_t)(LV_HEADER_BYTES + n);
+    header_write(frame, h);
+    memcpy(frame + LV_HEADER_BYTES, data, n);
+    return frame;
+}
+
 int lv_unpack(xdrproc_t proc, const uint8_t *p, size_t n, void *out, struct err *e)
 {
     bool ok;
