@@ -361,6 +361,24 @@ static int check_printable(const char *what, const char *s, size_t most, struct 
     return 0;
 }
 
+/* A description may have several lines. */
+static int check_notes(const Migrd__Domain *d, struct err *e)
+{
+    char *line = strdup(d->description);
+    int rc;
+
+    if (line == NULL)
+        return err_set(e, ERR_MEMORY, "out of memory");
+    for (char *p = line; *p != '\0'; p++)
+        if (*p == '\n' || *p == '\t')
+            *p = ' ';
+    rc = check_printable("description", line, DEFINE_DESCRIPTION_MAX, e);
+    free(line);
+    if (rc < 0 || check_printable("title", d->title, DEFINE_TITLE_MAX, e) < 0)
+        return -1;
+    return define_metadata_check(d->metadata, e);
+}
+
 static int check_path(const char *what, const char *path, struct err *e)
 {
     if (path[0] != '/')
@@ -582,7 +600,7 @@ static bool on_event_known(Migrd__OnEvent on)
 
 int define_check(const Migrd__Domain *d, struct err *e)
 {
-    if (check_name(d->name, e) < 0 || check_uuid(d->uuid, e) < 0)
+    if (check_name(d->name, e) < 0 || check_uuid(d->uuid, e) < 0 || check_notes(d, e) < 0)
         return -1;
     if (strcmp(d->hypervisor, "xvm") != 0 && strcmp(d->hypervisor, "xen") != 0)
         return err_set(e, ERR_INVALID, "hypervisor %.20s must be xvm or xen", d->hypervisor);

@@ -54,6 +54,13 @@ enum define_change { DEFINE_ATTACH, DEFINE_DETACH, DEFINE_UPDATE };
 Migrd__Domain *define_change_device(const Migrd__Domain *d, const char *xml, size_t len,
     enum define_change how, struct err *e);
 
+/* The note of that namespace in its <metadata>: malloc'ed, or NULL and ERR_NOT_FOUND. */
+char *define_metadata_get(const Migrd__Domain *d, const char *uri, struct err *e);
+/* Replaces it, or removes it (`xml` NULL): an element without a namespace, which gets `uri` under the
+ * prefix `key`. After a failure the definition is only good for being freed. */
+int define_metadata_set(
+    Migrd__Domain *d, const char *uri, const char *key, const char *xml, struct err *e);
+
 Migrd__Domain *define_copy(const Migrd__Domain *d);
 
 #endif

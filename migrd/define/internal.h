@@ -21,6 +21,9 @@
 #define DEFINE_CAP_PERIOD_US 100000                /* in which XML tells a cap */
 #define DEFINE_MEMORY_MAX_KIB (UINT64_C(16) << 30) /* 16 TiB */
 #define DEFINE_SERIAL_MAX 20
+#define DEFINE_TITLE_MAX 256
+#define DEFINE_DESCRIPTION_MAX 16384
+#define DEFINE_METADATA_MAX 65536
 /* Namespace of our own elements in <metadata>: <migrd:cpu level='...'/>. */
 #define DEFINE_XML_NS "urn:migrd:domain:1"
 
@@ -81,6 +84,9 @@ struct define_source {
 bool define_source_split(const char *source, struct define_source *s);
 int define_source_join(
     struct reader *r, unsigned line, const struct define_source *s, char **field);
+
+/* Of a definition from anywhere: it can be put into XML and read again. */
+int define_metadata_check(const char *notes, struct err *e);
 
 /* The readers fill r->d. */
 int define_read_xm(struct reader *r, const char *text, size_t len, const char *const *overrides,

@@ -42,6 +42,18 @@ static unsigned long vcpu_count(const char *text)
     return count != 0 && *end == '\0' && count <= DEFINE_VCPUS_MAX ? count : 0;
 }
 
+static int read_title(struct reader *r, xmlNode *n, void *object)
+{
+    (void)object;
+    return xml_set_text(r, n, &r->d->title);
+}
+
+static int read_description(struct reader *r, xmlNode *n, void *object)
+{
+    (void)object;
+    return xml_set_text(r, n, &r->d->description);
+}
+
 static int read_vcpu(struct reader *r, xmlNode *n, void *object)
 {
     char current[XML_ATTR_MAX], cpuset[XML_ATTR_MAX], *text;
@@ -128,9 +140,14 @@ static int read_metadata(struct reader *r, xmlNode *n, void *object)
 {
     (void)object;
     for (xmlNode *c = n->children; c != NULL; c = c->next) {
-        if (c->type != XML_ELEMENT_NODE || c->ns == NULL || c->ns->href == NULL ||
-            strcmp((const char *)c->ns->href, DEFINE_XML_NS) != 0)
+        if (c->type != XML_ELEMENT_NODE)
             continue;
+        if (c->ns == NULL || c->ns->href == NULL ||
+            strcmp((const char *)c->ns->href, DEFINE_XML_NS) != 0) {
+            if (define_metadata_add(r, n->doc, c) < 0)
+                return -1;
+            continue;
+        }
         if (strcmp(xml_name_of(c), "cpu") != 0)
             return define_fault(r, xml_line_of(c), ERR_UNSUPPORTED,
                 "<%.40s> of namespace " DEFINE_XML_NS " is not supported", xml_name_of(c));
@@ -143,8 +160,8 @@ static int read_metadata(struct reader *r, xmlNode *n, void *object)
 static const struct xml_rule domain_rules[] = {
     { "name", "", read_name, NULL, false },
     { "uuid", "", read_uuid, NULL, false },
-    { "title", "", NULL, NULL, false },
-    { "description", "", NULL, NULL, false },
+    { "title", "", read_title, NULL, false },
+    { "description", "", read_description, NULL, false },
     { "metadata", "*", read_metadata, NULL, false },
     { "memory", "unit", xml_read_memory, NULL, false },
     { "currentMemory", "unit", xml_read_current_memory, NULL, false },
@@ -168,11 +185,12 @@ static const struct xml_rule domain_rules[] = {
     { "launchSecurity", "", NULL, "encrypted memory cannot be migrated", false },
 };
 
-static int read_domain(struct reader *r, xmlDoc *doc, xmlNode *root)
+static int read_domain(struct reader *r, xmlDoc *doc, xmlNode *root, void *object)
 {
     char type[XML_ATTR_MAX];
 
     (void)doc;
+    (void)object;
     if (root == NULL || strcmp(xml_name_of(root), "domain") != 0 || root->ns != NULL)
         return define_fault(r, 1, ERR_INVALID, "<%.40s> is no domain; <domain> is needed",
             root == NULL ? "" : xml_name_of(root));
@@ -236,10 +254,7 @@ static int parse_fault(struct reader *r, const struct told *t)
         t->error ? t->message : "it ends too early");
 }
 
-/* `root` is the document's; NULL: there is none. */
-typedef int use_root(struct reader *r, xmlDoc *doc, xmlNode *root);
-
-static int parse(struct reader *r, const char *text, size_t len, use_root *use)
+int xml_parse(struct reader *r, const char *text, size_t len, use_root *use, void *object)
 {
     const int options = XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING |
                         XML_PARSE_BIG_LINES | XML_PARSE_NOCDATA;
@@ -257,7 +272,7 @@ static int parse(struct reader *r, const char *text, size_t len, use_root *use)
     if (doc == NULL || told.doctype)
         rc = parse_fault(r, &told);
     else
-        rc = use(r, doc, xmlDocGetRootElement(doc));
+        rc = use(r, doc, xmlDocGetRootElement(doc), object);
     xmlFreeDoc(doc);
     xmlFreeParserCtxt(parser);
     return rc;
@@ -265,14 +280,15 @@ static int parse(struct reader *r, const char *text, size_t len, use_root *use)
 
 int define_read_xml(struct reader *r, const char *text, size_t len)
 {
-    return parse(r, text, len, read_domain);
+    return xml_parse(r, text, len, read_domain, NULL);
 }
 
 /* It becomes the child of a <devices>, as it is in a domain. */
-static int read_device(struct reader *r, xmlDoc *doc, xmlNode *root)
+static int read_device(struct reader *r, xmlDoc *doc, xmlNode *root, void *object)
 {
     xmlNode *devices = root == NULL ? NULL : xmlNewNode(NULL, (const xmlChar *)"devices");
 
+    (void)object;
     if (root == NULL)
         return define_fault(r, 1, ERR_INVALID, "there is no element");
     if (devices == NULL)
@@ -286,5 +302,5 @@ int define_read_xml_device(struct reader *r, const char *text, size_t len)
 {
     if (len > DEFINE_TEXT_MAX)
         return define_fault(r, 0, ERR_INVALID, "larger than %u bytes", DEFINE_TEXT_MAX);
-    return parse(r, text, len, read_device);
+    return xml_parse(r, text, len, read_device, NULL);
 }

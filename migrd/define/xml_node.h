@@ -52,6 +52,13 @@ int xml_read_element(
 int xml_walk(
     struct reader *r, xmlNode *parent, const struct xml_rule *rules, size_t count, void *object);
 
+/* Foreign bytes: no DTD, no network, no files. `use` has the document's root, NULL: there is none. */
+typedef int use_root(struct reader *r, xmlDoc *doc, xmlNode *root, void *object);
+int xml_parse(struct reader *r, const char *text, size_t len, use_root *use, void *object);
+
+/* One more note in r->d->metadata; metadata.c. */
+int define_metadata_add(struct reader *r, xmlDoc *doc, xmlNode *n);
+
 /* xml_devices.c, xml_cputune.c, xml_cpu.c */
 read_fn xml_read_devices;
 /* One of them, a child of <devices>. */

@@ -31,16 +31,22 @@ static void number(struct xml_out *x, const char *name, uint64_t kib)
     xml_end(x);
 }
 
-/* A level of one's own: libvirt has no words for it. */
+/* Notes of others, and a CPU level of one's own: libvirt has no words for it. */
 static void put_metadata(struct xml_out *x, const Migrd__Domain *d)
 {
-    if (strchr(d->cpu_level, '/') == NULL)
+    bool own = strchr(d->cpu_level, '/') != NULL;
+
+    if (!own && d->metadata[0] == '\0')
         return;
     xml_begin(x, "metadata");
-    x->failed |= xmlTextWriterStartElementNS(x->w, (const xmlChar *)"migrd", (const xmlChar *)"cpu",
-                     (const xmlChar *)DEFINE_XML_NS) < 0;
-    xml_attr(x, "level", d->cpu_level);
-    xml_end(x);
+    if (d->metadata[0] != '\0')
+        x->failed |= xmlTextWriterWriteRaw(x->w, (const xmlChar *)d->metadata) < 0;
+    if (own) {
+        x->failed |= xmlTextWriterStartElementNS(x->w, (const xmlChar *)"migrd",
+                         (const xmlChar *)"cpu", (const xmlChar *)DEFINE_XML_NS) < 0;
+        xml_attr(x, "level", d->cpu_level);
+        xml_end(x);
+    }
     xml_end(x);
 }
 
@@ -115,6 +121,10 @@ static void put_head(struct xml_out *x, const Migrd__Domain *d)
 {
     xml_text(x, "name", d->name);
     xml_text(x, "uuid", d->uuid);
+    if (d->title[0] != '\0')
+        xml_text(x, "title", d->title);
+    if (d->description[0] != '\0')
+        xml_text(x, "description", d->description);
     put_metadata(x, d);
     number(x, "memory", d->max_memory_kib);
     number(x, "currentMemory", d->memory_kib);
