@@ -217,6 +217,7 @@ struct ha_peer {
     uint64_t seen;  /* last one that we acknowledge; or its admission, or our doubt */
     uint64_t seq, incarnation, life; /* that we acknowledge; 0 none */
     uint64_t voted_incarnation, voted_life;
+    uint64_t known_incarnation, known_life; /* the newest that the log has admitted */
     /* its acknowledgements of ours */
     uint64_t acked_seq, acked_at; /* acked_at: when we sent it */
     bool lied;                    /* alarm was given */
@@ -411,6 +412,7 @@ void lease_tilt(struct ha_core *c);
 void lease_time(struct ha_core *c);
 uint64_t lease_wake(const struct ha_core *c);
 void lease_admitted(struct ha_core *c, uint32_t node);
+void lease_alive(struct ha_core *c, uint32_t node);
 bool lease_valid(const struct ha_core *c);
 
 /* --- core_apply.c

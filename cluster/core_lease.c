@@ -219,6 +219,16 @@ void lease_tilt(struct ha_core *c)
         l->peer[i].seen = c->now;
 }
 
+/* It has just compared its log with ours: whatever kept its beats away, it lives. Where all were
+ * cut off from each other, guests go on where they are instead of being started elsewhere. */
+void lease_alive(struct ha_core *c, uint32_t node)
+{
+    int slot = core_slot(c, node);
+
+    if (slot >= 0)
+        c->lease.peer[slot].seen = c->now;
+}
+
 /* The log admitted a life: its silence counts from here. */
 void lease_admitted(struct ha_core *c, uint32_t node)
 {
@@ -314,6 +324,21 @@ static void join(struct ha_core *c)
     request_send(c, &e, NULL, &c->joining);
 }
 
+/* By the state: a life that came in with a snapshot was admitted elsewhere. */
+static void admissions(struct ha_core *c)
+{
+    for (unsigned i = 0; i < c->config.n_nodes; i++) {
+        struct ha_peer *p = &c->lease.peer[i];
+        const struct ha_node *n = state_node(&c->state, p->node);
+
+        if (!n || (p->known_incarnation == n->incarnation && p->known_life == n->life))
+            continue;
+        p->known_incarnation = n->incarnation;
+        p->known_life = n->life;
+        lease_admitted(c, p->node);
+    }
+}
+
 /* --- time
  * ------------------------------------------------------------------------------------------------------------
  */
@@ -340,6 +365,7 @@ static void warn(struct ha_core *c)
 
 void lease_time(struct ha_core *c)
 {
+    admissions(c);
     if (c->now >= c->lease.next_beat)
         beat(c);
     if (core_majority(c) == 1)
