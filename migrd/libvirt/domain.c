@@ -235,6 +235,13 @@ int lv_set_autostart(struct lv_call *k, const void *args, void *ret, struct err 
 }
 
 /* Nobody's state is kept for the next start. */
+/* Was the definition changed since it was started? */
+int lv_is_updated(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)ret; /* whoever changes one changes the other, or says that it is for the next start */
+    return lv_domain(k, args, e) == NULL ? -1 : 0;
+}
+
 int lv_managed_save(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
     const lv_dom_flags *a = args;
@@ -332,5 +339,65 @@ int lv_list_all(struct lv_call *k, const void *args, void *ret, struct err *e)
         if (lv_is_listed(d, a->flags) &&
             lv_domain_put(d, &l->domains.domains_val[l->domains.domains_len++], e) < 0)
             return -1;
+    return 0;
+}
+
+/* --- lists in the older form
+ * ------------------------------------------------------------------------ */
+
+static unsigned count(const struct migrd *m, bool live)
+{
+    unsigned n = 0;
+
+    for (const struct domain *d = registry_first(m->registry); d != NULL; d = d->next)
+        n += d->live == live;
+    return n;
+}
+
+int lv_active_count(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)args;
+    (void)e;
+    ((lv_int *)ret)->value = (int)count(k->m, true);
+    return 0;
+}
+
+int lv_defined_count(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    (void)args;
+    (void)e;
+    ((lv_int *)ret)->value = (int)count(k->m, false);
+    return 0;
+}
+
+int lv_active_ids(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    int most = ((const lv_int *)args)->value;
+    lv_ids *l = ret;
+
+    l->ids.ids_val = calloc(count(k->m, true) + 1, sizeof *l->ids.ids_val);
+    if (l->ids.ids_val == NULL)
+        return err_set(e, ERR_MEMORY, "migrd is out of memory");
+    for (const struct domain *d = registry_first(k->m->registry); d != NULL; d = d->next)
+        if (d->live && (int)l->ids.ids_len < most)
+            l->ids.ids_val[l->ids.ids_len++] = d->info.domid;
+    return 0;
+}
+
+int lv_defined_names(struct lv_call *k, const void *args, void *ret, struct err *e)
+{
+    int most = ((const lv_int *)args)->value;
+    lv_names *l = ret;
+
+    l->names.names_val = calloc(count(k->m, false) + 1, sizeof *l->names.names_val);
+    if (l->names.names_val == NULL)
+        return err_set(e, ERR_MEMORY, "migrd is out of memory");
+    for (const struct domain *d = registry_first(k->m->registry); d != NULL; d = d->next) {
+        if (d->live || (int)l->names.names_len >= most)
+            continue;
+        l->names.names_val[l->names.names_len] = lv_copy(d->name);
+        if (l->names.names_val[l->names.names_len++] == NULL)
+            return err_set(e, ERR_MEMORY, "migrd is out of memory");
+    }
     return 0;
 }

@@ -352,7 +352,8 @@ lv_fn lv_get_job_info, lv_get_job_stats, lv_abort_job;
 lv_fn lv_begin3, lv_prepare3, lv_perform3, lv_finish3, lv_confirm3, lv_begin3_old, lv_prepare3_old,
     lv_perform3_old, lv_finish3_old, lv_confirm3_old;
 lv_fn lv_set_speed, lv_get_speed, lv_set_downtime, lv_get_downtime, lv_start_postcopy;
-lv_fn lv_domain_stats, lv_cpu_stats, lv_control_info, lv_from_native, lv_to_native;
+lv_fn lv_active_count, lv_active_ids, lv_defined_count, lv_defined_names, lv_is_updated;
+lv_fn lv_is_secure, lv_domain_stats, lv_cpu_stats, lv_control_info, lv_from_native, lv_to_native;
 lv_fn lv_open_console, lv_close_register, lv_close_deregister;
 lv_fn lv_event_register, lv_event_deregister, lv_event_register_old, lv_event_deregister_old,
     lv_lifecycle_register_old, lv_lifecycle_deregister_old;

@@ -265,7 +265,7 @@ static void test_refused(void **state)
     static const struct {
         int proc;
         const char *words;
-    } cases[] = { { 281, "storage pools" }, { 185, "snapshots" }, { 337, "clock" },
+    } cases[] = { { 283, "virtual networks" }, { 185, "snapshots" }, { 337, "clock" },
         { 418, "agents" } };
 
     (void)state;
