@@ -159,12 +159,16 @@ static const struct lv_entry table[] = {
     [LV_CONNECT_LIST_ALL_STORAGE_POOLS] = CALL(lv_list_args, lv_pools, lv_pool_list, 0),
 };
 
+const struct lv_entry *lv_entry_of(int proc)
+{
+    if (proc <= 0 || (size_t)proc >= sizeof table / sizeof table[0] || table[proc].fn == NULL)
+        return NULL;
+    return &table[proc];
+}
+
 static const struct lv_entry *find(const struct lv_header *h)
 {
-    if (h->prog != LV_PROGRAM || h->vers != LV_VERSION || h->proc <= 0 ||
-        (size_t)h->proc >= sizeof table / sizeof table[0] || table[h->proc].fn == NULL)
-        return NULL;
-    return &table[h->proc];
+    return h->prog == LV_PROGRAM && h->vers == LV_VERSION ? lv_entry_of(h->proc) : NULL;
 }
 
 /* --- errors ----------------------------------------------------------------------------------- */

@@ -242,6 +242,8 @@ struct lv_call {
     Migrd__Domain *def; /* what an operation is to do next, owned; see action.c */
 };
 
+/* The table's line of a procedure; NULL: it is not served. */
+const struct lv_entry *lv_entry_of(int proc);
 void lv_call_run(struct lv_conn *c, const struct lv_header *h, const uint8_t *payload);
 /* Ends a call that was left for later; a registry_done. */
 void lv_call_end(void *call, const char *uuid, const struct err *e);
