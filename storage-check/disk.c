@@ -136,6 +136,19 @@ int disk_set_owner(struct disk *d, unsigned uid, unsigned gid, struct err *e)
     return d->ops->set_owner(d, uid, gid, e);
 }
 
+void disk_mark(struct disk *d, struct disk_mark *out)
+{
+    *out = (struct disk_mark){ .owed = false };
+    d->ops->mark(d, out, false);
+}
+
+void disk_expect(struct disk *d, const struct disk_mark *m)
+{
+    struct disk_mark mark = *m;
+
+    d->ops->mark(d, &mark, true);
+}
+
 void disk_close(struct disk **d)
 {
     if (*d != NULL)

@@ -21,7 +21,20 @@
 #define DISK_TIMEOUT_MS 10000 /* of opening; of a request before `io_slow` is told */
 #define DISK_IOV_MAX 256u
 
+#define DISK_MARK_LEN 8u
+
 struct disk;
+
+/*
+ * What this process still owes a disk: writes that it was told are done, and that no flush has made
+ * durable. Who goes on with the disk in another process hands it over, see disk_expect. NFS only;
+ * elsewhere nothing is owed.
+ */
+struct disk_mark {
+    bool owed; /* until the next flush; `server` tells if the server forgot it */
+    bool lost; /* some of it is gone already, and no flush has said so */
+    uint8_t server[DISK_MARK_LEN]; /* which of its lives has the writes: NFSv3's write verifier */
+};
 
 /* Of a flush: some of what was written before is gone. Told once: another flush would look like
  * success.
@@ -92,6 +105,12 @@ int disk_poke_fd(const struct disk *d);
  * storage any more: connections are destroyed with their unsent bytes. The next request connects
  * anew. */
 void disk_abort(struct disk *d);
+
+/* Any thread, with nothing in flight. */
+void disk_mark(struct disk *d, struct disk_mark *out);
+/* Before the first request: what another process owed. A server that has restarted since then has
+ * forgotten it, and the first flush is told so: DISK_WRITES_LOST. */
+void disk_expect(struct disk *d, const struct disk_mark *m);
 
 /* NFS: from now on requests go out under these ids. */
 int disk_set_owner(struct disk *d, unsigned uid, unsigned gid, struct err *e);

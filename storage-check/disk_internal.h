@@ -22,6 +22,7 @@ struct disk_ops {
     void (*submit)(struct disk *d, struct disk_io *io);
     void (*abort)(struct disk *d);
     int (*set_owner)(struct disk *d, unsigned uid, unsigned gid, struct err *e);
+    void (*mark)(struct disk *d, struct disk_mark *m, bool expect); /* out, or in */
     void (*close)(struct disk *d);
 };
 
@@ -85,9 +86,9 @@ int disk_iscsi_run(struct disk *d, const struct disk_scsi *s, unsigned timeout_m
 
 /* ---- connections of one's own ---- */
 
-/* Before the socket of a connection is closed (-1: none): what the kernel has not sent yet is dropped,
- * with a reset. Otherwise it would go on sending for minutes, and reach a server that was cut off
- * after the same was done again, here or by another host. */
+/* Before the socket of a connection is closed (-1: none): what the kernel has not sent yet is
+ * dropped, with a reset. Otherwise it would go on sending for minutes, and reach a server that was
+ * cut off after the same was done again, here or by another host. */
 void disk_drop_unsent(int fd);
 
 /* A context that is set up as those of disks: v3 unless the URL says 4, ports, ids, no

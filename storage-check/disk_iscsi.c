@@ -371,6 +371,14 @@ static void scsi_dispose(struct net_disk *n)
     secret_wipe(&scsi_of(n)->secret);
 }
 
+/* A target that loses its cache is not noticed by those who are logged in either. */
+static void scsi_mark(struct net_disk *n, struct disk_mark *m, bool expect)
+{
+    (void)n;
+    (void)m;
+    (void)expect;
+}
+
 static const struct net_ops scsi_ops = {
     .connect = scsi_connect,
     .prepare = scsi_prepare,
@@ -382,6 +390,7 @@ static const struct net_ops scsi_ops = {
     .start = scsi_start,
     .probe = scsi_probe,
     .owner = scsi_owner,
+    .mark = scsi_mark,
     .turn = scsi_turn,
     .dispose = scsi_dispose,
 };

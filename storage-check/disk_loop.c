@@ -491,9 +491,10 @@ static void call_feed(struct net_disk *n)
 }
 
 struct orders {
-    bool end, owner, admitted;
+    bool end, owner, admitted, expected;
     int verdict;
     unsigned aborts;
+    struct disk_mark *mark;
 };
 
 static void take_orders(struct net_disk *n, struct orders *o)
@@ -504,6 +505,8 @@ static void take_orders(struct net_disk *n, struct orders *o)
         .owner = n->owner_changed,
         .admitted = n->admitted,
         .verdict = n->admit_verdict,
+        .mark = n->mark,
+        .expected = n->mark_expected,
         .aborts = n->aborts_wanted };
     n->owner_changed = false;
     n->admitted = false;
@@ -526,6 +529,13 @@ static void obey(struct net_disk *n, const struct orders *o)
         pthread_cond_broadcast(&n->cond);
         pthread_mutex_unlock(&n->lock);
     }
+    if (o->mark != NULL) {
+        n->ops->mark(n, o->mark, o->expected);
+        pthread_mutex_lock(&n->lock);
+        n->mark = NULL;
+        pthread_cond_broadcast(&n->cond);
+        pthread_mutex_unlock(&n->lock);
+    }
     if (o->owner)
         n->ops->owner(n);
     if (o->admitted)
@@ -539,7 +549,7 @@ static bool may_sleep(struct net_disk *n)
 
     pthread_mutex_lock(&n->lock);
     may = n->submitted.first == NULL && !n->end && !n->owner_changed && !n->admitted &&
-          !n->called && !n->poked && n->aborts_wanted == n->aborts_done;
+          !n->called && !n->poked && n->mark == NULL && n->aborts_wanted == n->aborts_done;
     n->awake = !may;
     pthread_mutex_unlock(&n->lock);
     return may;
@@ -665,6 +675,21 @@ static void net_abort(struct disk *d)
     pthread_mutex_unlock(&n->lock);
 }
 
+static void net_mark(struct disk *d, struct disk_mark *m, bool expect)
+{
+    struct net_disk *n = net_of(d);
+
+    pthread_mutex_lock(&n->lock);
+    while (n->mark != NULL)
+        pthread_cond_wait(&n->cond, &n->lock);
+    n->mark = m;
+    n->mark_expected = expect;
+    net_wake(n);
+    while (n->mark == m)
+        pthread_cond_wait(&n->cond, &n->lock);
+    pthread_mutex_unlock(&n->lock);
+}
+
 static int net_set_owner(struct disk *d, unsigned uid, unsigned gid, struct err *e)
 {
     struct net_disk *n = net_of(d);
@@ -766,6 +791,7 @@ const struct disk_ops net_disk_ops = {
     .submit = net_submit,
     .abort = net_abort,
     .set_owner = net_set_owner,
+    .mark = net_mark,
     .close = net_close,
 };
 

@@ -54,7 +54,8 @@ struct net_ops {
     /* Asks the server for a sign of life; then net_heard. */
     void (*probe)(struct net_disk *n);
     void (*owner)(struct net_disk *n); /* uid and gid have changed; maybe no connection */
-    void (*turn)(struct net_disk *n);  /* once in each turn of the loop */
+    void (*mark)(struct net_disk *n, struct disk_mark *m, bool expect); /* as disk_ops.mark */
+    void (*turn)(struct net_disk *n); /* once in each turn of the loop */
     void (*dispose)(struct net_disk *n);
 };
 
@@ -90,6 +91,8 @@ struct net_disk {
     struct err open_error;
     unsigned aborts_wanted, aborts_done;
     bool owner_changed;
+    struct disk_mark *mark; /* of who waits for it; NULL: nobody */
+    bool mark_expected;
     unsigned uid, gid;
     bool called; /* the protocol has orders of its own */
     void (*feed)(void *arg);

@@ -298,6 +298,7 @@ static const struct net_ops nfs_ops = {
     .start = nfs_start,
     .probe = nfs_probe,
     .owner = nfs_owner,
+    .mark = nfs_mark,
     .turn = nfs_turn,
     .dispose = nfs_dispose,
 };

@@ -40,7 +40,9 @@ struct nfs_disk {
     bool lost_writes;                  /* the next flush reports it: a COMMIT of our own failed */
     bool rewrite;                      /* a flush's COMMIT failed: what is held may be gone */
     bool committed;                    /* a flush was answered since the disk was opened */
-    struct held_piece *replay;         /* being written again */
+    bool expecting;                    /* another process owed writes to that life of the server */
+    char expected[NFS3_WRITEVERFSIZE];
+    struct held_piece *replay; /* being written again */
     uint32_t replay_done;
 };
 
@@ -60,6 +62,7 @@ void nfs_prepare(struct net_disk *n);
 uint64_t nfs_part_max(struct net_disk *n, enum disk_op op);
 int nfs_start(struct net_disk *n, struct net_part *p);
 void nfs_turn(struct net_disk *n);
+void nfs_mark(struct net_disk *n, struct disk_mark *m, bool expect);
 /* The connection is gone: buffers of parts on their way are taken back. */
 void nfs_forget(struct nfs_disk *f);
 

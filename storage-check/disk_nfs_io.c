@@ -20,6 +20,9 @@
  * A COMMIT that fails may have been the server's only word about data that it has dropped, so that
  * another one succeeds. The flush gets its error, and what is held is written again by way of a new
  * connection before any COMMIT counts again (`rewrite`).
+ *
+ * What another process wrote and did not commit (disk_expect) cannot be written again here: if the
+ * server's verifier is not the one that it saw, the next flush says so once.
  */
 #include <errno.h>
 #include <string.h>
@@ -108,6 +111,21 @@ static bool must_rewrite(struct nfs_disk *f)
     return f->rewrite;
 }
 
+_Static_assert(DISK_MARK_LEN == NFS3_WRITEVERFSIZE, "the verifier is the mark");
+
+/* Of each answer that tells which life of the server it comes from. */
+static void look_for_expected(struct nfs_disk *f, const char *verifier)
+{
+    if (!f->expecting || memcmp(f->expected, verifier, sizeof f->expected) == 0)
+        return;
+    log_error("storage",
+        "disk %.200s: the server has restarted and forgotten what the guest wrote on the host it "
+        "came from; the next flush fails",
+        f->n.d.source);
+    f->expecting = false;
+    f->lost_writes = true;
+}
+
 static bool same_verifier(const struct nfs_disk *f, const char *verifier)
 {
     return memcmp(f->verifier, verifier, sizeof f->verifier) == 0;
@@ -116,6 +134,7 @@ static bool same_verifier(const struct nfs_disk *f, const char *verifier)
 /* False, and the connection is given up, if the server has restarted since the last write. */
 static bool check_verifier(struct nfs_disk *f, const char *verifier)
 {
+    look_for_expected(f, verifier);
     if (!f->has_verifier) {
         memcpy(f->verifier, verifier, sizeof f->verifier);
         f->has_verifier = true;
@@ -303,8 +322,10 @@ static void flush_done(struct rpc_context *rpc, int status, void *data, void *pr
     if (must_rewrite(f) || !check_verifier(f, res->COMMIT3res_u.resok.verf))
         return;
     f->committed = true;
+    f->expecting = false;
     held_drop(&f->held, p->done);
-    net_part_done(p, 0);
+    net_part_done(p, f->lost_writes ? DISK_WRITES_LOST : 0);
+    f->lost_writes = false;
 }
 
 /* The first flush asks in any case: another host may have written, and moved here without a COMMIT.
@@ -347,8 +368,10 @@ static void own_commit_done(struct rpc_context *rpc, int status, void *data, voi
         held_drop(&f->held, f->commit_seq);
         return;
     }
-    if (!must_rewrite(f) && check_verifier(f, res->COMMIT3res_u.resok.verf))
-        held_drop(&f->held, f->commit_seq);
+    if (must_rewrite(f) || !check_verifier(f, res->COMMIT3res_u.resok.verf))
+        return;
+    f->expecting = false;
+    held_drop(&f->held, f->commit_seq);
 }
 
 void nfs_turn(struct net_disk *n)
@@ -452,6 +475,8 @@ static void asked(struct rpc_context *rpc, int status, void *data, void *priv)
     (void)rpc;
     if (!nfs_answered(f, status, data) || replay_failed(f, res->status))
         return;
+    look_for_expected(f, res->COMMIT3res_u.resok.verf);
+    f->expecting = false;
     if (!f->rewrite && same_verifier(f, res->COMMIT3res_u.resok.verf)) {
         held_drop(&f->held, UINT64_MAX);
         net_ready(&f->n);
@@ -477,6 +502,30 @@ void nfs_prepare(struct net_disk *n)
     } else if (send_commit(f, asked, f) != 0) {
         net_lost(n, ERR_MEMORY, "no memory for a COMMIT");
     }
+}
+
+/* ---- from one process to the next ---- */
+
+static void expect(struct nfs_disk *f, const struct disk_mark *m)
+{
+    f->lost_writes = f->lost_writes || m->lost;
+    f->expecting = m->owed;
+    memcpy(f->expected, m->server, sizeof f->expected);
+}
+
+/* A COMMIT that failed was the server's word about what only this process can write again. */
+void nfs_mark(struct net_disk *n, struct disk_mark *m, bool expected)
+{
+    struct nfs_disk *f = nfs_of(n);
+
+    if (expected) {
+        expect(f, m);
+        return;
+    }
+    m->lost = f->lost_writes || f->rewrite;
+    m->owed = f->expecting || f->held.first != NULL;
+    if (m->owed)
+        memcpy(m->server, f->expecting ? f->expected : f->verifier, sizeof m->server);
 }
 
 /* ---- parts ---- */

@@ -26,15 +26,16 @@
  * written is on the shared storage before another host reads it. If the flush fails, so
  * does the pause: the guest goes on here, and its next flush hears of it. A guest that had
  * stopped for its disk anyway is paused without: its next flush, here or elsewhere, makes all
- * durable that the server got (a disk's first flush always asks it). What nobody notices: a server
- * that restarts between the last write here and that flush there; only this process could have
- * written again what it forgot. To fail that flush in any case would turn each move away from a
- * host that lost its storage into an I/O error.
+ * durable that the server got (a disk's first flush always asks it). An NFS server that restarts
+ * between the last write here and that flush there has forgotten what only this process could
+ * write again: the state says which life of the server it was (disk_mark), and if that is over, the
+ * flush there fails.
  *
  * State after the transport's:
  *   version 1: u64 capacity in sectors
  *   version 2: the same; u32 flags: 1 the next flush fails; u32 n, and n times u32: head
  *              of a chain that was popped and is to be done (again)
+ *   version 3: the same; flag 2: 8 bytes follow, the disk_mark of what no flush has made durable
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -50,7 +51,9 @@
 
 #define SEG_MAX (VIRTIO_CHAIN_MAX - 2u)
 #define STATE_WITH_REQUESTS 2u
+#define STATE_WITH_MARK 3u
 #define STATE_LOST_WRITES 1u
+#define STATE_OWED 2u
 
 /* Feature bits (5.2.3). */
 #define FEATURE_SEG_MAX (UINT64_C(1) << 2)
@@ -209,9 +212,13 @@ static void blk_save(struct virtio *v, struct state_writer *w)
 {
     struct blk *b = blk_of(v);
     unsigned n = atomic_load(&b->n_again);
+    struct disk_mark m = { .owed = false };
 
+    if (b->network)
+        disk_mark(b->disk, &m);
     state_put_u64(w, b->config.capacity);
-    state_put_u32(w, atomic_load(&b->lost_writes) ? STATE_LOST_WRITES : 0);
+    state_put_u32(w, (m.lost || atomic_load(&b->lost_writes) ? STATE_LOST_WRITES : 0) |
+                         (m.owed ? STATE_OWED : 0));
     pthread_mutex_lock(&b->lock);
     state_put_u32(w, n + b->n_kept);
     for (unsigned i = 0; i < n; i++)
@@ -219,16 +226,31 @@ static void blk_save(struct virtio *v, struct state_writer *w)
     for (unsigned i = 0; i < b->n_kept; i++)
         state_put_u32(w, b->kept[i]);
     pthread_mutex_unlock(&b->lock);
+    if (m.owed)
+        state_put(w, m.server, sizeof m.server);
+}
+
+static int load_mark(struct blk *b, struct state_reader *r, struct err *e)
+{
+    struct disk_mark m = { .owed = true };
+
+    if (state_get(r, m.server, sizeof m.server, e) < 0)
+        return -1;
+    if (b->network)
+        disk_expect(b->disk, &m);
+    return 0;
 }
 
 /* Heads are as little to be trusted as those in the ring: virtio_again checks them. */
 static int load_requests(struct blk *b, struct state_reader *r, struct err *e)
 {
-    uint32_t flags, n, head;
+    uint32_t flags, n, head, known = STATE_LOST_WRITES;
 
+    if (r->version >= STATE_WITH_MARK)
+        known |= STATE_OWED;
     if (state_get_u32(r, &flags, e) < 0 || state_get_u32(r, &n, e) < 0)
         return -1;
-    if ((flags & ~STATE_LOST_WRITES) != 0 || n > VIRTIO_QUEUE_SIZE)
+    if ((flags & ~known) != 0 || n > VIRTIO_QUEUE_SIZE)
         return err_set(e, ERR_INVALID, "%s: flags %#x, %u requests", b->v.name, flags, n);
     for (uint32_t i = 0; i < n; i++) {
         if (state_get_u32(r, &head, e) < 0)
@@ -239,8 +261,8 @@ static int load_requests(struct blk *b, struct state_reader *r, struct err *e)
     }
     b->n_kept = n;
     atomic_store(&b->outstanding, n);
-    atomic_store(&b->lost_writes, flags != 0);
-    return 0;
+    atomic_store(&b->lost_writes, (flags & STATE_LOST_WRITES) != 0);
+    return (flags & STATE_OWED) != 0 ? load_mark(b, r, e) : 0;
 }
 
 static int blk_load(struct virtio *v, struct state_reader *r, struct err *e)
@@ -304,7 +326,7 @@ static void blk_stop(struct virtio *v)
 
 static const struct virtio_ops blk_ops = {
     .type = VIRTIO_BLK,
-    .state_version = STATE_WITH_REQUESTS,
+    .state_version = STATE_WITH_MARK,
     .queues = 1,
     .workers = BLK_WORKERS,
     .config_len = sizeof(struct blk_config),

@@ -30,6 +30,7 @@ struct fake {
     int fd;
     uint8_t memory[DISK_BYTES];
     struct net_part *queue[NET_PARTS];
+    struct disk_mark mark; /* the disk's thread alone sees it */
     unsigned queued;
     /* what the test wants */
     atomic_uint refuse_connects; /* so many fail */
@@ -201,6 +202,16 @@ static void fake_owner(struct net_disk *n)
     atomic_fetch_add(&fake_of(n)->owners, 1);
 }
 
+static void fake_mark(struct net_disk *n, struct disk_mark *m, bool expect)
+{
+    struct fake *s = fake_of(n);
+
+    if (expect)
+        s->mark = *m;
+    else
+        *m = s->mark;
+}
+
 static void fake_nothing(struct net_disk *n)
 {
     (void)n;
@@ -217,6 +228,7 @@ static const struct net_ops fake_ops = {
     .start = fake_start,
     .probe = fake_probe,
     .owner = fake_owner,
+    .mark = fake_mark,
     .turn = fake_nothing,
     .dispose = fake_nothing,
 };
@@ -591,6 +603,23 @@ static void owner(void **state)
     disk_close(&d);
 }
 
+static void marks(void **state)
+{
+    struct fake *s = make(5000);
+    struct disk *d = opened(s);
+    struct disk_mark m = { .owed = true, .server = "abcdefg" }, got;
+
+    (void)state;
+    disk_mark(d, &got);
+    assert_false(got.owed);
+    disk_expect(d, &m);
+    assert_int_equal(run(d, DISK_WRITE, 0, 512), 0);
+    disk_mark(d, &got);
+    assert_true(got.owed);
+    assert_memory_equal(got.server, m.server, sizeof m.server);
+    disk_close(&d);
+}
+
 static void not_opened(void **state)
 {
     struct fake *s = make(5000);
@@ -651,8 +680,8 @@ int main(void)
     const struct CMUnitTest tests[] = { cmocka_unit_test(plain), cmocka_unit_test(errors),
         cmocka_unit_test(flushes), cmocka_unit_test(breaks), cmocka_unit_test(aborts),
         cmocka_unit_test(silent), cmocka_unit_test(refused_connects), cmocka_unit_test(foreign),
-        cmocka_unit_test(gate), cmocka_unit_test(owner), cmocka_unit_test(not_opened),
-        cmocka_unit_test(held_pieces) };
+        cmocka_unit_test(gate), cmocka_unit_test(owner), cmocka_unit_test(marks),
+        cmocka_unit_test(not_opened), cmocka_unit_test(held_pieces) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -273,6 +273,76 @@ static void refused_for_a_moment(void **state)
     assert_int_equal(losses, 0);
 }
 
+/* What another process wrote, and goes on with: `f` is that process at first. */
+static void go_on_as_another(void)
+{
+    struct disk_mark m = { .owed = false };
+    struct net_disk n = f->n;
+
+    nfs_mark(&f->n, &m, false);
+    held_dispose(&f->held);
+    memset(f, 0, sizeof *f);
+    f->n.state = NET_UP;
+    f->n.d.source = n.d.source;
+    nfs_mark(&f->n, &m, true);
+}
+
+static void moved_unflushed(void **state)
+{
+    (void)state;
+    assert_int_equal(start(DISK_WRITE, 1, UNSTABLE, NFS3_OK), 0);
+    go_on_as_another();
+    go_on_as_another(); /* it moves on before its first flush */
+    assert_int_equal(start(DISK_WRITE, 2, UNSTABLE, NFS3_OK), 0);
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3_OK), 0);
+    go_on_as_another();
+    server.verifier = 2; /* nothing is owed any more */
+    assert_int_equal(start(DISK_WRITE, 3, UNSTABLE, NFS3_OK), 0);
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3_OK), 0);
+    assert_int_equal(losses, 0);
+}
+
+static void moved_and_forgotten(void **state)
+{
+    (void)state;
+    assert_int_equal(start(DISK_WRITE, 1, UNSTABLE, NFS3_OK), 0);
+    server.verifier = 2;
+    go_on_as_another();
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3_OK), DISK_WRITES_LOST);
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3_OK), 0);
+    /* heard of by a write */
+    assert_int_equal(start(DISK_WRITE, 1, UNSTABLE, NFS3_OK), 0);
+    go_on_as_another();
+    server.verifier = 3;
+    assert_int_equal(start(DISK_WRITE, 2, UNSTABLE, NFS3_OK), 0);
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3_OK), DISK_WRITES_LOST);
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3_OK), 0);
+    /* the server restarts after the first write here: that one is written again, the other is lost
+     */
+    assert_int_equal(start(DISK_WRITE, 3, UNSTABLE, NFS3_OK), 0);
+    go_on_as_another();
+    assert_int_equal(start(DISK_WRITE, 4, UNSTABLE, NFS3_OK), 0);
+    server.verifier = 4;
+    server.file[0] = 0;
+    reconnect();
+    while (server.n > 0)
+        answer(NFS3_OK, UNSTABLE);
+    assert_int_equal(server.file[0], 4);
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3_OK), DISK_WRITES_LOST);
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3_OK), 0);
+}
+
+/* Its COMMIT had failed: the server's next one would succeed and say nothing. */
+static void moved_after_failure(void **state)
+{
+    (void)state;
+    assert_int_equal(start(DISK_WRITE, 1, UNSTABLE, NFS3_OK), 0);
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3ERR_NOSPC), ENOSPC);
+    go_on_as_another();
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3_OK), DISK_WRITES_LOST);
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3_OK), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -282,6 +352,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(failed_of_another, setup, teardown),
         cmocka_unit_test_setup_teardown(fenced, setup, teardown),
         cmocka_unit_test_setup_teardown(refused_for_a_moment, setup, teardown),
+        cmocka_unit_test_setup_teardown(moved_unflushed, setup, teardown),
+        cmocka_unit_test_setup_teardown(moved_and_forgotten, setup, teardown),
+        cmocka_unit_test_setup_teardown(moved_after_failure, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -39,6 +39,7 @@ static struct {
     unsigned errors; /* how many */
     unsigned writes, aborts, opens, closes;
     struct disk *disk; /* opened last */
+    struct disk_mark mark, expected;
     /* lease */
     bool unsure;
     const char *refuse; /* lease_take fails with that */
@@ -190,6 +191,18 @@ int disk_poke_fd(const struct disk *d)
 {
     (void)d;
     return -1;
+}
+
+void disk_mark(struct disk *d, struct disk_mark *out)
+{
+    assert_true(d->network);
+    *out = fake.mark;
+}
+
+void disk_expect(struct disk *d, const struct disk_mark *m)
+{
+    assert_true(d->network);
+    fake.expected = *m;
 }
 
 void disk_abort(struct disk *d)
@@ -374,6 +387,7 @@ static int setup(void **state)
     fake.prepared = fake.taken = fake.closed = fake.released = 0;
     fake.epoch = 0;
     fake.refuse = NULL;
+    fake.mark = fake.expected = (struct disk_mark){ .owed = false };
     memset(fake.data, 0, sizeof fake.data);
     return 0;
 }
@@ -905,6 +919,39 @@ static int load_into(struct guest *g, const uint8_t *blob, size_t len, struct er
     return rc;
 }
 
+/* The target's disk hears what the source's was told and did not flush; what is gone already, the
+ * guest's next flush hears of. */
+static void test_mark(void **state)
+{
+    struct guest a = new_guest(MIGRD__ON_IO_ERROR__IO_DEFAULT), b;
+    const struct set_up s = { .incoming = true };
+    struct err e;
+    uint8_t *blob;
+    size_t len;
+
+    (void)state;
+    fake.mark = (struct disk_mark){ .owed = true, .server = "abcdefg" };
+    b = guest_of(&s);
+    pause_for(&a, 50);
+    assert_int_equal(saved_version(&a, &blob, &len), 3);
+    assert_int_equal(load_into(&b, blob, len, &e), 0);
+    assert_true(fake.expected.owed);
+    assert_memory_equal(fake.expected.server, fake.mark.server, DISK_MARK_LEN);
+    free(blob);
+    fake.mark = (struct disk_mark){ .lost = true };
+    assert_int_equal(fake_move(a.m, b.m, &e), 0);
+    ask(&b, 0, 4, 0);
+    assert_int_equal(unpause(&b, &e), 0);
+    WAIT_FOR(used(&b) == 1);
+    assert_int_equal(status_of(&b, 0), 1);
+    ask(&b, 0, 4, 0);
+    out32(&b, 0x50, 0);
+    WAIT_FOR(used(&b) == 2);
+    assert_int_equal(status_of(&b, 0), 0);
+    fake_free(&a.m);
+    fake_free(&b.m);
+}
+
 /* Without what came with version 2: the last 8 bytes, as no request waits. */
 static void make_version_1(uint8_t *blob, size_t *len)
 {
@@ -929,7 +976,7 @@ static void test_state_versions(void **state)
     (void)state;
     b = guest_of(&s);
     pause_for(&a, 50);
-    assert_int_equal(saved_version(&a, &blob, &len), 2);
+    assert_int_equal(saved_version(&a, &blob, &len), 3);
     assert_int_equal(load_into(&b, blob, len, &e), 0);
     make_version_1(blob, &len);
     assert_int_equal(load_into(&b, blob, len, &e), 0);
@@ -940,7 +987,7 @@ static void test_state_versions(void **state)
     WAIT_FOR(machine_suspended(a.m));
     pause_for(&a, 50);
     assert_null(a.m->undrained);
-    assert_int_equal(saved_version(&a, &blob, &len), 2);
+    assert_int_equal(saved_version(&a, &blob, &len), 3);
     memcpy(b.m->ram, a.m->ram, FAKE_RAM);
     assert_int_equal(load_into(&b, blob, len, &e), 0);
     for (unsigned at = 1; at <= 12; at++) { /* flags, number, head */
@@ -1140,6 +1187,7 @@ int main(void)
         cmocka_unit_test_setup(test_move_in_flight, setup),
         cmocka_unit_test_setup(test_move_unflushed, setup),
         cmocka_unit_test_setup(test_stay_in_flight, setup),
+        cmocka_unit_test_setup(test_mark, setup),
         cmocka_unit_test_setup(test_state_versions, setup),
         cmocka_unit_test_setup(test_lease_boot, setup),
         cmocka_unit_test_setup(test_lease_incoming, setup),
