@@ -329,7 +329,6 @@ void registry_unhold(struct migrd *m, const char *uuid, const char *why)
         registry_policy(m, d);
     else
         registry_drop_unused(m, d);
-    registry_refresh(m);
 }
 
 /* --- starting an operation ------------------------------------------------------------------- */
