@@ -4,6 +4,7 @@
 # make demo       two hosts, one live migration     make test    everything, guests and testbed too
 # make deps       Debian packages                   make install DESTDIR= PREFIX=
 # make fuzz       libFuzzer harnesses, FUZZ_SECONDS each; FUZZ_ONLY="acl xml", FUZZ_JOBS=2
+# make sim        SEEDS runs of the cluster's decision core in its simulator
 # make soak       SOAK_MOVES migrations to and fro, with a watch on everything that could grow
 # make V=1 shows commands; make CC=clang B=build-clang; make SAN=address|thread builds with it.
 
@@ -32,7 +33,7 @@ ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed -pthread $(SANFLAGS) $(LD
 Q := $(if $(V),,@)
 say = $(if $(V),,@echo "  $(1)	$(2)";)
 
-MODULES  := base transport precopy relocation-acl storage-check cluster hypervisor hypervisor/xvm \
+MODULES  := base transport precopy relocation-acl storage-check cluster cluster/sim hypervisor hypervisor/xvm \
             migrd migrd/define migrd/compat migrd/libvirt tools
 PROTOS   := $(wildcard $(addsuffix /*.proto,$(MODULES)))
 GEN_C    := $(PROTOS:%.proto=$(B)/gen/%.pb-c.c)
@@ -91,6 +92,18 @@ $(B)/tests/%: $(B)/obj/tests/unit/%.o $(LIB)
 
 $(B)/tests/%: $(B)/obj/tests/sim/%.o $(LIB)
 	$(call say,LD,$@)mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< $(LIB) $(PKG_LIBS) -lcmocka -lm
+
+# The decision core with deliberate bugs (cluster/mutant.h): its simulator must see each of them.
+MUTANT_OBJS := $(patsubst cluster/%.c,$(B)/obj/mutants/%.o,$(wildcard cluster/core*.c cluster/mutant.c))
+
+$(B)/obj/mutants/%.o: cluster/%.c Makefile | $(GEN_H) $(RPC_H)
+	$(call say,CC,$< with mutants)mkdir -p $(@D) && $(CC) $(ALL_CFLAGS) -DHA_MUTANTS -MMD -MP -c -o $@ $<
+
+$(B)/tests/sim_ha_mutants: $(B)/obj/tests/sim/sim_ha_mutants.o $(MUTANT_OBJS) $(LIB)
+	$(call say,LD,$@)mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka -lm
+
+$(B)/ha-sim-mutants: $(B)/obj/cluster/sim/ha-sim_main.o $(MUTANT_OBJS) $(LIB)
+	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 tests: $(TESTS)
 
@@ -152,6 +165,15 @@ run-test:
 	@BUILD=$(abspath $(B)) tests/run --logs $(B)/test-logs --jobs 2 $(TESTS) \
 	  --also address- $(TESTS:$(B)/%=$(B)-address/%) $(REPLAYS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%) \
 	  --list tests/integration/list
+
+# The cluster's decision core under its simulator, on all CPUs.
+SEEDS      ?= 100000
+FIRST_SEED ?= 1
+
+.PHONY: sim
+sim: deps
+	$(SUB) $(B)/ha-sim
+	@$(B)/ha-sim --seeds $(SEEDS) --seed $(FIRST_SEED) --jobs $(JOBS)
 
 SOAK_MOVES ?= 1000
 
@@ -272,4 +294,4 @@ $(B)/guests/vmlinux: $(MKBOOT) tests/testbed/bootfiles.py $(wildcard /boot/vmlin
 .PHONY: guests
 guests: $(B)/guests/testguest $(B)/guests/linux-initrd.gz $(B)/guests/vmlinux
 
--include $(LIB_OBJS:.o=.d) $(MAINS:%.c=$(B)/obj/%.d) $(wildcard $(B)/obj/tests/*/*.d)
+-include $(LIB_OBJS:.o=.d) $(MAINS:%.c=$(B)/obj/%.d) $(MUTANT_OBJS:.o=.d) $(wildcard $(B)/obj/tests/*/*.d)

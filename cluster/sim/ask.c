@@ -140,7 +140,7 @@ void ask_step(struct world *w, struct node *n, uint32_t number,
     command.who = (char *)"operator";
     command.text = (char *)"simulated";
     command.return_home = q->policy & 1;
-    command.force = true;
+    command.force = q->by_operator;
     if (q->domain < w->plan->domains)
         command.uuid = w->domain[q->domain].uuid;
     if (q->kind == KIND(ADD) || q->kind == KIND(SET)) {
@@ -169,6 +169,7 @@ void ask_answered(struct world *w, struct node *n, const struct ha_action *a)
     if (a->answer != NULL) {
         q->owner = a->answer->owner;
         q->owner_epoch = a->answer->epoch;
+        q->moving = a->answer->state == MIGRD__HA_DOMAIN_STATE__DOMAIN_MIGRATING;
     }
     promise_close(w, q);
 }

@@ -13,6 +13,8 @@
 #include "cluster/sim/ring.h"
 
 #define LIES_PER_THOUSAND 100
+#define TOKENS_TO_JOIN 4 /* until its ring is whole again */
+#define BOOT_MS 3000
 #define KIND(name) MIGRD__HA_COMMAND_KIND__HA_##name
 
 static void sick(struct world *w, uint32_t node, uint64_t ms)
@@ -28,7 +30,7 @@ static void cut_one(struct world *w, unsigned planes, uint32_t from, uint32_t to
     for (unsigned p = 0; p < 3; p++)
         if (planes & 1u << p)
             w->cut[p][from - 1][to - 1] += (unsigned)by;
-    if (planes & PLANE_BEAT)
+    if (planes & (PLANE_BEAT | PLANE_RING))
         oracle_link(w, from, to);
 }
 
@@ -87,7 +89,7 @@ static void crash_and_stop(struct world *w, uint32_t number)
     const struct sim_fault *f = &w->plan->fault[number];
     struct node *n = node_of(w, f->arg[0]);
 
-    sick(w, n->id, f->arg[1]);
+    sick(w, n->id, f->arg[1] + BOOT_MS + TOKENS_TO_JOIN * w->times.token);
     switch (f->kind) {
     case SIM_HOST_CRASH:
         host_crash(w, n);
@@ -114,7 +116,7 @@ static void crash_and_stop(struct world *w, uint32_t number)
         n->slow_ms = f->arg[2];
         break;
     case SIM_DAEMON_DIE_AFTER:
-        sick(w, n->id, f->arg[2] + 1000);
+        sick(w, n->id, f->arg[2] + BOOT_MS + TOKENS_TO_JOIN * w->times.token);
         n->die_after = n->life != 0 ? 1 + f->arg[1] : 0;
         n->die_back_ms = f->arg[2];
         break;
@@ -133,6 +135,7 @@ static void to_corosync(struct world *w, uint32_t number)
 
     if (n->coro.state == CORO_DOWN)
         return;
+    sick(w, n->id, f->arg[1] + TOKENS_TO_JOIN * w->times.token);
     if (f->kind == SIM_CORO_KILL) {
         ring_stop(w, n->id);
         node_view(w, n, 0);
@@ -176,10 +179,7 @@ static void to_guest(struct world *w, const struct sim_fault *f)
         if (!copy_runs(w, c))
             continue;
         d->may_stop = d->may_stop || f->kind == SIM_GUEST_SHUTDOWN;
-        if (f->kind == SIM_GUEST_SHUTDOWN)
-            copy_end(w, c, HA_SEEN_SHUTDOWN, true);
-        else
-            copy_end(w, c, HA_SEEN_CRASHED, false);
+        guest_ends(w, c, f->kind == SIM_GUEST_SHUTDOWN);
     }
 }
 
@@ -200,7 +200,7 @@ static void arm_death(struct world *w, const struct sim_fault *f)
 void ask_add(struct world *w, uint32_t domain, uint32_t via)
 {
     struct ask q = { .kind = KIND(ADD),
-        .operator= true,
+        .by_operator = true,
         .domain = domain,
         .value = w->plan->domain[domain].priority };
 
@@ -256,7 +256,7 @@ static void operate(struct world *w, const struct sim_fault *f)
         [SIM_CMD_DISARM] = KIND(DISARM),
         [SIM_CMD_ARM] = KIND(ARM),
     };
-    struct ask q = { .kind = kinds[f->kind], .operator= true };
+    struct ask q = { .kind = kinds[f->kind], .by_operator = true };
 
     switch (f->kind) {
     case SIM_CMD_ADD:
@@ -281,8 +281,13 @@ static void operate(struct world *w, const struct sim_fault *f)
         confirm_dead(w, &q, f->arg[1]);
         break;
     case SIM_CMD_MOVE:
-        if (w->domain[f->arg[0] - 1].in_log && f->arg[2] == 0)
-            move_by_hand(w, f->arg[0] - 1, f->arg[1]);
+        q.domain = f->arg[0] - 1;
+        q.node = f->arg[1];
+        q.kind = f->arg[2] == 1 ? KIND(MIGRATE) : KIND(CANCEL);
+        if (f->arg[2] == 0 && w->domain[q.domain].in_log)
+            move_by_hand(w, q.domain, q.node);
+        else if (f->arg[2] != 0)
+            ask(w, q.node, &q);
         break;
     default:
         q.domain = NOBODY;

@@ -190,9 +190,11 @@ void copy_tell(struct world *w, const struct copy *c)
         [COPY_PAUSED] = HA_SEEN_PAUSED,
         [COPY_INCOMING] = HA_SEEN_INCOMING,
         [COPY_HELD] = HA_SEEN_PAUSED,
+        [COPY_ENDED] = HA_SEEN_CRASHED,
     };
+    enum ha_seen now = c->state == COPY_ENDED && c->by_guest ? HA_SEEN_SHUTDOWN : seen[c->state];
 
-    node_domain(w, node_of(w, c->node), c->domain, c->epoch, seen[c->state], c->fuse, false,
+    node_domain(w, node_of(w, c->node), c->domain, c->epoch, now, c->fuse, c->by_guest,
         c->fuse && (c->state == COPY_PAUSED || c->state == COPY_STARTING));
 }
 
@@ -209,7 +211,7 @@ void copies_tell(struct world *w, struct node *n)
 static void set_state(struct world *w, struct copy *c, enum copy_state state)
 {
     static const char *const names[] = { "is gone", "is starting", "runs", "is paused by its fuse",
-        "is incoming", "is held" };
+        "is incoming", "is held", "has ended" };
 
     if (c->state == state)
         return;
@@ -262,6 +264,8 @@ static void blow(struct world *w, const struct event *e)
 
 void copy_run(struct world *w, struct copy *c)
 {
+    if (c->state == COPY_ENDED)
+        return;
     if (!allowed(w, c)) {
         set_state(w, c, COPY_PAUSED);
         return;
@@ -301,6 +305,16 @@ void copy_end(struct world *w, struct copy *c, enum ha_seen why, bool by_guest)
     c->watched = false;
     if (n->up)
         node_domain(w, n, c->domain, epoch, why, fuse, by_guest, false);
+}
+
+void guest_ends(struct world *w, struct copy *c, bool by_guest)
+{
+    if (draw(w, P_STOP, c->domain, 1) == 0) {
+        copy_end(w, c, by_guest ? HA_SEEN_SHUTDOWN : HA_SEEN_CRASHED, by_guest);
+        return;
+    }
+    c->by_guest = by_guest;
+    set_state(w, c, COPY_ENDED);
 }
 
 /* --- what a core wants --- */

@@ -27,6 +27,8 @@ void copy_renew(struct world *w, struct copy *c, uint64_t epoch);
 void copy_hold(struct world *w, struct copy *c);
 /* Why: HA_SEEN_GONE, SHUTDOWN or CRASHED is what the daemon sees. */
 void copy_end(struct world *w, struct copy *c, enum ha_seen why, bool by_guest);
+/* Its process goes with it, or waits to be destroyed. */
+void guest_ends(struct world *w, struct copy *c, bool by_guest);
 /* The daemon of its node is told how it is. */
 void copy_tell(struct world *w, const struct copy *c);
 void copies_tell(struct world *w, struct node *n);

@@ -14,7 +14,7 @@
  *
  * Each side looks every few ms whether it can go on. Steps are in journals, and outlive daemons.
  */
-#include <string.h>
+#include <stdio.h>
 
 #include "cluster/sim/ask.h"
 #include "cluster/sim/host.h"
@@ -45,6 +45,14 @@ static struct copy *copy_of(struct world *w, const struct move *m, uint32_t node
     return c != NULL && c->epoch == epoch ? c : NULL;
 }
 
+/* The incoming copy, not one that was started there later under the same epoch. */
+static struct copy *incoming(struct world *w, const struct move *m)
+{
+    struct copy *c = copy_of(w, m, m->to, m->epoch + 1);
+
+    return c != NULL && c->gen == m->target_gen ? c : NULL;
+}
+
 static uint64_t soon(struct world *w, const struct move *m, uint64_t from_ms, uint64_t to_ms)
 {
     return w->now + (from_ms + draw(w, P_MOVE, m->domain, to_ms - from_ms)) * MS;
@@ -68,20 +76,21 @@ static void strike(struct world *w, struct move *m, unsigned i)
         host_crash(w, side);
         break;
     default:
-        if (c != NULL)
+        if (c != NULL && c->state == COPY_RUNNING)
+            guest_ends(w, c, false);
+        else if (c != NULL)
             copy_end(w, c, HA_SEEN_CRASHED, false);
     }
 }
 
+static const char *const step_names[MOVE_STEPS] = { "begins", "connects", "sends pages", "is held",
+    "asks for the hand-over", "is handed over", "runs there", "is taken back", "ends", "is over" };
+
 static void go_to(struct world *w, struct move *m, enum move_step step)
 {
-    static const char *const names[MOVE_STEPS] = { "begins", "connects", "sends pages", "is held",
-        "asks for the hand-over", "is handed over", "runs there", "is taken back", "ends",
-        "is over" };
-
     m->step = step;
     say(w, "move of domain %u from node %u to node %u: %s", m->domain + 1, m->from, m->to,
-        names[step]);
+        step_names[step]);
     for (unsigned i = 0; i < sizeof w->die / sizeof *w->die; i++)
         if (w->die[i].on && w->die[i].step == (unsigned)step)
             strike(w, m, i);
@@ -166,6 +175,7 @@ static void source_connect(struct world *w, struct move *m)
     }
     m->end = END_RECEIVING;
     m->target_life = node_of(w, m->to)->life;
+    m->target_gen = in->gen;
     copy_tell(w, in);
     go_to(w, m, MOVE_COPY);
     m->until = soon(w, m, 50, 3000);
@@ -244,7 +254,7 @@ static void source_go(struct world *w, struct move *m)
 
     m->until = soon(w, m, 200, 1500);
     if (c == NULL) { /* the log had it destroyed, or its host died */
-        end(w, m, false);
+        end(w, m, m->end == END_RUNS);
         return;
     }
     if (!reach(w, m))
@@ -293,6 +303,30 @@ static void source_back(struct world *w, struct move *m)
     }
 }
 
+/* The log is told until it knows, or knows better. */
+static void source_ending(struct world *w, struct move *m)
+{
+    const struct ask *q = m->source_ask > 0 ? &w->ask[m->source_ask - 1] : NULL;
+
+    switch (answer(w, m->source_ask)) {
+    case ASK_OPEN:
+        return;
+    case ASK_YES:
+        end(w, m, false);
+        return;
+    case ASK_NO:
+        if (!q->moving || q->owner_epoch != m->epoch) {
+            end(w, m, false);
+            return;
+        }
+        m->until = w->now + ASK_AGAIN_MS * MS;
+        break;
+    case ASK_LOST:
+        break;
+    }
+    m->source_ask = question(w, m, m->from, MIGRD__HA_COMMAND_KIND__HA_MIGRATE_END, m->epoch);
+}
+
 static void source_tick(struct world *w, struct move *m)
 {
     const struct copy *renewed = copy_of(w, m, m->from, m->epoch + 2);
@@ -328,8 +362,7 @@ static void source_tick(struct world *w, struct move *m)
             source_back(w, m);
         break;
     case MOVE_ENDING:
-        if (answer(w, m->source_ask) != ASK_OPEN)
-            end(w, m, false);
+        source_ending(w, m);
         break;
     case MOVE_DONE:
     case MOVE_STEPS:
@@ -341,7 +374,7 @@ static void source_tick(struct world *w, struct move *m)
 
 static void discard(struct world *w, struct move *m)
 {
-    struct copy *c = copy_of(w, m, m->to, m->epoch + 1);
+    struct copy *c = incoming(w, m);
 
     m->end = END_DISCARDED;
     m->target_ask = 0;
@@ -404,7 +437,7 @@ static void target_discarded(struct world *w, struct move *m)
 
 static void target_tick(struct world *w, struct move *m)
 {
-    struct copy *c = copy_of(w, m, m->to, m->epoch + 1);
+    struct copy *c = incoming(w, m);
     bool again = node_of(w, m->to)->life != m->target_life;
 
     if (!able(w, m->to) || m->end == END_NONE)
@@ -429,7 +462,7 @@ static void target_tick(struct world *w, struct move *m)
 
 static bool over(struct world *w, const struct move *m)
 {
-    const struct copy *in = copy_of(w, m, m->to, m->epoch + 1);
+    const struct copy *in = incoming(w, m);
 
     return m->step == MOVE_DONE && (in == NULL || m->end == END_RUNS);
 }
@@ -521,10 +554,15 @@ void move_by_hand(struct world *w, uint32_t domain, uint32_t to)
     }
 }
 
-bool moves_over(const struct world *w)
+bool moves_over(const struct world *w, char *why, size_t size)
 {
     for (uint32_t i = 0; i < MOVES_MAX; i++)
-        if (w->move[i].used)
+        if (w->move[i].used) {
+            const struct move *m = &w->move[i];
+
+            snprintf(why, size, "a move of domain %u from node %u to node %u %s; its target %d",
+                m->domain + 1, m->from, m->to, step_names[m->step], m->end);
             return false;
+        }
     return true;
 }

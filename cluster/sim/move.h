@@ -12,7 +12,7 @@ void move_begin(struct world *w, struct node *n, const struct ha_action *a);
 void move_cancel(struct world *w, struct node *n, const struct ha_action *a);
 /* By hand, with no command to the cluster before it. */
 void move_by_hand(struct world *w, uint32_t domain, uint32_t to);
-/* None is on its way. */
-bool moves_over(const struct world *w);
+/* None is on its way; else *why, of at most `size`, has one. */
+bool moves_over(const struct world *w, char *why, size_t size);
 
 #endif

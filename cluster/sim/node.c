@@ -22,7 +22,8 @@
 #include "cluster/sim/text.h"
 
 #define SCAN_MS 2000
-#define CONNECT_MS 400 /* of the daemon to a corosync that has just started */
+#define TOKENS_TO_JOIN 5 /* so long it counts as ill */
+#define CONNECT_MS 400   /* of the daemon to a corosync that has just started */
 
 /* --- what waits for the core --- */
 
@@ -91,7 +92,7 @@ void node_domain(struct world *w, struct node *n, uint32_t domain, uint64_t epoc
     feed(w, n, &in);
 }
 
-void node_host(struct world *w, struct node *n)
+void node_capacity(struct world *w, struct node *n)
 {
     struct input in = { .event.type = HA_EV_HOST };
 
@@ -256,6 +257,8 @@ static void step(struct world *w, struct node *n, const struct ha_event *event)
         w->out->decided = actions_digest(w->out->decided, &out);
     oracle_stepped(w, n, &out);
     wake_at(w, n, out.wake);
+    if (event->type == HA_EV_MESSAGE) /* the log goes on with messages alone */
+        oracle_state(w, n);
     for (size_t i = 0; i < out.n && !w->failed && n->life == life; i++) {
         if (out.action[i].text == NULL)
             broken(w, "nonsense", "%s of node %u gives no reason", action_name(out.action[i].type),
@@ -270,8 +273,6 @@ static void step(struct world *w, struct node *n, const struct ha_event *event)
             daemon_kill(w, n);
         }
     }
-    if (n->life == life)
-        oracle_state(w, n);
 }
 
 static void take(struct world *w, struct node *n, const struct input *in)
@@ -324,7 +325,7 @@ static void scan(struct world *w, const struct event *e)
     if (n->life != e->x)
         return;
     copies_tell(w, n);
-    node_host(w, n);
+    node_capacity(w, n);
     at(w, w->now + SCAN_MS * MS, scan, e->a, 0, e->x, 0, NULL);
 }
 
@@ -383,9 +384,12 @@ void daemon_start(struct world *w, struct node *n)
         return;
     }
     n->busy_until = n->slow_until = 0;
+    if (n->sick_at < w->now + TOKENS_TO_JOIN * w->times.token * MS)
+        n->sick_at = w->now + TOKENS_TO_JOIN * w->times.token * MS;
+    oracle_state(w, n);
     feed(w, n, &(struct input){ .event.type = HA_EV_TIME });
     copies_tell(w, n);
-    node_host(w, n);
+    node_capacity(w, n);
     at(w, w->now + SCAN_MS * MS, scan, n->id, 0, n->life, 0, NULL);
     if (n->coro.state != CORO_DOWN)
         ring_join(w, n->id);

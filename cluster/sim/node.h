@@ -27,7 +27,7 @@ void node_message(struct world *w, struct node *n, uint32_t from, struct blob *b
 void node_persisted(struct world *w, struct node *n, uint64_t id);
 void node_domain(struct world *w, struct node *n, uint32_t domain, uint64_t epoch,
     enum ha_seen seen, bool fused, bool by_guest, bool blown);
-void node_host(struct world *w, struct node *n);
+void node_capacity(struct world *w, struct node *n);
 void node_result(struct world *w, struct node *n, uint64_t id, bool ok);
 void node_command(struct world *w, struct node *n, uint32_t ask);
 

@@ -189,7 +189,8 @@ static bool well(const struct world *w, uint32_t id)
     const struct node *n = &w->node[id - 1];
     uint64_t since = n->sick_at + (uint64_t)HEALTHY_LEASES * w->times.lease * MS;
 
-    return n->up && n->life != 0 && n->pauses == 0 && n->stops == 0 && w->now >= since;
+    return n->up && n->life != 0 && n->pauses == 0 && n->stops == 0 && n->coro.state == CORO_UP &&
+           n->coro.stops == 0 && w->now >= since;
 }
 
 static bool calm(const struct world *w)
@@ -210,7 +211,8 @@ static bool link_well(const struct world *w, uint32_t a, uint32_t b)
     uint64_t since =
         w->oracle->link_sick[a - 1][b - 1] + (uint64_t)HEALTHY_LEASES * w->times.lease * MS;
 
-    return linked(w, PLANE_BEAT, a, b) && linked(w, PLANE_BEAT, b, a) && w->now >= since;
+    return linked(w, PLANE_BEAT, a, b) && linked(w, PLANE_BEAT, b, a) &&
+           linked(w, PLANE_RING, a, b) && linked(w, PLANE_RING, b, a) && w->now >= since;
 }
 
 void oracle_blown(struct world *w, const struct copy *c)
@@ -442,6 +444,49 @@ void oracle_stepped(struct world *w, struct node *n, const struct ha_actions *ou
         broken(w, "nonsense", "node %u does not say when it wants to be called again", n->id);
 }
 
+/* --- for people --- */
+
+static void dump_core(struct world *w, const struct node *n)
+{
+    Migrd__HaState *s = ha_core_state(n->core);
+    const Migrd__HaLocal *l = s != NULL ? s->local : NULL;
+
+    if (l == NULL)
+        return;
+    say(w,
+        "node %u: clock %" PRIu64 ", phase %d, joined %d, term %" PRIu64 " index %" PRIu64
+        ", lease until %" PRIu64 ", tilt until %" PRIu64 ", %u proposals wait; %s",
+        n->id, clock_ms(w, n), (int)l->phase, l->joined, s->term, s->index, l->lease_until,
+        l->tilt_until, l->waiting, l->why);
+    for (size_t i = 0; i < l->n_peer; i++)
+        say(w, "    node %u seen at %" PRIu64 ", has acknowledged what we sent at %" PRIu64 "%s",
+            l->peer[i]->node, l->peer[i]->seen, l->peer[i]->acked,
+            l->peer[i]->voted ? ", voted" : "");
+    for (size_t i = 0; i < s->n_node; i++)
+        say(w, "    log: node %u state %d member %d incarnation %" PRIx64 " life %" PRIu64 " %s",
+            s->node[i]->id, (int)s->node[i]->state, s->node[i]->member, s->node[i]->incarnation,
+            s->node[i]->life, s->node[i]->why);
+    migrd__ha_state__free_unpacked(s, NULL);
+}
+
+void oracle_dump(struct world *w)
+{
+    const Migrd__HaState *s = w->oracle->newest;
+
+    if (w->log == NULL)
+        return;
+    for (uint32_t id = 1; id <= w->nodes; id++)
+        if (w->node[id - 1].core != NULL)
+            dump_core(w, &w->node[id - 1]);
+    for (size_t i = 0; s != NULL && i < s->n_domain; i++)
+        say(w,
+            "log: domain %u node %u epoch %" PRIu64
+            " state %d want_run %d fused %d to %u from %u: %s",
+            domain_of(w, s->domain[i]->uuid) + 1, s->domain[i]->owner, s->domain[i]->epoch,
+            (int)s->domain[i]->state, s->domain[i]->want_run, s->domain[i]->fused, s->domain[i]->to,
+            s->domain[i]->from, s->domain[i]->why);
+}
+
 /* --- in the end --- */
 
 static bool promise_kept(const struct promise *p, bool is)
@@ -465,33 +510,53 @@ static void check_promises(struct world *w, const Migrd__HaState *s)
             s->armed == MIGRD__HA_ARMED__ARMED ? "" : "not ");
 }
 
+static bool same_group(const Migrd__HaDomain *a, const Migrd__HaDomain *b)
+{
+    return a->policy != NULL && b->policy != NULL && a->policy->apart[0] != '\0' &&
+           strcmp(a->policy->apart, b->policy->apart) == 0;
+}
+
+/* A group is hard if one of its members that has a place, or d, says so. */
+static bool group_hard(const Migrd__HaState *s, const Migrd__HaDomain *d)
+{
+    bool hard = d->policy != NULL && d->policy->apart_hard;
+
+    for (size_t i = 0; i < s->n_domain; i++)
+        hard = hard || (occupies(s->domain[i]) && same_group(s->domain[i], d) &&
+                           s->domain[i]->policy->apart_hard);
+    return hard;
+}
+
+static bool has_place(
+    struct world *w, const Migrd__HaState *s, const Migrd__HaDomain *d, uint32_t node)
+{
+    uint64_t used = d->memory_kib;
+
+    for (size_t i = 0; i < s->n_node; i++)
+        if (s->node[i]->id == node && s->node[i]->drain)
+            return false;
+    for (size_t i = 0; i < s->n_domain; i++) {
+        const Migrd__HaDomain *o = s->domain[i];
+
+        if (o == d || !occupies(o) || o->owner != node)
+            continue;
+        if (same_group(o, d) && group_hard(s, d))
+            return false;
+        used += o->memory_kib;
+    }
+    for (uint32_t o = 0; o < w->plan->domains; o++)
+        if (!w->domain[o].in_log && copy_at(w, o, node) != NULL)
+            used += (uint64_t)w->plan->domain[o].memory_mib << 10;
+    return used <= (uint64_t)w->plan->memory_mib << 10;
+}
+
 /* A waiting domain has a reason that is true: no node has room for it, or a rule forbids them all.
  */
 static bool may_wait(struct world *w, const Migrd__HaState *s, const Migrd__HaDomain *d)
 {
-    for (uint32_t id = 1; id <= w->nodes; id++) {
-        uint64_t used = d->memory_kib;
-        bool forbidden = false;
-
-        for (size_t i = 0; i < s->n_domain; i++) {
-            const Migrd__HaDomain *o = s->domain[i];
-
-            if (o == d || !occupies(o) || o->owner != id)
-                continue;
-            used += o->memory_kib;
-            forbidden = forbidden || (d->policy != NULL && o->policy != NULL &&
-                                         (d->policy->apart_hard || o->policy->apart_hard) &&
-                                         d->policy->apart[0] != '\0' &&
-                                         strcmp(d->policy->apart, o->policy->apart) == 0);
-        }
-        for (uint32_t o = 0; o < w->plan->domains; o++)
-            if (!w->domain[o].in_log && copy_at(w, o, id) != NULL)
-                used += (uint64_t)w->plan->domain[o].memory_mib << 10;
-        for (size_t i = 0; i < s->n_node; i++)
-            forbidden = forbidden || (s->node[i]->id == id && s->node[i]->drain);
-        if (!forbidden && used <= (uint64_t)w->plan->memory_mib << 10)
+    for (uint32_t id = 1; id <= w->nodes; id++)
+        if (has_place(w, s, d, id))
             return false;
-    }
     return true;
 }
 

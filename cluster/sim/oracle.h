@@ -29,6 +29,9 @@ void oracle_fenced(struct world *w, struct node *target);
 /* Somebody said wrongly that the node does not run. */
 void oracle_lie(struct world *w, struct node *n);
 
+/* What every core knows goes to the time line. */
+void oracle_dump(struct world *w);
+
 /* Nothing is left to be done; else *why, of at most `size`, has the first thing. */
 bool oracle_quiet(struct world *w, char *why, size_t size);
 /* The newest state that any core has applied; NULL: none. */

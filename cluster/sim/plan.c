@@ -88,7 +88,8 @@ static const struct kind kinds[SIM_FAULT_KINDS] = {
     [SIM_CMD_CONFIRM_DEAD] = { "cmd-confirm-dead", 2, { NODE, { "via", ARG_NODE, 0 } } },
     [SIM_CMD_DISARM] = { "cmd-disarm", 1, { { "via", ARG_NODE, 0 } } },
     [SIM_CMD_ARM] = { "cmd-arm", 2, { { "via", ARG_NODE, 0 } } },
-    [SIM_CMD_MOVE] = { "cmd-move", 6, { DOMAIN, { "to", ARG_NODE, 0 } } },
+    /* by: 0 the hand-over begins it, 1 the cluster is asked, 2 the cluster is asked to cancel it */
+    [SIM_CMD_MOVE] = { "cmd-move", 6, { DOMAIN, { "to", ARG_NODE, 0 }, COUNT("by", 2) } },
 };
 
 static const char *const noises[SIM_NOISES] = {
@@ -172,26 +173,25 @@ static void make_noise(struct sim_plan *p, struct dice *d)
 static void make_domains(struct sim_plan *p, struct dice *d)
 {
     bool fuses = chance(d, 75), groups = chance(d, 40);
-    unsigned room[SIM_NODES_MAX];
+    unsigned room[SIM_NODES_MAX], n = 1 + upto(d, chance(d, 20) ? SIM_DOMAINS_MAX - 1 : 6);
 
-    p->domains = 1 + upto(d, chance(d, 20) ? SIM_DOMAINS_MAX - 1 : 6);
     p->memory_mib = 1024 * (2 + upto(d, 14));
-    for (unsigned n = 0; n < p->nodes; n++)
-        room[n] = p->memory_mib;
-    for (unsigned i = 0; i < p->domains; i++) {
-        struct sim_domain *m = &p->domain[i];
+    for (unsigned i = 0; i < p->nodes; i++)
+        room[i] = p->memory_mib;
+    while (p->domains < n) {
+        struct sim_domain *m = &p->domain[p->domains];
 
         m->memory_mib = 128 * (1 + upto(d, 8));
         m->node = 1 + upto(d, p->nodes - 1);
-        while (room[m->node - 1] < m->memory_mib)
-            m->memory_mib = 0, m->node = m->node % p->nodes + 1;
-        m->memory_mib = m->memory_mib > 0 ? m->memory_mib : 1;
-        room[m->node - 1] -= m->memory_mib;
         m->fuse = fuses || chance(d, 60);
         m->protected = chance(d, 85);
         m->priority = upto(d, 3);
         m->group = groups && chance(d, 50) ? 1 : 0;
         m->hard = chance(d, 50);
+        if (room[m->node - 1] < m->memory_mib)
+            return; /* full enough; the first one always fits */
+        room[m->node - 1] -= m->memory_mib;
+        p->domains++;
     }
 }
 

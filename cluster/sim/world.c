@@ -221,12 +221,12 @@ static void tidy(struct world *w)
     if (s == NULL || via == 0)
         return;
     for (uint32_t i = 0; i < w->asks; i++)
-        if (w->ask[i].state == ASK_OPEN && w->ask[i].operator)
+        if (w->ask[i].state == ASK_OPEN && w->ask[i].by_operator)
             return;
     if (s->armed != MIGRD__HA_ARMED__ARMED)
-        ask(w, via, &(struct ask){ .kind = KIND(ARM), .operator= true, .domain = NOBODY });
+        ask(w, via, &(struct ask){ .kind = KIND(ARM), .by_operator = true, .domain = NOBODY });
     for (size_t i = 0; i < s->n_node; i++) {
-        struct ask q = { .operator= true, .domain = NOBODY, .node = s->node[i]->id };
+        struct ask q = { .by_operator = true, .domain = NOBODY, .node = s->node[i]->id };
 
         q.kind = s->node[i]->drain ? KIND(UNDRAIN) : KIND(RELEASE);
         if (s->node[i]->drain || s->node[i]->quarantined > s->time)
@@ -236,7 +236,7 @@ static void tidy(struct world *w)
         if (s->domain[i]->blocked)
             ask(w, via,
                 &(struct ask){ .kind = KIND(RELEASE),
-                    .operator= true,
+                    .by_operator = true,
                     .domain = domain_of(w, s->domain[i]->uuid) });
 }
 
@@ -258,7 +258,7 @@ static void settle(struct world *w)
         run_until(w, w->now + LOOK_MS * MS);
         if ((w->now - begin) / MS % 2000 == 0)
             tidy(w);
-        if (!oracle_quiet(w, why, sizeof why) || !moves_over(w))
+        if (!oracle_quiet(w, why, sizeof why) || !moves_over(w, why, sizeof why))
             quiet_at = 0;
         else if (quiet_at == 0)
             quiet_at = w->now;
@@ -305,6 +305,8 @@ int sim_run(
     if (!w->failed && !w->no_memory)
         faults_heal(w);
     settle(w);
+    if (w->failed)
+        oracle_dump(w);
     no_memory = w->no_memory;
     release(w);
     return no_memory ? err_set(e, ERR_MEMORY, "no memory for a simulated cluster") : 0;

@@ -106,7 +106,8 @@ struct disk {
     bool busy;
 };
 
-enum copy_state { COPY_GONE, COPY_STARTING, COPY_RUNNING, COPY_PAUSED, COPY_INCOMING, COPY_HELD };
+enum copy_state { COPY_GONE, COPY_STARTING, COPY_RUNNING, COPY_PAUSED, COPY_INCOMING, COPY_HELD,
+    COPY_ENDED };
 
 /* A guest's process. STARTING and INCOMING have no guest yet; PAUSED by its fuse; HELD by the
  * hand-over. */
@@ -116,6 +117,7 @@ struct copy {
     uint64_t epoch;
     bool fuse;
     uint64_t fuse_ms;                  /* runs while the clock is before that */
+    bool by_guest; /* ENDED */
     bool fresh;                        /* has never run */
     uint64_t next_epoch, next_fuse_ms; /* a fuse for the epoch that it is about to get */
     bool watched;                      /* an event waits for the fuse */
@@ -165,7 +167,7 @@ struct node {
 /* A command, and what became of it. */
 struct ask {
     enum ask_state { ASK_OPEN, ASK_YES, ASK_NO, ASK_LOST } state;
-    bool operator;
+    bool by_operator;
     uint32_t via;
     uint64_t life; /* of the daemon that was asked */
     int kind;      /* Migrd__HaCommandKind */
@@ -175,6 +177,7 @@ struct ask {
     uint64_t asked_at;
     uint32_t owner; /* of the answer */
     uint64_t owner_epoch;
+    bool moving; /* so says the log */
 };
 
 /* What an acknowledged command makes of an object: a domain in the log, a node that is drained. */
@@ -209,7 +212,7 @@ struct move {
     uint64_t epoch;       /* at the source */
     uint64_t action;      /* of the core */
     uint64_t source_life; /* that began it */
-    uint64_t target_life;
+    uint64_t target_life, target_gen;
     uint32_t source_ask, target_ask; /* open question, + 1 */
     uint64_t until, target_until;    /* the next step of each */
     bool go;                         /* has reached the target */
