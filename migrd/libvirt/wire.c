@@ -113,8 +113,11 @@ int lv_unpack(xdrproc_t proc, const uint8_t *p, size_t n, void *out, struct err 
         return n == 0 ? 0 : err_set(e, ERR_PROTOCOL, "the call has %zu bytes too many", n);
     xdrmem_create(&x, (char *)(uintptr_t)p, (u_int)n, XDR_DECODE);
     ok = proc(&x, out);
-    if (ok && xdr_getpos(&x) != n)
-        ok = false;
+    /* What comes is what would be sent: no bytes too many, no NUL inside a string. */
+    if (ok && (xdr_getpos(&x) != n || xdr_sizeof(proc, out) != n)) {
+        xdr_free(proc, out);
+        return err_set(e, ERR_PROTOCOL, "the call's arguments have bytes that do not belong there");
+    }
     xdr_destroy(&x);
     if (ok)
         return 0;
