@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 /* Operators' commands and the hand-over's questions: asked here, decided by the log. */
 #include "cluster/core_internal.h"
+#include "cluster/mutant.h"
 
 #define DEFINITIONS_MAX ((size_t)32 << 20)
 
@@ -104,19 +105,22 @@ static void set(struct ha_core *c, struct ha_domain *d, const Migrd__HaCommand *
     apply_touch(c, d);
 }
 
+static bool move_ok(struct ha_core *c, const struct ha_domain *d, uint32_t node)
+{
+    char text[HA_WHY_LEN];
+
+    if (plan_move(&c->state, &c->arena, d, node, text))
+        return true;
+    no(c, "%s can't go to node %u, which %s", d->name, node, text);
+    return false;
+}
+
 static void migrate(struct ha_core *c, struct ha_domain *d, const Migrd__HaCommand *m)
 {
-    const struct ha_node *to = state_node(&c->state, m->node);
     struct ha_domain_change x = { .node = m->node, .text = "" };
 
-    if (!to || to->state != NS(ONLINE) || to->id == d->owner || (to->drain && !m->force)) {
-        no(c, "node %u is no place for %s: it is %s", m->node, d->name,
-            !to                       ? "unknown"
-            : to->id == d->owner      ? "where the domain is"
-            : to->state == NS(ONLINE) ? "being drained"
-                                      : node_state_name(to->state));
+    if (!move_ok(c, d, m->node))
         return;
-    }
     if (!domain_event(c, d, DE_MIGRATE, &x)) {
         no(c, "%s is %s", d->name, domain_state_name(d->state));
         return;
@@ -149,13 +153,16 @@ static bool owns(
     return false;
 }
 
+/* The target of a move that was begun has room; it must still be there. */
 static bool target_ok(struct ha_core *c, const struct ha_domain *d, uint32_t node)
 {
     const struct ha_node *n = state_node(&c->state, node);
 
-    if (n && n->state == NS(ONLINE) && n->member && n->id != d->owner)
+    if (d->state != DS(MIGRATING) || d->to != node)
+        return move_ok(c, d, node);
+    if (n && n->state == NS(ONLINE) && n->member)
         return true;
-    no(c, "node %u can't take %s: it is %s", node, d->name,
+    no(c, "%s can't go to node %u, which is %s", d->name, node,
         n ? node_state_name(n->state) : "unknown to the cluster");
     return false;
 }
@@ -165,9 +172,11 @@ static void migrate_begin(
 {
     struct ha_domain_change x = { .node = m->node, .text = "" };
 
-    if (!owns(c, d, by, m->epoch) || !target_ok(c, d, m->node))
+    if (!owns(c, d, by, m->epoch))
         return;
     if (d->state == DS(MIGRATING) && d->to == m->node)
+        return;
+    if (!move_ok(c, d, m->node))
         return;
     if (!domain_event(c, d, DE_MIGRATE, &x))
         no(c, "%s is %s", d->name, domain_state_name(d->state));
@@ -183,7 +192,7 @@ static void handover(
     if (d->owner == m->node && d->epoch == m->epoch + 1 && d->state == DS(HANDED) &&
         d->from == by->id)
         return; /* asked again */
-    if (!owns(c, d, by, m->epoch) || !target_ok(c, d, m->node))
+    if (!owns(c, d, by, mutant(MUTANT_HANDOVER) ? d->epoch : m->epoch) || !target_ok(c, d, m->node))
         return;
     if (d->state == DS(MIGRATING) && d->to != m->node)
         no(c, "%s moves to node %u, not to node %u", d->name, d->to, m->node);

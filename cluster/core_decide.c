@@ -291,23 +291,6 @@ static bool goes_home(struct ha_state *s, const struct ha_domain *d, const struc
     return s->time >= healthy && n->quarantined <= s->time;
 }
 
-static bool fits(struct ha_core *c, const struct ha_domain *d, uint32_t node)
-{
-    struct ha_domain alone = *d;
-    char text[HA_WHY_LEN];
-    struct ha_plan p;
-    bool busy;
-
-    alone.policy.only[0] = node;
-    alone.policy.n_only = 1;
-    plan_init(&p, &c->state, &c->arena);
-    for (unsigned i = 0; i < c->state.n_domains; i++)
-        if (c->state.domain[i] == d)
-            p.at[i] = 0;
-    return (d->policy.n_only == 0 || ha_node_in(d->policy.only, d->policy.n_only, node)) &&
-           plan_pick(&p, &alone, d->owner, &busy, text, NULL) == node;
-}
-
 static void homewards(struct ha_core *c, bool failing_back)
 {
     struct ha_state *s = &c->state;
@@ -319,10 +302,11 @@ static void homewards(struct ha_core *c, bool failing_back)
             continue;
         for (unsigned k = 0; k < s->n_node; k++) {
             const struct ha_node *n = &s->node[k];
+            char text[HA_WHY_LEN];
             Migrd__HaMove why;
 
             if (!goes_home(s, d, n, failing_back, &why) || moves_of(s, n->id) >= n->moves_at_once ||
-                !fits(c, d, n->id))
+                !plan_move(s, &c->arena, d, n->id, text))
                 continue;
             move(c, d, n->id, why,
                 why == MOVE(RETURN) ? "back home after a drain" : "back to a better node");

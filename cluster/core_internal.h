@@ -514,6 +514,10 @@ void plan_init(struct ha_plan *p, const struct ha_state *s, struct ha_arena *a);
  * owner. */
 uint32_t plan_pick(struct ha_plan *p, const struct ha_domain *d, uint32_t not_here, bool *busy,
     char *text, Migrd__HaPlanStep *step);
+/* May it be moved there? What failed there of late is no reason. False: text, HA_WHY_LEN, has why
+ * not, to be read after "node 3". */
+bool plan_move(const struct ha_state *s, struct ha_arena *a, const struct ha_domain *d,
+    uint32_t node, char *text);
 /* Takes it there. */
 void plan_put(struct ha_plan *p, unsigned i, uint32_t node);
 Migrd__HaPlan *plan_certificate(const struct ha_state *s, struct ha_arena *a, unsigned k);

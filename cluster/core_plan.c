@@ -260,6 +260,25 @@ uint32_t plan_pick(struct ha_plan *p, const struct ha_domain *d, uint32_t not_he
     return at < 0 || *busy ? 0 : p->s->node[at].id;
 }
 
+bool plan_move(const struct ha_state *s, struct ha_arena *a, const struct ha_domain *d,
+    uint32_t node, char *text)
+{
+    struct ha_domain alone = *d;
+    struct score score;
+    struct ha_plan p;
+    unsigned at = node_index(s, node);
+
+    alone.n_failed = 0;
+    plan_init(&p, s, a);
+    for (unsigned i = 0; i < s->n_domains; i++)
+        if (s->domain[i] == d)
+            p.at[i] = 0; /* no neighbour of its own */
+    if (at == HA_NODES_MAX)
+        return refuse(text, "is unknown to the cluster");
+    return node != d->owner ? allows(&p, at, &alone, &score, text)
+                            : refuse(text, "is where it is already");
+}
+
 /* --- plans for people
  * ------------------------------------------------------------------------------------------- */
 
