@@ -536,8 +536,8 @@ static void flushes(void **state)
     atomic_store(&s->part_error, EIO);
     assert_in_range(flush_eight(s, EIO), 1, 7);
     atomic_store(&s->part_error, 0);
-    atomic_store(&s->break_after, 2); /* every other answer gets lost, with the connection */
-    assert_in_range(flush_eight(s, 0), 1, 16);
+    atomic_store(&s->break_after, 3); /* each third answer gets lost, with the connection */
+    assert_true(flush_eight(s, 0) >= 1);
     atomic_store(&s->break_after, 0);
     atomic_store(&s->silent, true);
     for (unsigned i = 0; i < 8; i++)
