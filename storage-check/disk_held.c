@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #define SMALLEST 4096u
-#define SPARE_MAX (UINT64_C(24) << 20)
+#define SPARE_MAX HELD_COMMIT
 
 static uint8_t zero_bytes[1u << 20]; /* never written */
 

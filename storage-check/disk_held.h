@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define HELD_COMMIT (UINT64_C(16) << 20) /* so many bytes are worth a COMMIT of their own */
+#define HELD_COMMIT (UINT64_C(32) << 20) /* so many bytes are worth a COMMIT of their own */
 #define HELD_MAX (UINT64_C(64) << 20)    /* with so many, writes wait for it */
 
 #define HELD_CLASSES 10u /* 4 KiB .. 2 MiB */
