@@ -18,17 +18,29 @@ struct tls_server {
 struct tls_link {
     SSL *ssl;
     bool wants_write;
-    bool broken; /* an orderly end is not possible */
+    bool broken;       /* an orderly end is not possible */
+    char subject[200]; /* of the certificate that was refused first */
 };
 
 /* --- context ---------------------------------------------------------------------------------- */
+
+static int verify_client(int ok, X509_STORE_CTX *x)
+{
+    SSL *ssl = X509_STORE_CTX_get_ex_data(x, SSL_get_ex_data_X509_STORE_CTX_idx());
+    struct tls_link *l = ssl != NULL ? SSL_get_app_data(ssl) : NULL;
+    X509 *cert = X509_STORE_CTX_get_current_cert(x);
+
+    if (!ok && l != NULL && cert != NULL && l->subject[0] == '\0')
+        cert_name_text(X509_get_subject_name(cert), l->subject, sizeof l->subject);
+    return ok && l != NULL;
+}
 
 static int configure(SSL_CTX *ctx)
 {
     SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
                                  SSL_OP_CIPHER_SERVER_PREFERENCE);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, verify_client);
     SSL_CTX_set_read_ahead(ctx, 0);
     SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                               SSL_MODE_RELEASE_BUFFERS);
@@ -82,6 +94,7 @@ struct tls_link *tls_link_new(const struct tls_server *s, int fd)
         return NULL;
     }
     sock_tune(fd, DEAD_MS);
+    SSL_set_app_data(l->ssl, l);
     SSL_set_accept_state(l->ssl);
     return l;
 }
@@ -125,18 +138,15 @@ static void prepare(struct tls_link *l)
 static int handshake_error(struct tls_link *l, struct err *e)
 {
     int reason = ERR_GET_REASON(ERR_peek_last_error());
-    X509 *cert = SSL_get0_peer_certificate(l->ssl);
     long verify = SSL_get_verify_result(l->ssl);
-    char subject[200] = "", text[200];
+    char text[200];
 
-    if (cert != NULL)
-        cert_name_text(X509_get_subject_name(cert), subject, sizeof subject);
     if (verify != X509_V_OK)
-        return err_set(e, ERR_REFUSED, "its certificate %s is refused: %s", subject,
+        return err_set(e, ERR_REFUSED, "its certificate %s is refused: %s", l->subject,
             X509_verify_cert_error_string(verify));
     if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)
         return err_set(e, ERR_REFUSED, "it has no certificate");
-    if (reason == 0)
+    if (reason == 0 || reason == SSL_R_UNEXPECTED_EOF_WHILE_READING)
         return err_set(e, ERR_PEER, "it left before TLS had come about");
     return err_set(e, ERR_PROTOCOL, "no TLS: %s", tls_queue_text(text, sizeof text));
 }
