@@ -57,7 +57,8 @@ void disk_io_done(struct disk_io *io, int error);
 
 /*
  * The gate. `up` is called in the disk's thread after each new connection to the same disk, from
- * the next one on after disk_set_gate, before any request is sent on it; it must only take note.
+ * the next one on after disk_set_gate, before any request is sent on it; it must not block, and
+ * may call disk_admit.
  * `connection` counts them. The requests wait until disk_admit for that connection: 0 lets them go;
  * an errno (EACCES) is what they, and all later ones, get until the next new connection. Without a
  * gate nothing waits. A disk_admit for an older connection does nothing; connection 0 is the one

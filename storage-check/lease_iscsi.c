@@ -63,6 +63,7 @@ struct lease_iscsi {
     uint64_t forgotten_since; /* lease_clock(); 0: the target knows our key */
     unsigned forgotten_on;    /* the connection on which this was seen */
     atomic_uint connection;   /* the last one that came up; 0 none since we look */
+    atomic_bool refuses;      /* the lease is lost: requests on new connections, too */
     unsigned admitted;        /* the last one that we let requests go on */
 };
 
@@ -330,13 +331,15 @@ static int iscsi_open(struct lease *l, struct err *e)
     return 0;
 }
 
-/* In the disk's thread. */
+/* In the disk's thread. Nobody renews a lost lease, so nobody else would answer. */
 static void connection_up(void *arg, unsigned connection)
 {
     struct lease *l = arg;
     struct lease_iscsi *is = l->kind;
 
     atomic_store(&is->connection, connection);
+    if (atomic_load(&is->refuses))
+        disk_admit(l->disk, connection, EACCES);
     lease_hurry(l);
 }
 
@@ -509,12 +512,16 @@ static int iscsi_take(struct lease *l, uint64_t epoch, enum lease_claim claim, s
 {
     struct lease_iscsi *is = l->kind;
     const struct lease_bid b = masked_bid(l, epoch, claim);
+    bool refused = atomic_exchange(&is->refuses, false);
     unsigned connection;
 
     if (!is->none) {
         disk_set_gate(l->disk, connection_up, l);
         connection = atomic_load(&is->connection);
         if (take_key(l, &b, key_of(l, epoch), e) < 0) {
+            atomic_store(&is->refuses, refused);
+            if (refused) /* one that came up meanwhile */
+                admit(l, atomic_load(&is->connection), EACCES);
             if (!is->taken) {
                 unregister(l);
                 disk_set_gate(l->disk, NULL, NULL);
@@ -543,6 +550,7 @@ static enum lease_seen lost(struct lease *l, uint64_t key, struct err *e)
         "disk %s: host %s took its lease under epoch %" PRIu64 ", ours was %" PRIu64, l->source,
         found.r.owner, found.r.epoch, l->epoch);
     is->key = 0;
+    atomic_store(&is->refuses, true);
     admit(l, atomic_load(&is->connection), EACCES);
     return LEASE_SEEN_FOREIGN;
 }
