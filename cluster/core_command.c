@@ -192,7 +192,7 @@ static void handover(
     if (d->owner == m->node && d->epoch == m->epoch + 1 && d->state == DS(HANDED) &&
         d->from == by->id)
         return; /* asked again */
-    if (!owns(c, d, by, mutant(MUTANT_HANDOVER) ? d->epoch : m->epoch) || !target_ok(c, d, m->node))
+    if ((!mutant(MUTANT_HANDOVER) && !owns(c, d, by, m->epoch)) || !target_ok(c, d, m->node))
         return;
     if (d->state == DS(MIGRATING) && d->to != m->node)
         no(c, "%s moves to node %u, not to node %u", d->name, d->to, m->node);

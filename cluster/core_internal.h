@@ -283,7 +283,7 @@ struct ha_log {
 };
 
 struct ha_request {
-    uint64_t request, command_id, sent_at;
+    uint64_t request, command_id, sent_at, tried_at; /* tried_at: being the first of them */
     Migrd__HaCommandKind kind;
     char uuid[HA_UUID_LEN];
     uint64_t epoch;

@@ -11,6 +11,13 @@
 
 static void apply_first(struct ha_core *c);
 
+/* It has adopted the term that it has promised. Before, it takes nothing and acknowledges nothing.
+ */
+static bool in_term(const struct ha_log *l)
+{
+    return (l->phase == PHASE(STATE) || l->phase == PHASE(ACTIVE)) && l->term == l->promise;
+}
+
 /* --- the disk
  * ------------------------------------------------------------------------------------------ */
 
@@ -283,8 +290,7 @@ void log_persisted(struct ha_core *c, uint64_t id)
         newest = l->pending[done++];
     l->n_pending -= done;
     memmove(l->pending, l->pending + done, l->n_pending * sizeof l->pending[0]);
-    if (newest.id && newest.term == l->term &&
-        (l->phase == PHASE(STATE) || l->phase == PHASE(ACTIVE)))
+    if (newest.id && newest.term == l->term && in_term(l))
         ack_send(c, &newest);
     if (l->promise_id && id >= l->promise_id) {
         l->promise_id = 0;
@@ -337,7 +343,7 @@ static void apply_first(struct ha_core *c)
     apply_entry(c, e);
     if (ours && !e->term)
         request_applied(c, e->request);
-    if (e->term && e->term->term == l->term && l->phase == PHASE(STATE))
+    if (e->term && e->term->term == l->term && in_term(l))
         became_active(c);
 }
 
@@ -374,7 +380,7 @@ static void ack_message(struct ha_core *c, unsigned slot, const Migrd__HaAck *m)
     struct ha_log *l = &c->log;
     const struct ha_tail *t;
 
-    if (m->term != l->term || (l->phase != PHASE(STATE) && l->phase != PHASE(ACTIVE)))
+    if (m->term != l->term || !in_term(l))
         return;
     if (l->n == 0 || m->index < l->tail[l->head].index || m->index > l->index)
         return;
@@ -413,7 +419,7 @@ static void propose_message(
     struct ha_log *l = &c->log;
     Migrd__HaRecord r = MIGRD__HA_RECORD__INIT;
 
-    if (m->term != l->term || (l->phase != PHASE(STATE) && l->phase != PHASE(ACTIVE)))
+    if (m->term != l->term || !in_term(l))
         return;
     if (l->n >= HA_TAIL_MAX)
         return;
@@ -487,10 +493,8 @@ void log_time(struct ha_core *c)
     struct ha_log *l = &c->log;
 
     sync_time(c);
-    if (l->phase == PHASE(STATE) || l->phase == PHASE(ACTIVE)) {
-        if (l->n > 0 && l->acked_own.term == l->term && c->now >= l->ack_again)
-            ack_send(c, &l->acked_own);
-    }
+    if (in_term(l) && l->n > 0 && l->acked_own.term == l->term && c->now >= l->ack_again)
+        ack_send(c, &l->acked_own);
 }
 
 uint64_t log_wake(const struct ha_core *c)

@@ -8,6 +8,8 @@
 
 #include "cluster/core_internal.h"
 
+#define STUCK_TOKENS 20u
+
 bool request_room(const struct ha_core *c)
 {
     return c->n_requests < HA_REQUESTS_MAX;
@@ -50,21 +52,37 @@ void request_send(struct ha_core *c, Migrd__HaEntry *e, const Migrd__HaCommand *
         r->node = command->node;
     }
     c->n_requests++;
-    if (core_active(c))
+    if (core_active(c)) {
+        r->tried_at = c->now;
         propose(c, r);
+    }
 }
 
 void request_resend(struct ha_core *c)
 {
+    if (c->n_requests > 0 && c->request[0].tried_at == 0)
+        c->request[0].tried_at = c->now;
     for (unsigned i = 0; i < c->n_requests; i++)
         propose(c, &c->request[i]);
 }
 
+/* The first of them is decided within a moment where all is well. If not, it is sent again; if that
+ * does not help either, the members compare what they have. */
 void request_time(struct ha_core *c)
 {
-    if (core_active(c) && c->n_requests > 0 &&
-        c->now >= c->request[0].sent_at + 2 * (uint64_t)c->config.times.token)
+    uint64_t token = c->config.times.token;
+
+    if (!core_active(c) || c->n_requests == 0)
+        return;
+    if (c->now >= c->request[0].tried_at + STUCK_TOKENS * token) {
+        c->request[0].tried_at = c->now;
+        core_note(c, true,
+            "a proposal of this node is not decided for %llu ms: the members compare anew",
+            (unsigned long long)(STUCK_TOKENS * token));
+        sync_again(c, c->log.promise + 1);
+    } else if (c->now >= c->request[0].sent_at + 2 * token) {
         request_resend(c);
+    }
 }
 
 void request_answer(struct ha_core *c, uint64_t id, const char *uuid, bool ok, const char *text,
@@ -98,6 +116,8 @@ static void pop(struct ha_core *c)
     free(c->request[0].bytes);
     c->n_requests--;
     memmove(c->request, c->request + 1, c->n_requests * sizeof c->request[0]);
+    if (c->n_requests > 0)
+        c->request[0].tried_at = c->now;
 }
 
 void request_applied(struct ha_core *c, uint64_t request)
