@@ -4,9 +4,11 @@
 #include "tests/unit/libvirt_host.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <termios.h>
 
 #include <cmocka.h>
 
@@ -632,6 +634,237 @@ static void test_slow_listener(void **state)
     close(slow);
 }
 
+/* --- streams
+ * ------------------------------------------------------------------------------------------ */
+
+static int open_pty(void)
+{
+    struct domain *d = registry_by_uuid(host.m.registry, HOST_UUID);
+    int fd = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    struct termios t;
+
+    assert_true(fd >= 0 && grantpt(fd) == 0 && unlockpt(fd) == 0 && tcgetattr(fd, &t) == 0);
+    cfmakeraw(&t);
+    assert_int_equal(tcsetattr(fd, TCSANOW, &t), 0);
+    d->live = true;
+    d->info.domid = 7;
+    snprintf(d->info.console, sizeof d->info.console, "%s", ptsname(fd));
+    return fd;
+}
+
+static void put_console(uint32_t serial, int type, int status, const void *data, size_t n)
+{
+    struct lv_header h = { .prog = LV_PROGRAM,
+        .vers = 1,
+        .proc = LV_DOMAIN_OPEN_CONSOLE,
+        .type = type,
+        .status = status,
+        .serial = serial };
+    uint8_t *frame = lv_pack_raw(&h, data, n);
+
+    client_write(&host, frame, h.len);
+    free(frame);
+}
+
+static void open_console(uint32_t serial, unsigned flags)
+{
+    lv_console c = { .dom.name = (char *)(uintptr_t) "web1", .flags = flags };
+    struct lv_header h = { .prog = LV_PROGRAM };
+    uint8_t *frame;
+
+    lv_uuid_bytes(HOST_UUID, c.dom.uuid);
+    frame = lv_pack(&h, (xdrproc_t)xdr_lv_console, &c, NULL);
+    put_console(serial, LV_CALL, LV_OK, frame + LV_HEADER_BYTES, h.len - LV_HEADER_BYTES);
+    free(frame);
+}
+
+/* A pty hands its bytes on a little later. */
+static size_t wait_for_bytes(void)
+{
+    ssize_t n = client_read(&host, in, sizeof in);
+
+    for (int i = 0; i < 1000 && n == 0; i++) {
+        usleep(5000);
+        host_turn(&host);
+        n = client_read(&host, in, sizeof in);
+    }
+    assert_true(n > 0);
+    return (size_t)n;
+}
+
+static void expect_from_pty(int pty, const char *text)
+{
+    char got[64];
+    ssize_t n = read(pty, got, sizeof got);
+
+    for (int i = 0; i < 1000 && n < 0; i++) {
+        usleep(5000);
+        n = read(pty, got, sizeof got);
+    }
+    assert_int_equal(n, strlen(text));
+    assert_memory_equal(got, text, strlen(text));
+}
+
+/* The next frames that come are these bytes and headers, one after the other. */
+static const uint8_t *take_frame(size_t *used, uint32_t serial, int type, int status, size_t *n)
+{
+    static size_t len;
+    const uint8_t *p;
+    struct lv_header h;
+    struct err e;
+
+    if (*used == 0)
+        len = wait_for_bytes();
+    p = in + *used + LV_HEADER_BYTES;
+    assert_int_equal(lv_header_read(in + *used, len - *used, &h, &e), 1);
+    assert_int_equal(h.proc, LV_DOMAIN_OPEN_CONSOLE);
+    assert_int_equal(h.serial, serial);
+    assert_int_equal(h.type, type);
+    assert_int_equal(h.status, status);
+    *n = h.len - LV_HEADER_BYTES;
+    *used += h.len;
+    if (*used == len)
+        *used = 0;
+    return p;
+}
+
+static void expect_end(uint32_t serial, int type, const char *part)
+{
+    size_t n, used = 0;
+    const uint8_t *p = take_frame(&used, serial, type, LV_ERROR, &n);
+    lv_error x = { 0 };
+    struct err e;
+
+    assert_int_equal(lv_unpack((xdrproc_t)xdr_lv_error, p, n, &x, &e), 0);
+    if (strstr(*x.message, part) == NULL)
+        fail_msg("%s: not in: %s", part, *x.message);
+    xdr_free((xdrproc_t)xdr_lv_error, (char *)&x);
+}
+
+static void test_console(void **state)
+{
+    int pty = open_pty();
+    size_t n, used = 0;
+    const uint8_t *p;
+    char got[64];
+
+    (void)state;
+    open_it(0);
+    open_console(5, 0);
+    take_frame(&used, 5, LV_REPLY, LV_OK, &n);
+    assert_int_equal(write(pty, "tick", 4), 4);
+    host_turn(&host);
+    p = take_frame(&used, 5, LV_STREAM, LV_CONTINUE, &n);
+    assert_int_equal(n, 4);
+    assert_memory_equal(p, "tick", 4);
+    put_console(5, LV_STREAM, LV_CONTINUE, "stat\n", 5);
+    expect_from_pty(pty, "stat\n");
+    open_console(6, 0);
+    expect_end(6, LV_REPLY, "Active console session exists");
+    open_console(7, 1);
+    p = take_frame(&used, 5, LV_STREAM, LV_ERROR, &n);
+    take_frame(&used, 7, LV_REPLY, LV_OK, &n);
+    put_console(5, LV_STREAM, LV_CONTINUE, "late", 4); /* nobody hears it */
+    assert_int_equal(read(pty, got, sizeof got), -1);
+    put_console(7, LV_STREAM, LV_OK, NULL, 0);
+    take_frame(&used, 7, LV_STREAM, LV_OK, &n);
+    open_console(8, 2);
+    take_frame(&used, 8, LV_REPLY, LV_OK, &n);
+    put_console(8, LV_STREAM, LV_ERROR, NULL, 0);
+    expect_end(8, LV_STREAM, "aborted");
+    assert_int_equal(host.lv.conns->n_streams, 0);
+    close(pty);
+    open_console(9, 0);
+    expect_end(9, LV_REPLY, "has no console");
+}
+
+/* The domain ends, and it is known why a little later. */
+static void test_console_ends(void **state)
+{
+    struct domain *d = registry_by_uuid(host.m.registry, HOST_UUID);
+    size_t n, used = 0;
+    int pty = open_pty();
+
+    (void)state;
+    open_it(0);
+    open_console(5, 0);
+    take_frame(&used, 5, LV_REPLY, LV_OK, &n);
+    close(pty);
+    usleep(20000);
+    host_turn(&host);
+    lv_conn_tick(host.lv.conns, clock_ns());
+    assert_int_equal(client_read(&host, in, sizeof in), 0);
+    d->live = false;
+    while (host.lv.conns->streams != NULL) {
+        host_turn(&host);
+        lv_conn_tick(host.lv.conns, clock_ns());
+    }
+    expect_end(5, LV_STREAM, "does not run here any more");
+    pty = open_pty();
+    open_console(6, 0);
+    take_frame(&used, 6, LV_REPLY, LV_OK, &n);
+    client_close(&host);
+    assert_int_equal(host.lv.n_conns, 0);
+    close(pty);
+}
+
+/* Neither a guest that does not read its console nor a client that does not can fill memory. */
+static void test_console_full(void **state)
+{
+    static char block[32768];
+    size_t n, used = 0, sent = 0;
+    int pty = open_pty();
+    ssize_t w;
+
+    (void)state;
+    open_it(0);
+    open_console(5, 0);
+    take_frame(&used, 5, LV_REPLY, LV_OK, &n);
+    while (!lv_streams_full(host.lv.conns)) {
+        put_console(5, LV_STREAM, LV_CONTINUE, block, sizeof block);
+        assert_true((sent += sizeof block) < 4u << 20);
+    }
+    put_call(LV_AUTH_LIST, NULL, NULL); /* waits */
+    assert_int_equal(client_read(&host, in, sizeof in), 0);
+    lv_conn_tick(host.lv.conns, clock_ns() + 5 * NS_PER_S);
+    assert_int_equal(client_read(&host, in, sizeof in), 0);
+    lv_conn_tick(host.lv.conns, clock_ns() + 11 * NS_PER_S);
+    expect_end(5, LV_STREAM, "takes no input");
+    host_turn(&host);
+    assert_true(client_read(&host, in, sizeof in) > LV_HEADER_BYTES);
+    open_console(6, 0);
+    take_frame(&used, 6, LV_REPLY, LV_OK, &n);
+    for (unsigned idle = sent = 0; sent < 16u << 20 && idle < 50; sent += w > 0 ? (size_t)w : 0) {
+        w = write(pty, block, sizeof block);
+        host_turn(&host);
+        idle = w > 0 ? 0 : idle + 1;
+        usleep(w > 0 ? 0 : 1000);
+    }
+    assert_true(sent < 16u << 20);
+    assert_true(host.lv.conns->out_len - host.lv.conns->out_sent < 128u << 10);
+    close(pty);
+}
+
+static void test_close_callback(void **state)
+{
+    struct lv_header h;
+    lv_int reason;
+
+    (void)state;
+    open_it(0);
+    put_call(LV_CONNECT_UNREGISTER_CLOSE_CALLBACK, NULL, NULL);
+    expect_error(LV_E_INVALID_ARG, 6, "no close callback");
+    put_call(LV_CONNECT_REGISTER_CLOSE_CALLBACK, NULL, NULL);
+    expect_void();
+    put_call(LV_CONNECT_REGISTER_CLOSE_CALLBACK, NULL, NULL);
+    expect_error(LV_E_INVALID_ARG, 6, "already registered");
+    lv_tell_close(host.lv.conns);
+    h = get_answer((xdrproc_t)xdr_lv_int, &reason, sizeof reason);
+    assert_int_equal(h.proc, LV_CONNECT_EVENT_CONNECTION_CLOSED);
+    assert_int_equal(h.type, LV_MESSAGE);
+    assert_int_equal(reason.value, 1);
+}
+
 /* --- clients that are cut off
  * ----------------------------------------------------------------------------- */
 
@@ -791,7 +1024,8 @@ int main(void)
         TEST(test_bad_arguments), TEST(test_lifecycle), TEST(test_registrations),
         TEST(test_event_bodies), TEST(test_io_error), TEST(test_old_events),
         TEST(test_slow_listener), TEST(test_nonsense), TEST(test_times), TEST(test_glutton),
-        TEST(test_pieces), TEST(test_gone), TEST(test_calls) };
+        TEST(test_console), TEST(test_console_ends), TEST(test_console_full),
+        TEST(test_close_callback), TEST(test_pieces), TEST(test_gone), TEST(test_calls) };
 
     log_open("test", "/dev/null", NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
