@@ -90,7 +90,7 @@ static const struct tool_cmd commands[] = {
         json_option, true },
     { "cancel", "DOMAIN|ID", "Cancel a migration; the guest runs on here.", migctl_cancel, NULL,
         true },
-    { "tune", "DOMAIN|ID [--bandwidth RATE] [--budget TIME]",
+    { "tune", "DOMAIN|ID [--bandwidth RATE] [--budget TIME] [--stop]",
         "Change a migration that is under way.", migctl_tune,
         "  --bandwidth RATE     at most so much per second: 100M (MiB); 0: no cap\n"
         "  --budget TIME        longest pause of the guest to aim for: 100ms\n",

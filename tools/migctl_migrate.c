@@ -24,6 +24,7 @@ enum {
     OPT_QUIET,
     OPT_JSON,
     OPT_DRY_RUN,
+    OPT_STOP,
 };
 
 struct migrate_words {
@@ -209,6 +210,7 @@ int migctl_tune(struct tool *t, int argc, char **argv)
     static const struct option options[] = {
         { "bandwidth", required_argument, NULL, OPT_BANDWIDTH },
         { "budget", required_argument, NULL, OPT_BUDGET },
+        { "stop", no_argument, NULL, OPT_STOP },
         { NULL, 0, NULL, 0 },
     };
     Migrd__TuneMigration tune = MIGRD__TUNE_MIGRATION__INIT;
@@ -220,6 +222,9 @@ int migctl_tune(struct tool *t, int argc, char **argv)
     while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (o == '?')
             return tool_usage(t, NULL);
+        set.stop = set.stop || o == OPT_STOP;
+        if (o == OPT_STOP)
+            continue;
         if (o == OPT_BANDWIDTH ? parse_bytes(optarg, "bandwidth", &set.bandwidth, &e) < 0
                                : parse_duration(optarg, "budget", 1, &set.pause_budget_ms, &e) < 0)
             return tool_usage(t, "%s", e.text);
@@ -228,8 +233,8 @@ int migctl_tune(struct tool *t, int argc, char **argv)
     }
     if (tool_words(t, argc, 1, 1) != 0)
         return TOOL_USAGE;
-    if (!set.set_bandwidth && !set.set_budget)
-        return tool_usage(t, "nothing to change: give --bandwidth or --budget");
+    if (!set.set_bandwidth && !set.set_budget && !set.stop)
+        return tool_usage(t, "nothing to change: give --bandwidth, --budget or --stop");
     tune.domain = argv[optind];
     tune.params = &set;
     CLIENT_BODY(rq, TUNE, tune, &tune);
