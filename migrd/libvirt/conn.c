@@ -163,7 +163,7 @@ static int queue(struct lv_conn *c, const uint8_t *frame, size_t len)
     if (c->out_sent == c->out_len)
         c->sent_ns = clock_ns();
     /* Of one who always takes some but never all, what has gone must not stay. */
-    if (want > c->out_cap && c->out_sent >= c->out_len / 2) {
+    if (want > c->out_cap && c->out_sent > 0 && c->out_sent >= c->out_len / 2) {
         memmove(c->out, c->out + c->out_sent, c->out_len - c->out_sent);
         c->out_len -= c->out_sent;
         c->out_sent = 0;

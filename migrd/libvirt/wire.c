@@ -100,7 +100,8 @@ uint8_t *lv_pack_raw(struct lv_header *h, const void *data, size_t n)
         return NULL;
     h->len = (uint32_t)(LV_HEADER_BYTES + n);
     header_write(frame, h);
-    memcpy(frame + LV_HEADER_BYTES, data, n);
+    if (n > 0)
+        memcpy(frame + LV_HEADER_BYTES, data, n);
     return frame;
 }
 
