@@ -67,6 +67,13 @@ int define_text(struct reader *r, char **field, const char *value)
     return put_text(field, value) < 0 ? define_no_memory(r) : 0;
 }
 
+int define_set_note(char **field, const char *text, struct err *e)
+{
+    if (put_text(field, text != NULL ? text : "") < 0)
+        return err_set(e, ERR_MEMORY, "out of memory");
+    return 0;
+}
+
 /* Makes room for one more pointer. */
 static void *grow(void *list, size_t n)
 {
@@ -233,6 +240,10 @@ int define_fill(struct reader *r)
         d->balloon = true;
     if (d->cmdline[0] != '\0')
         trim(d->cmdline);
+    if (d->title[0] != '\0')
+        trim(d->title);
+    if (d->description[0] != '\0')
+        trim(d->description);
     for (size_t i = 0; i < d->n_disks; i++) {
         lower(d->disks[i]->wwn);
         lower(d->disks[i]->npiv);
@@ -361,6 +372,11 @@ static int check_printable(const char *what, const char *s, size_t most, struct 
     return 0;
 }
 
+static bool has_blanks_around(const char *s)
+{
+    return s[0] != '\0' && (isspace((unsigned char)s[0]) || isspace((unsigned char)s[strlen(s) - 1]));
+}
+
 /* A description may have several lines. */
 static int check_notes(const Migrd__Domain *d, struct err *e)
 {
@@ -376,6 +392,8 @@ static int check_notes(const Migrd__Domain *d, struct err *e)
     free(line);
     if (rc < 0 || check_printable("title", d->title, DEFINE_TITLE_MAX, e) < 0)
         return -1;
+    if (has_blanks_around(d->title) || has_blanks_around(d->description))
+        return err_set(e, ERR_INVALID, "title, description: remove the blanks around them");
     return define_metadata_check(d->metadata, e);
 }
 

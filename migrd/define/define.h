@@ -54,6 +54,8 @@ enum define_change { DEFINE_ATTACH, DEFINE_DETACH, DEFINE_UPDATE };
 Migrd__Domain *define_change_device(const Migrd__Domain *d, const char *xml, size_t len,
     enum define_change how, struct err *e);
 
+/* Of a copy: title or description; NULL removes it. */
+int define_set_note(char **field, const char *text, struct err *e);
 /* The note of that namespace in its <metadata>: malloc'ed, or NULL and ERR_NOT_FOUND. */
 char *define_metadata_get(const Migrd__Domain *d, const char *uri, struct err *e);
 /* Replaces it, or removes it (`xml` NULL): an element without a namespace, which gets `uri` under the

@@ -113,6 +113,21 @@ static int set_kernel(struct xm *x, const struct pyvalue *v)
     return set_field(x, v, &x->r->d->kernel);
 }
 
+static int set_title(struct xm *x, const struct pyvalue *v)
+{
+    return set_field(x, v, &x->r->d->title);
+}
+
+static int set_description(struct xm *x, const struct pyvalue *v)
+{
+    return set_field(x, v, &x->r->d->description);
+}
+
+static int set_metadata(struct xm *x, const struct pyvalue *v)
+{
+    return set_field(x, v, &x->r->d->metadata);
+}
+
 static int set_ramdisk(struct xm *x, const struct pyvalue *v)
 {
     return set_field(x, v, &x->r->d->initrd);
@@ -406,6 +421,9 @@ static const struct xm_key keys[] = {
     { "cpu", set_cpu, NULL, NULL },
     { "cpus", set_cpus, NULL, NULL },
     { "cpu_level", set_cpu_level, NULL, NULL },
+    { "title", set_title, NULL, NULL },
+    { "description", set_description, NULL, NULL },
+    { "metadata", set_metadata, NULL, NULL },
     { "kernel", set_kernel, NULL, NULL },
     { "ramdisk", set_ramdisk, NULL, NULL },
     { "root", set_root, NULL, NULL },

@@ -11,14 +11,14 @@
 
 #include "migrd/define/internal.h"
 
-/* As Python's repr(): in single quotes. Definitions have no control characters. */
+/* As Python's repr(): in single quotes. Of control characters only notes have some, these two. */
 static void put_quoted(FILE *f, const char *s)
 {
     fputc('\'', f);
     for (; *s != '\0'; s++) {
-        if (*s == '\'' || *s == '\\')
+        if (*s == '\'' || *s == '\\' || *s == '\n' || *s == '\t')
             fputc('\\', f);
-        fputc(*s, f);
+        fputc(*s == '\n' ? 'n' : *s == '\t' ? 't' : *s, f);
     }
     fputc('\'', f);
 }
@@ -124,6 +124,9 @@ static void put_domain(FILE *f, const Migrd__Domain *d)
     if (d->cpu_cap != 0)
         fprintf(f, "cpu_cap = %u\n", d->cpu_cap);
     put_text(f, "cpu_level", d->cpu_level);
+    put_text(f, "title", d->title);
+    put_text(f, "description", d->description);
+    put_text(f, "metadata", d->metadata);
     put_text(f, "kernel", d->kernel);
     put_text(f, "ramdisk", d->initrd);
     put_text(f, "extra", d->cmdline);

@@ -118,6 +118,7 @@ static const struct lv_entry table[] = {
     [LV_DOMAIN_RESTORE_FLAGS] = DO(lv_restore_args, lv_restore_flags, C),
     [LV_DOMAIN_DESTROY_FLAGS] = DO(lv_dom_flags, lv_destroy_flags, C),
     [LV_DOMAIN_SHUTDOWN_FLAGS] = DO(lv_dom_flags, lv_shutdown_flags, C),
+    [LV_DOMAIN_SET_METADATA] = DO(lv_set_metadata_args, lv_set_metadata, C),
     [LV_DOMAIN_GET_METADATA] = CALL(lv_dom_metadata, lv_string, lv_metadata, 0),
     [LV_CONNECT_LIST_ALL_DOMAINS] = CALL(lv_list_args, lv_list, lv_list_all, 0),
     [LV_DOMAIN_GET_JOB_STATS] = CALL(lv_dom_flags, lv_job_stats, lv_get_job_stats, 0),

@@ -250,16 +250,6 @@ int lv_managed_save(struct lv_call *k, const void *args, void *ret, struct err *
     return lv_domain(k, &a->dom, e) == NULL ? -1 : lv_check_flags(k, a->flags, 0, e);
 }
 
-int lv_metadata(struct lv_call *k, const void *args, void *ret, struct err *e)
-{
-    const lv_dom_metadata *a = args;
-
-    (void)ret;
-    if (lv_domain(k, &a->dom, e) == NULL)
-        return -1;
-    return lv_fail(k, e, LV_E_NO_METADATA, "Requested metadata element is not present");
-}
-
 /* --- definition
  * -------------------------------------------------------------------------------------- */
 

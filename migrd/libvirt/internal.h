@@ -343,7 +343,7 @@ lv_fn lv_define, lv_define_flags, lv_undefine, lv_undefine_flags, lv_create, lv_
     lv_destroy_flags, lv_set_memory;
 lv_fn lv_vol_by_path, lv_vol_get_info, lv_vol_get_xml, lv_vol_get_path, lv_pool_by_vol,
     lv_pool_get_info, lv_pool_get_xml, lv_pool_list;
-lv_fn lv_set_autostart, lv_attach, lv_attach_flags, lv_detach, lv_detach_flags, lv_update_device;
+lv_fn lv_set_metadata, lv_set_autostart, lv_attach, lv_attach_flags, lv_detach, lv_detach_flags, lv_update_device;
 lv_fn lv_save, lv_save_flags, lv_restore, lv_restore_flags, lv_core_dump, lv_core_dump_format;
 lv_fn lv_host_max_vcpus, lv_get_cpu_map, lv_get_vcpus, lv_pin_vcpu, lv_pin_vcpu_flags, lv_get_pins,
     lv_set_vcpus, lv_set_vcpus_flags, lv_get_vcpus_flags, lv_get_max_memory, lv_set_memory_old,

@@ -449,6 +449,13 @@ static Migrd__Domain *random_domain(void)
     d->max_memory_kib = ((uint64_t)rnd(1 << 20) + 2) * 1024;
     d->memory_kib = d->max_memory_kib / 2 / 1024 * 1024;
     d->vcpus = rnd(64) + 1;
+    if (rnd(3) == 0)
+        d->title = random_text("t", 60, WILD);
+    if (rnd(3) == 0)
+        d->description = random_text("d", 200, "ab \n\t'\"<>&\\]");
+    if (rnd(3) == 0)
+        d->metadata = strdup("<a:x xmlns:a=\"urn:a\" k=\"&lt;'\">\n  t\t<a:y/> &amp; \\n</a:x>"
+                             "<y xmlns=\"urn:b\"/>");
     d->kernel = random_text("/", 40, "ab\"'<>& ;");
     if (rnd(2))
         d->initrd = random_text("/", 40, "ab\\#%[]()$`!?*|");

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <elf.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -235,6 +236,99 @@ static void test_save_fails(void **state)
     lab_end(&l);
 }
 
+/* --- dump --- */
+
+static const Migrd__Finished *dump(struct lab *l, char *file, bool live, bool leave_paused)
+{
+    Migrd__ToWorker m = MIGRD__TO_WORKER__INIT;
+    Migrd__DumpStart s = MIGRD__DUMP_START__INIT;
+    Migrd__Domain d = MIGRD__DOMAIN__INIT;
+
+    d.uuid = (char *)LAB_SOURCE;
+    d.name = (char *)"guest";
+    s.hypervisor = (char *)"fake";
+    s.domain = &d;
+    s.epoch = LAB_EPOCH;
+    s.path = file;
+    s.live = live;
+    s.leave_paused = leave_paused;
+    m.body_case = MIGRD__TO_WORKER__BODY_DUMP;
+    m.dump = &s;
+    if (l->end[LAB_SRC].m != NULL)
+        migrd__from_worker__free_unpacked(l->end[LAB_SRC].m, NULL);
+    l->end[LAB_SRC].m = NULL;
+    lab_worker(l, LAB_SRC);
+    lab_tell(l, LAB_SRC, &m, -1);
+    assert_true(lab_drive(l));
+    return lab_finished(l, LAB_SRC);
+}
+
+/* Each PT_LOAD has what the guest's memory has there; rip is that of the fake's vCPU. */
+static void check_core(struct lab *l, const char *file)
+{
+    struct fake_domain *d = l->d[LAB_SRC];
+    uint8_t page[HV_PAGE_SIZE];
+    Elf64_Ehdr h;
+    Elf64_Phdr p[3];
+    int fd = open(file, O_RDONLY);
+    uint64_t rip;
+
+    assert_int_equal(read(fd, &h, sizeof h), sizeof h);
+    assert_int_equal(h.e_phnum, 3);
+    assert_int_equal(pread(fd, p, sizeof p, (off_t)h.e_phoff), sizeof p);
+    assert_int_equal(pread(fd, &rip, 8, (off_t)p[0].p_offset + 12 + 8 + 112 + 16 * 8), 8);
+    assert_int_equal(rip, 0x1234);
+    for (unsigned i = 1; i < 3; i++)
+        for (uint64_t at = 0; at < p[i].p_filesz; at += HV_PAGE_SIZE) {
+            assert_int_equal(
+                pread(fd, page, sizeof page, (off_t)(p[i].p_offset + at)), sizeof page);
+            assert_memory_equal(page, d->mem + p[i].p_paddr + at, sizeof page);
+        }
+    close(fd);
+}
+
+static void test_dump(void **state)
+{
+    struct lab_scenario sc = { .sandbox = false };
+    struct lab l;
+    struct stat st;
+    char file[256], tmp[260];
+
+    (void)state;
+    path(file, "guest.save", "");
+    snprintf(tmp, sizeof tmp, "%s.tmp", file);
+    prepare(&l, &sc);
+    assert_true(dump(&l, file, false, true)->ok);
+    assert_false(atomic_load(&l.d[LAB_SRC]->run));
+    check_core(&l, file);
+    assert_int_equal(stat(file, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_true(st.st_blocks * 512 < st.st_size);
+    assert_true(dump(&l, file, false, false)->ok); /* of one that is paused: it stays so */
+    assert_false(atomic_load(&l.d[LAB_SRC]->run));
+    check_core(&l, file);
+    assert_int_equal(access(tmp, F_OK), -1);
+    path(file, "no-such-folder", "core");
+    assert_false(dump(&l, file, false, false)->ok);
+    lab_end(&l);
+}
+
+static void test_dump_runs_on(void **state)
+{
+    struct lab_scenario sc = { .sandbox = false };
+    struct lab l;
+    char file[256];
+
+    (void)state;
+    path(file, "guest.save", "");
+    prepare(&l, &sc);
+    assert_true(dump(&l, file, true, false)->ok);
+    assert_true(atomic_load(&l.d[LAB_SRC]->run));
+    assert_true(dump(&l, file, false, false)->ok);
+    assert_true(atomic_load(&l.d[LAB_SRC]->run));
+    lab_end(&l);
+}
+
 /* --- query --- */
 
 /* Host host2 answers; `target` is who was to. */
@@ -376,6 +470,8 @@ int main(void)
         cmocka_unit_test(test_wrong_name),
         cmocka_unit_test(test_save_restore),
         cmocka_unit_test(test_save_fails),
+        cmocka_unit_test(test_dump),
+        cmocka_unit_test(test_dump_runs_on),
         cmocka_unit_test(test_facts),
         cmocka_unit_test(test_facts_refused),
         cmocka_unit_test(test_facts_certificate),
