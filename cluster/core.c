@@ -1,4 +1,98 @@
 /* SPDX-License-Identifier: ISC */
+/*
+ * The story. Each domain has one (owner, epoch) in a log that all nodes of the cluster keep. Who
+ * runs it is decided by applying that log, in the same way on each node; there is no leader. Two
+ * channels:
+ *
+ *   ordered  corosync's CPG. All members of a view get the same messages in the same order; it
+ * stands still for 2.2 tokens whenever a member dies. beats    datagrams to each peer. One node's
+ * death disturbs nobody else's.
+ *
+ * 1. The log (core_sync.c, core_log.c). A term has one donor of state and one order of entries.
+ *
+ *   ALONE   no majority of the configured nodes in the view: nothing is decided here
+ *   SYNC    a view has begun. Each member promises a number that is newer than any it gave before,
+ *           writes it to its disk, then sends SYNC(promise, newest term and index on its disk). Who
+ * sees a higher promise than its own follows it. All members have sent the same promise, or a
+ *           majority has and one of them asks to close: the member with the newest (term, index)
+ *           is the donor and sends INSTALL(term = promise, what it has, who promised).
+ *   STATE   INSTALL is taken only by whom it names, under the very promise, if it is not older than
+ * what he has; written to disk, acknowledged. Its last entry begins the term: who is a member.
+ *   ACTIVE  that entry is committed. Each PROPOSE of this term that is delivered gets the next
+ * index, is written, acknowledged. Acknowledged by a majority of the configured nodes: committed,
+ *           and applied in this order.
+ *
+ *   Why nothing committed is lost. A majority acknowledged an entry of term b, having written it. A
+ * later term c has a majority of promises; one member k is in both. k promised c after it
+ * acknowledged (having promised it would take nothing of b any more), so k's SYNC shows the entry,
+ * and the donor's (term, index) is not less. A term between b and c has it by the same argument. A
+ * promise is on the disk before it is sent, and grows with each view, so two rounds never share a
+ * number; messages of a round that is over name another number and are ignored. So are a PROPOSE or
+ * an ACK of another term, and all of them while a newer term's state is awaited. An ACK carries the
+ * sum of all entries up to its index; one that differs does not count.
+ *   - Delivered to a minority only: no majority acknowledges it. The next round keeps it if that
+ *     minority's newest member is the donor, else its tail is replaced. Its proposer sends it
+ * again, under the same request number; a number is applied once.
+ *   - A crash between disk and acknowledgement: the entry is in the tail that SYNC shows.
+ *   - A member joins, or restarts under the same id, in the middle: a view, or its SYNC of a new
+ *     promise, begins the round anew for all.
+ *   - A member hangs: the others close the round without it. When it wakes, it sees that it is not
+ * named, and asks with a higher promise, which it has written before: the others only follow.
+ *   - A node without a memory (new disk) may have acknowledged what it has forgotten: it counts for
+ * a majority of promises only if all are without, or all nodes are here.
+ *   - Other configured nodes in a member's configuration: it stays out, and people are told. To add
+ * or remove a node, disarm, change one at a time everywhere, arm.
+ *   - The donor may not know yet that an entry is committed: who has applied it keeps his state.
+ *
+ * 2. Entries (core_apply.c, core_node.c, core_domain.c, core_command.c), then decisions that follow
+ *   from the state (core_decide.c, core_plan.c). Time in the log is what proposers say it is; it
+ * never goes back. A member proposes TICK when the log waits for a time. An entry counts only if
+ * its proposer's incarnation is the one that JOIN admitted: what a daemon proposed before it died
+ *   can't come after the JOIN of the next one, because each term ignores the proposals of others.
+ *
+ * 3. Leases (core_lease.c, times.c). A node's protected guests have fuses. They burn at
+ *     the sending of its newest beat that a majority, itself included, has acknowledged + lease.
+ *   A peer acknowledges the beats of the life (incarnation, number) that its log has admitted, if
+ * its own JOIN has been applied, and none of a life for whose end it has voted. A voter votes
+ * EXPIRED after `proof` ms of its own clock without a beat that it could acknowledge. A majority of
+ * the configured nodes, the node itself not counted, proves that no guest of it runs: that majority
+ * and the one which acknowledged the last beat share a node other than it; that one saw the beat
+ * not before it was sent, voted `proof` later, and acknowledges none afterwards. This holds
+ * whatever the ordered channel did, and for whatever the voter knew of the log.
+ *   - Beats of an old incarnation are not of the admitted life: neither seen nor acknowledged. An
+ *     acknowledgement of another life of ours is not counted.
+ *   - A voter that restarts forgets its vote, but acknowledges nothing before its own JOIN, and
+ * then has the vote in its state if it was ever ordered.
+ *   - A vote races with a JOIN: it names a life, the order of the log decides. A vote that stays
+ * alone, or a lease that ended while the daemon lived, is healed by a new life of the same daemon;
+ *     its silence counts from what the voter saw of any life.
+ *   - Tilt: who stood still for longer than `tilt` has beats waiting in its sockets: it forgets
+ *     what it did not see, and votes `proof` later at the earliest.
+ *   - Members that have just compared logs are alive: where all were cut off from each other,
+ * paused guests go on where they are.
+ *
+ * 4. Proofs. Recovery is epoch + 1 and START, and only after: LEASE (above; only for copies known
+ * to burn a fuse), SELF (the owner itself says that it is not there; or its host was booted),
+ * FENCED (an agent confirmed), OPERATOR. No time limit starts anything. A copy that is being
+ * started begins with a blown fuse, so one that nobody knows of never runs. Between EXPIRED and a
+ * place the record names its old owner: if that is back first, with the paused copy, the guest goes
+ * on there (WAITING, runs).
+ *
+ * 5. Live migration is in the same log. MIGRATE_BEGIN weighs and reserves; HANDOVER(e -> e + 1) is
+ * asked with the guest paused, before GO. It is answered when it is decided, and not before: the
+ * source stays paused if it can't know. A failover of the source is e + 1 elsewhere: whichever is
+ *   first in the log makes the other one fail. TAKE_BACK(e + 1 -> e + 2) needs the target's own
+ * NEVER_RAN: that a target has expired does not prove that it never ran. The source's copy is no
+ * stray as long as the log may give it back; once the target says that it runs, it is.
+ *
+ * 6. This host (core_host.c): only copies that the log names get fuses; others are destroyed.
+ * Actions are begun once; results that are lost are made good by sight or by time. A domain that
+ * was placed here before a restart of this daemon is given back, never started a second time under
+ * its epoch.
+ *
+ * Disarmed: fuses without a limit, and therefore no votes, and no LEASE proof for a copy until its
+ * owner has said, after ARM, that it burns a fuse again.
+ */
 #include "cluster/core.h"
 
 #include <stdlib.h>
@@ -295,6 +389,7 @@ static void local_message(const struct ha_core *c, struct ha_arena *a, Migrd__Ha
     l->tilt_until = c->lease.tilt_until;
     l->why = (char *)c->log.why;
     l->waiting = c->n_requests;
+    l->quorate = c->quorate;
     l->peer = arena_alloc(a, n * sizeof *l->peer);
     for (unsigned i = 0; i < n; i++) {
         const struct ha_peer *p = &c->lease.peer[i];

@@ -141,7 +141,7 @@ int log_snapshot_read(
         state_dispose(&fresh);
         return -1;
     }
-    if (s->n_tail > HA_TAIL_MAX || fresh.index + s->n_tail != index) {
+    if (s->n_tail > 2 * HA_TAIL_MAX || fresh.index + s->n_tail != index) {
         state_dispose(&fresh);
         return err_set(e, ERR_PROTOCOL, "state of the cluster: ends at another entry than %llu",
             (unsigned long long)index);
@@ -204,7 +204,7 @@ static int load_record(struct ha_core *c, const struct ha_record *saved, struct 
     if (r->install && load_install(c, r->install, e) < 0)
         return -1;
     if (r->entry.len > 0) {
-        if (l->n >= HA_TAIL_MAX)
+        if (l->n >= 2 * HA_TAIL_MAX)
             return err_set(e, ERR_PROTOCOL, "more entries than were ever written");
         log_append(c, r->entry.data, r->entry.len);
     }

@@ -143,9 +143,9 @@ void node_host(struct ha_node *n, const Migrd__HaJoin *j)
 /* A host that booted runs nothing of before; a daemon that restarted finds what is there. */
 static void domains_of_before(struct ha_core *c, struct ha_node *n, bool booted)
 {
-    struct ha_domain_change change = {
-        .proof = PROOF(SELF), .node = n->id, .text = "the host has been booted"
-    };
+    struct ha_domain_change change = { .proof = PROOF(SELF),
+        .node = n->id,
+        .text = booted ? "the host has been booted" : "its daemon was started anew" };
 
     for (unsigned i = 0; i < c->state.n_domains; i++) {
         struct ha_domain *d = c->state.domain[i];
@@ -159,6 +159,16 @@ static void domains_of_before(struct ha_core *c, struct ha_node *n, bool booted)
         if (d->owner == n->id && d->state == DS(WAITING))
             d->awaits = !booted;
     }
+}
+
+/* What the oldest of those that are here, or may be back at any time, understands. */
+static void oldest_version(struct ha_state *s)
+{
+    s->version = HA_VERSION;
+    for (unsigned i = 0; i < s->n_node; i++)
+        if ((s->node[i].state == NS(ONLINE) || s->node[i].state == NS(AWAY)) &&
+            s->node[i].version < s->version)
+            s->version = s->node[i].version;
 }
 
 static void life_begins(struct ha_core *c, const struct ha_node *n)
@@ -196,6 +206,7 @@ void node_join(struct ha_core *c, const Migrd__HaEntry *e)
     n->fencing = false;
     n->why[0] = 0;
     node_event(c, n, NE_JOIN, PROOF(NONE));
+    oldest_version(&c->state);
     if (anew || booted)
         domains_of_before(c, n, booted);
     else
