@@ -93,7 +93,8 @@ static const struct tool_cmd commands[] = {
     { "tune", "DOMAIN|ID [--bandwidth RATE] [--budget TIME] [--stop]",
         "Change a migration that is under way.", migctl_tune,
         "  --bandwidth RATE     at most so much per second: 100M (MiB); 0: no cap\n"
-        "  --budget TIME        longest pause of the guest to aim for: 100ms\n",
+        "  --budget TIME        longest pause of the guest to aim for: 100ms\n"
+        "  --stop               pause the guest now; the rest follows while it stands\n",
         true },
     { "migrations", "[-a] [--json] [ID]", "Migrations under way; with -a finished ones too.",
         migctl_migrations,

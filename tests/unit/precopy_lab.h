@@ -45,6 +45,7 @@ enum lab_do {
     LAB_KILL_OTHER, /* SIGKILL to the worker on the other side */
     LAB_KILL_SELF,
     LAB_SET_PARAMS, /* new bandwidth */
+    LAB_STOP_GUEST, /* at once, whatever is left */
 };
 
 struct lab_disturb {
@@ -293,13 +294,14 @@ static inline void lab_cancel(struct lab *l, enum lab_who who)
     lab_tell(l, who, &m, -1);
 }
 
-static inline void lab_params(struct lab *l, uint64_t bandwidth)
+static inline void lab_params(struct lab *l, uint64_t bandwidth, bool stop)
 {
     Migrd__ToWorker m = MIGRD__TO_WORKER__INIT;
     Migrd__SetParams p = MIGRD__SET_PARAMS__INIT;
 
-    p.set_bandwidth = 1;
+    p.set_bandwidth = !stop;
     p.bandwidth = bandwidth;
+    p.stop = stop;
     m.body_case = MIGRD__TO_WORKER__BODY_SET_PARAMS;
     m.set_params = &p;
     lab_tell(l, LAB_SRC, &m, -1);
@@ -328,7 +330,8 @@ static inline bool lab_disturb(struct lab *l, enum lab_who who, bool *ok)
         kill(l->pid[who], SIGKILL);
         return false;
     case LAB_SET_PARAMS:
-        lab_params(l, d->bandwidth);
+    case LAB_STOP_GUEST:
+        lab_params(l, d->bandwidth, d->what == LAB_STOP_GUEST);
         return false;
     case LAB_NOTHING:
         break;

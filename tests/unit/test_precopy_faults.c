@@ -31,6 +31,9 @@ struct fault_case {
 static const struct fault_case cases[] = {
     { "no disturbance", MOVED, NULL, { 0 }, NULL, NULL, 0 },
     { "cap lifted on the way", MOVED, NULL, { LAB_SRC, ON(PROGRESS), 3, LAB_SET_PARAMS, 0 }, NULL, NULL, 5000000 },
+    { "stopped in round 0", MOVED, NULL, { LAB_SRC, ON(PROGRESS), 3, LAB_STOP_GUEST, 0 }, NULL, NULL, 20000000 },
+    { "stopped in round 0, which fails", STAYS, NULL, { LAB_SRC, ON(PROGRESS), 3, LAB_STOP_GUEST, 0 }, "source-round-0-end=error", NULL, 20000000 },
+    { "stopped when accepted", MOVED, NULL, { LAB_SRC, ON(ACCEPTED), 1, LAB_STOP_GUEST, 0 }, NULL, NULL, 0 },
 
     { "cancel when accepted", STAYS, "cancelled", { LAB_SRC, ON(ACCEPTED), 1, LAB_CANCEL, 0 }, NULL, NULL, 0 },
     { "cancel in round 0", STAYS, "cancelled", { LAB_SRC, ON(PROGRESS), 3, LAB_CANCEL, 0 }, NULL, NULL, 20000000 },
