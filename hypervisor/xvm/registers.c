@@ -1,11 +1,19 @@
 /* SPDX-License-Identifier: ISC */
 /* Registers of vCPUs that stand still, for a core file. */
+#include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
 #include "hypervisor/xvm/kvm_internal.h"
 
 #define MSR_KERNEL_GS_BASE 0xc0000102
+
+/* struct kvm_msrs with one entry. */
+struct one_msr {
+    uint32_t n, padding;
+    struct kvm_msr_entry entry;
+};
+_Static_assert(offsetof(struct one_msr, entry) == offsetof(struct kvm_msrs, entries), "kvm_msrs");
 
 static struct hv_segment segment(const struct kvm_segment *s)
 {
@@ -61,10 +69,7 @@ static void take_segments(const struct kvm_sregs *s, struct hv_registers *out)
 
 int vcpu_registers(const struct vcpu *v, struct hv_registers *out, struct err *e)
 {
-    struct {
-        struct kvm_msrs head;
-        struct kvm_msr_entry entry;
-    } msr = { .head = { .nmsrs = 1 }, .entry = { .index = MSR_KERNEL_GS_BASE } };
+    struct one_msr msr = { .n = 1, .entry = { .index = MSR_KERNEL_GS_BASE } };
     struct kvm_regs regs;
     struct kvm_sregs sregs;
 
