@@ -123,7 +123,7 @@ static void op_by_sight(struct ha_local *l)
 
 void host_event_domain(struct ha_core *c, const struct ha_event *e)
 {
-    bool here = e->u.domain.seen != HA_SEEN_GONE;
+    bool here = e->u.domain.seen != HA_SEEN_GONE, lived;
     struct ha_local *l;
 
     if (!ha_uuid_ok(e->u.domain.uuid) || e->u.domain.seen >= HA_SEEN_MAX)
@@ -135,14 +135,17 @@ void host_event_domain(struct ha_core *c, const struct ha_event *e)
                 e->u.domain.uuid);
         return;
     }
-    if (l->here && !here)
-        l->gone_at = c->now;
+    lived = alive(l) || (l->here && l->seen == HA_SEEN_INCOMING);
     l->here = here;
     l->seen = e->u.domain.seen;
     if (here) {
         l->epoch = e->u.domain.epoch;
         l->fused = e->u.domain.fused;
     }
+    if (lived && !alive(l))
+        l->gone_at = c->now;
+    if (l->seen == HA_SEEN_RUNNING)
+        l->ran_epoch = l->epoch;
     l->by_guest = e->u.domain.by_guest;
     l->blown = e->u.domain.blown;
     op_by_sight(l);
@@ -492,12 +495,17 @@ static bool tell_running(const struct ha_core *c, const struct ha_domain *d,
     return (!l->here || waited(c, d, RETRY_MS)) && tell_gone(o);
 }
 
+/* A copy that ended before it was seen to run may be one that never ran: then the hand-over says
+ * so, and the source takes it back. */
 static bool tell_handed(const struct ha_core *c, const struct ha_domain *d,
     const struct ha_local *l, bool has, Migrd__HaObservation *o)
 {
-    if (has && l->seen != HA_SEEN_INCOMING)
-        return tell_seen(c, d, l, o);
-    return !has && waited(c, d, GRACE_MS) && c->now >= l->gone_at + GRACE_MS && tell_gone(o);
+    bool wait =
+        l->ran_epoch != d->epoch && (!waited(c, d, GRACE_MS) || c->now < l->gone_at + GRACE_MS);
+
+    if (has && (l->seen == HA_SEEN_INCOMING || (wait && !alive(l))))
+        return false;
+    return has ? tell_seen(c, d, l, o) : !wait && tell_gone(o);
 }
 
 static bool tell_ending(

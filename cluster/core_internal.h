@@ -186,7 +186,8 @@ struct ha_local {
     enum ha_seen seen;
     uint64_t epoch;
     bool fused, by_guest, blown;
-    uint64_t gone_at; /* ms; since when it is not here */
+    uint64_t gone_at;   /* ms; when it ended */
+    uint64_t ran_epoch; /* the newest under which it was seen to run */
     /* on its way */
     enum ha_op op;
     uint64_t op_id, op_epoch, op_at;

@@ -355,7 +355,8 @@ static Migrd__HaPlan *plan_without(
     }
     m->majority = state_majority(s, alive);
     m->dead = arena_alloc(a, n_dead * sizeof *m->dead + 1);
-    memcpy(m->dead, dead, n_dead * sizeof *m->dead);
+    for (unsigned i = 0; i < n_dead; i++)
+        m->dead[i] = dead[i];
     m->n_dead = n_dead;
     n = homeless(&p, list);
     m->step = arena_alloc(a, n * sizeof *m->step + 1);

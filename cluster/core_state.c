@@ -116,7 +116,8 @@ void state_define(struct ha_state *s, struct ha_domain *d, struct ha_arena *a,
     const ProtobufCBinaryData *definition)
 {
     d->definition = arena_keep(a, d->definition, definition->len);
-    memcpy(d->definition, definition->data, definition->len);
+    if (definition->len)
+        memcpy(d->definition, definition->data, definition->len);
     s->definitions += definition->len - d->definition_len;
     d->definition_len = definition->len;
 }

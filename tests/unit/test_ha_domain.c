@@ -288,6 +288,31 @@ static void failover_before_the_handover_wins(void **state)
     lab_free(l);
 }
 
+/* Its process dies before it was seen to run: the log waits for the hand-over's word. */
+static void incoming_copy_that_dies_may_never_have_run(void **state)
+{
+    struct lab *l = cluster(3, 1, 1, NULL);
+    unsigned where = 9;
+
+    (void)state;
+    ask(l, 1, K(MIGRATE_BEGIN), 0, 3, 5);
+    incoming(l, 2, 0, 6);
+    l->node[1].copy[0].running = false;
+    lab_see(l, 1, 0);
+    ask(l, 1, K(HANDOVER), 0, 3, 5);
+    l->node[2].copy[0].crashed = true;
+    l->node[2].copy[0].incoming = false;
+    lab_see(l, 2, 0);
+    lab_run(l, 2000);
+    assert_int_equal(lab_record(l, 0, 0).state, D(HANDED));
+    assert_true(l->node[1].copy[0].here);
+    lab_run(l, 12000); /* nobody says it: it counts as one that ran */
+    assert_int_equal(lab_running(l, 0, &where), 1);
+    assert_int_equal(lab_record(l, 0, 0).epoch, 7);
+    assert_true(where == 1 || !l->node[1].copy[0].here);
+    lab_free(l);
+}
+
 static void take_back_needs_the_targets_word(void **state)
 {
     struct lab *l = cluster(3, 1, 1, NULL);
@@ -736,6 +761,7 @@ int main(void)
         cmocka_unit_test(failed_stop_isolates_the_domain_alone),
         cmocka_unit_test(migration_is_an_epoch_change),
         cmocka_unit_test(failover_before_the_handover_wins),
+        cmocka_unit_test(incoming_copy_that_dies_may_never_have_run),
         cmocka_unit_test(take_back_needs_the_targets_word),
         cmocka_unit_test(target_dies_after_the_handover),
         cmocka_unit_test(source_that_lost_its_copy_says_so),
