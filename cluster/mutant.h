@@ -8,7 +8,7 @@
  *   2 MUTANT_ACK      beats are acknowledged after such a vote
  *   3 MUTANT_COMMIT   an entry counts as committed when its own delivery is on the own disk
  *   4 MUTANT_FUSE     a fuse is renewed without a majority's acknowledgement
- *   5 MUTANT_HANDOVER HANDOVER does not compare the epoch
+ *   5 MUTANT_HANDOVER HANDOVER does not look whose the domain is, and under which epoch
  */
 #ifndef CLUSTER_MUTANT_H
 #define CLUSTER_MUTANT_H

@@ -60,10 +60,6 @@ static void undo(struct world *w, const struct event *e)
         if (n->boots == e->x)
             host_pause(w, n, false);
         break;
-    case SIM_DAEMON_STOP:
-        if (n->life == e->x)
-            daemon_stop(w, n, false);
-        break;
     case SIM_CORO_STOP:
         if (n->coro.starts == e->x)
             ring_pause(w, n->id, false);
@@ -80,6 +76,45 @@ static void undo(struct world *w, const struct event *e)
 static void undo_in(struct world *w, uint32_t number, uint64_t ms, uint64_t x)
 {
     at(w, w->now + ms * MS, undo, number, 0, x, 0, NULL);
+}
+
+/* --- what lasts a while --- */
+
+static void cut_off(struct world *w, uint32_t node, int by)
+{
+    for (uint32_t id = 1; id <= w->nodes; id++)
+        if (id != node) {
+            cut_one(w, PLANE_RING | PLANE_BEAT | PLANE_MOVE, id, node, by);
+            cut_one(w, PLANE_RING | PLANE_BEAT | PLANE_MOVE, node, id, by);
+        }
+    ring_look(w);
+}
+
+static void connected(struct world *w, const struct event *e)
+{
+    if (!w->healed)
+        cut_off(w, e->a, -1);
+}
+
+void isolate(struct world *w, uint32_t node, uint64_t ms)
+{
+    say(w, "node %u is cut off", node);
+    cut_off(w, node, 1);
+    at(w, w->now + ms * MS, connected, node, 0, 0, 0, NULL);
+}
+
+static void goes_on(struct world *w, const struct event *e)
+{
+    if (!w->healed && node_of(w, e->a)->life == e->x)
+        daemon_stop(w, node_of(w, e->a), false);
+}
+
+void stop_daemon(struct world *w, struct node *n, uint64_t ms)
+{
+    if (n->life == 0)
+        return;
+    daemon_stop(w, n, true);
+    at(w, w->now + ms * MS, goes_on, n->id, 0, n->life, 0, NULL);
 }
 
 /* --- what is done to hosts and daemons --- */
@@ -106,10 +141,7 @@ static void crash_and_stop(struct world *w, uint32_t number)
         daemon_start_in(w, n, f->arg[1]);
         break;
     case SIM_DAEMON_STOP:
-        if (n->life != 0) {
-            daemon_stop(w, n, true);
-            undo_in(w, number, f->arg[1], n->life);
-        }
+        stop_daemon(w, n, f->arg[1]);
         break;
     case SIM_DAEMON_SLOW:
         n->slow_until = w->now + f->arg[1] * MS;

@@ -167,6 +167,7 @@ struct copy *copy_make(
             .epoch = epoch,
             .fuse = w->plan->domain[domain].fuse,
             .fresh = true,
+            .boots = state == COPY_STARTING,
             .gen = gen + 1,
             .since = w->now };
         if (w->domain[domain].top_epoch < epoch)
@@ -271,6 +272,11 @@ void copy_run(struct world *w, struct copy *c)
         return;
     }
     c->fresh = false;
+    if (c->boots)
+        c->knows = w->domain[c->domain].writes;
+    c->boots = false;
+    oracle_memory(w, c);
+    c->knows = ++w->domain[c->domain].writes;
     set_state(w, c, COPY_RUNNING);
     watch_fuse(w, c);
 }

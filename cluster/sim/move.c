@@ -17,6 +17,7 @@
 #include <stdio.h>
 
 #include "cluster/sim/ask.h"
+#include "cluster/sim/fault.h"
 #include "cluster/sim/host.h"
 #include "cluster/sim/move.h"
 #include "cluster/sim/node.h"
@@ -74,6 +75,12 @@ static void strike(struct world *w, struct move *m, unsigned i)
     case 1:
         host_boot_in(w, side, w->die[i].back);
         host_crash(w, side);
+        break;
+    case 3:
+        isolate(w, side->id, w->die[i].back);
+        break;
+    case 4:
+        stop_daemon(w, side, w->die[i].back);
         break;
     default:
         if (c != NULL && c->state == COPY_RUNNING)
@@ -198,10 +205,11 @@ static void source_copy(struct world *w, struct move *m)
 
 static void source_held(struct world *w, struct move *m)
 {
-    if (m->end != END_READY || copy_of(w, m, m->from, m->epoch) == NULL) {
+    if (m->end != END_READY || incoming(w, m) == NULL || copy_of(w, m, m->from, m->epoch) == NULL) {
         fail(w, m);
         return;
     }
+    incoming(w, m)->knows = copy_of(w, m, m->from, m->epoch)->knows;
     m->source_ask = question(w, m, m->from, MIGRD__HA_COMMAND_KIND__HA_HANDOVER, m->epoch);
     go_to(w, m, MOVE_ASKED);
 }

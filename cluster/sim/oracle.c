@@ -5,6 +5,7 @@
  *   two-copies   two guests of one domain execute, each with write access
  *   false-proof  the log gives a domain a new epoch while a guest of an older one executes
  *   epoch        a guest executes under an epoch that the log does not have
+ *   stale-memory a guest goes on with a memory that is older than its disk
  *   fuse         a fuse lasts longer than a lease after a beat that a majority has got
  *   same-log     two logs differ at an index; or the same index has made two states
  *   capacity     more memory is planned on a node than it has
@@ -105,6 +106,17 @@ void oracle_runs(struct world *w, const struct copy *c)
         broken(w, "epoch",
             "domain %u runs on node %u under epoch %" PRIu64 ", the log has %" PRIu64,
             c->domain + 1, c->node, c->epoch, r->epoch);
+}
+
+void oracle_memory(struct world *w, const struct copy *c)
+{
+    const struct domain *d = &w->domain[c->domain];
+
+    if (c->knows != d->writes && !d->tainted)
+        broken(w, "stale-memory",
+            "domain %u goes on on node %u under epoch %" PRIu64
+            ", but has run elsewhere since its memory was made",
+            c->domain + 1, c->node, c->epoch);
 }
 
 void oracle_start(struct world *w, struct node *n, uint32_t domain, const struct ha_action *a)

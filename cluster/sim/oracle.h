@@ -12,6 +12,8 @@ void oracle_free(struct world *w);
 
 /* A guest begins to execute. */
 void oracle_runs(struct world *w, const struct copy *c);
+/* It is about to, with the memory that it has. */
+void oracle_memory(struct world *w, const struct copy *c);
 /* Its fuse has blown. */
 void oracle_blown(struct world *w, const struct copy *c);
 void oracle_start(struct world *w, struct node *n, uint32_t domain, const struct ha_action *a);

@@ -76,7 +76,9 @@ static const struct kind kinds[SIM_FAULT_KINDS] = {
     [SIM_OP_SLOW] = { "op-slow", 3, { NODE, COUNT("op", 2), MS("ms") } },
     [SIM_OP_REPLY_LOST] = { "op-reply-lost", 3, { NODE, COUNT("op", 2), COUNT("times", 3) } },
     [SIM_FENCE_MODE] = { "fence-mode", 2, { NODE, COUNT("mode", 3), MS("ms") } },
-    [SIM_MOVE_DIES] = { "move-dies", 6, { COUNT("step", 7), COUNT("who", 5), MS("back") } },
+    /* who: even the source, odd the target; its daemon dies, its host, its copy; it is cut off, its
+     * daemon is stopped */
+    [SIM_MOVE_DIES] = { "move-dies", 6, { COUNT("step", 7), COUNT("who", 9), MS("back") } },
     [SIM_GUEST_CRASH] = { "guest-crash", 3, { DOMAIN } },
     [SIM_GUEST_SHUTDOWN] = { "guest-shutdown", 1, { DOMAIN } },
     [SIM_CMD_ADD] = { "cmd-add", 3, { DOMAIN, { "via", ARG_NODE, 0 } } },
@@ -240,15 +242,35 @@ static unsigned make_arg(
     return 0;
 }
 
-static void make_faults(struct sim_plan *p, struct dice *d, const struct ha_times *t)
+/* One run in five is about moves, and what happens in their midst. */
+static unsigned make_kinds(unsigned *on, struct dice *d)
 {
-    unsigned on[SIM_FAULT_KINDS], total = 0, percent = 15 + upto(d, 70);
-    unsigned n = 1 + upto(d, chance(d, 30) ? 70 : 20), last = 0;
+    unsigned total = 0, percent = 15 + upto(d, 70);
+    bool moves = chance(d, 20);
 
     for (unsigned k = 0; k < SIM_FAULT_KINDS; k++) {
-        on[k] = chance(d, percent) ? kinds[k].weight : 0;
+        on[k] = chance(d, moves ? 10 : percent) ? kinds[k].weight : 0;
+        if (moves && (k == SIM_CMD_MOVE || k == SIM_MOVE_DIES))
+            on[k] = 20;
         total += on[k];
     }
+    return total;
+}
+
+/* The hand-over's question is where what is old can come late: its asker is away until others have
+ * decided. */
+static void late_question(struct sim_fault *f, struct dice *d, const struct ha_times *t)
+{
+    f->arg[0] = 3;
+    f->arg[1] = chance(d, 70) ? 6 : 8;
+    f->arg[2] = t->proof + t->token * 3 + upto(d, 5000);
+}
+
+static void make_faults(struct sim_plan *p, struct dice *d, const struct ha_times *t)
+{
+    unsigned on[SIM_FAULT_KINDS], total = make_kinds(on, d), last = 0;
+    unsigned n = 1 + upto(d, chance(d, 30) ? 70 : 20);
+
     for (p->faults = 0; total > 0 && p->faults < n; p->faults++) {
         struct sim_fault *f = &p->fault[p->faults];
         unsigned w = upto(d, total - 1), k = 0;
@@ -260,6 +282,8 @@ static void make_faults(struct sim_plan *p, struct dice *d, const struct ha_time
         f->at = f->at > p->horizon_ms ? upto(d, p->horizon_ms) : f->at;
         for (unsigned i = 0; i < SIM_ARGS; i++)
             f->arg[i] = make_arg(&kinds[k].arg[i], p, d, t);
+        if (f->kind == SIM_MOVE_DIES && chance(d, 30))
+            late_question(f, d, t);
         last = f->at;
     }
 }

@@ -106,8 +106,15 @@ struct disk {
     bool busy;
 };
 
-enum copy_state { COPY_GONE, COPY_STARTING, COPY_RUNNING, COPY_PAUSED, COPY_INCOMING, COPY_HELD,
-    COPY_ENDED };
+enum copy_state {
+    COPY_GONE,
+    COPY_STARTING,
+    COPY_RUNNING,
+    COPY_PAUSED,
+    COPY_INCOMING,
+    COPY_HELD,
+    COPY_ENDED
+};
 
 /* A guest's process. STARTING and INCOMING have no guest yet; PAUSED by its fuse; HELD by the
  * hand-over. */
@@ -117,7 +124,9 @@ struct copy {
     uint64_t epoch;
     bool fuse;
     uint64_t fuse_ms;                  /* runs while the clock is before that */
-    bool by_guest; /* ENDED */
+    uint64_t knows;                    /* the domain's writes that are in its memory */
+    bool boots;                        /* from its disk */
+    bool by_guest;                     /* ENDED */
     bool fresh;                        /* has never run */
     uint64_t next_epoch, next_fuse_ms; /* a fuse for the epoch that it is about to get */
     bool watched;                      /* an event waits for the fuse */
@@ -223,6 +232,7 @@ struct domain {
     struct copy copy[COPIES_MAX];
     bool tainted; /* two copies may run: an operator or a fence device lied */
     bool in_log;
+    uint64_t writes;    /* to its disks: counts the times that a guest began to execute */
     uint64_t top_epoch; /* of any copy */
     bool may_stop;      /* its guest shut down, or an operator wanted it */
     struct promise added;
