@@ -119,7 +119,7 @@ DEPS := build-essential pkg-config clang \
         libcap-ng-dev uuid-dev libcmocka-dev libnfs-dev libiscsi-dev libnl-3-dev \
         iproute2 util-linux procps kmod cpio busybox-static qemu-system-x86 linux-image-amd64 \
         python3 python3-xxhash python3-lz4 python3-zstandard mandoc curl \
-        libtirpc-dev rpcsvc-proto libvirt-clients python3-libvirt \
+        libtirpc-dev rpcsvc-proto libvirt-clients python3-libvirt virtinst gdb \
         nfs-ganesha nfs-ganesha-vfs rpcbind tgt sg3-utils
 
 deps:
