@@ -375,7 +375,7 @@ static Migrd__HaPlan *rehearse(struct ha_core *c, const Migrd__HaCommand *m)
     c->rehearsal = true;
     c->ok = true;
     c->said[0] = 0;
-    if (state_parse(&c->state, &c->arena, bytes, len, &e) < 0)
+    if (ha_state_parse(&c->state, &c->arena, bytes, len, &e) < 0)
         no(c, "%s", e.text);
     else
         command_apply(c, state_node(&c->state, c->config.node), m);

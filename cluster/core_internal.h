@@ -165,7 +165,7 @@ void state_define(struct ha_state *s, struct ha_domain *d, struct ha_arena *a,
 Migrd__HaState *state_message(const struct ha_state *s, struct ha_arena *a);
 Migrd__HaDomain *domain_message(const struct ha_domain *d, struct ha_arena *a);
 /* Into an initialised empty state; -1: it breaks a limit, *e. */
-int state_parse(
+int ha_state_parse(
     struct ha_state *s, struct ha_arena *a, const uint8_t *bytes, size_t len, struct err *e);
 void policy_read(struct ha_policy *p, const Migrd__HaPolicy *m);
 bool state_majority(const struct ha_state *s, unsigned n);

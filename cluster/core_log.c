@@ -137,7 +137,7 @@ int log_snapshot_read(
     int skip;
 
     state_init(&fresh);
-    if (state_parse(&fresh, &c->arena, s->state.data, s->state.len, e) < 0) {
+    if (ha_state_parse(&fresh, &c->arena, s->state.data, s->state.len, e) < 0) {
         state_dispose(&fresh);
         return -1;
     }

@@ -400,7 +400,7 @@ static int nodes_read(struct ha_state *s, const Migrd__HaState *m, struct err *e
     return 0;
 }
 
-int state_parse(
+int ha_state_parse(
     struct ha_state *s, struct ha_arena *a, const uint8_t *bytes, size_t len, struct err *e)
 {
     ProtobufCAllocator pa = arena_protobuf(a);
