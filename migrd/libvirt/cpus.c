@@ -338,6 +338,34 @@ int lv_get_sched_type(struct lv_call *k, const void *args, void *ret, struct err
     return r->type != NULL ? 0 : no_memory(e);
 }
 
+/* `list` holds what *r shows. */
+static int put_sched(
+    const struct hv_sched *s, int room, struct lv_params *list, lv_param_list *r, struct err *e)
+{
+    if (lv_params_start(list, SCHED_PARAMS, e) < 0)
+        return -1;
+    lv_put_uint(list, WEIGHT, s->weight);
+    if (room > 1)
+        lv_put_uint(list, CAP, s->cap);
+    r->params.params_len = list->len;
+    r->params.params_val = list->val;
+    return 0;
+}
+
+static void sched_known(void *call, const struct domain_figures *f, const struct err *e)
+{
+    struct lv_call *k = call;
+    int room = ((const lv_sched_args *)k->args)->n; /* lv_sched_args_flags begin alike */
+    struct lv_params list = { 0 };
+    lv_param_list r = { { 0 } };
+    struct err why = *e;
+    int result = e->code == ERR_NONE ? put_sched(&f->sched, room, &list, &r, &why) : -1;
+
+    lv_call_finish(k, result, &r, &why);
+    lv_params_free(&list);
+}
+
+/* Of what runs, the hypervisor knows. */
 static int get_sched(
     struct lv_call *k, const lv_dom *dom, int room, unsigned flags, lv_param_list *r, struct err *e)
 {
@@ -347,15 +375,12 @@ static int get_sched(
     int live;
 
     if (d == NULL || lv_check_flags(k, flags, AFFECT | TYPED_STRING_OKAY, e) < 0 ||
-        (live = which(k, d, flags, e)) < 0 || lv_params_start(&list, SCHED_PARAMS, e) < 0)
+        (live = which(k, d, flags, e)) < 0)
         return -1;
-    s = hv_sched_of(live || d->def == NULL ? registry_definition(d) : d->def);
-    lv_put_uint(&list, WEIGHT, s.weight);
-    if (room > 1)
-        lv_put_uint(&list, CAP, s.cap);
-    r->params.params_len = list.len; /* the caller frees them now */
-    r->params.params_val = list.val;
-    return 0;
+    if (live)
+        return figures_ask(k->m, d, FIGURES_SCHED, sched_known, k, e) < 0 ? -1 : LV_LATER;
+    s = hv_sched_of(d->def != NULL ? d->def : registry_definition(d));
+    return put_sched(&s, room, &list, r, e); /* freed with *r */
 }
 
 int lv_get_sched(struct lv_call *k, const void *args, void *ret, struct err *e)

@@ -71,6 +71,14 @@ static int fake_sched_set(
     return result(e);
 }
 
+static int fake_sched_get(struct hv *h, const char *uuid, struct hv_sched *out, struct err *e)
+{
+    (void)h;
+    (void)uuid;
+    *out = hv.sched;
+    return result(e);
+}
+
 static int fake_set_memory(struct hv *h, const char *uuid, uint64_t kib, struct err *e)
 {
     (void)h;
@@ -111,6 +119,7 @@ static const struct hv_ops fake = { .name = "xvm",
     .pin = fake_pin,
     .set_vcpus = fake_set_vcpus,
     .sched_set = fake_sched_set,
+    .sched_get = fake_sched_get,
     .set_memory = fake_set_memory,
     .vcpus = fake_vcpus,
     .stats = fake_stats };
