@@ -287,7 +287,8 @@ static void test_round_trip(void **state)
 {
     static const char *const set[][2] = { { "xend-relocation-server", "no" },
         { "xend-relocation-port", "9" }, { "xend-relocation-address", "" },
-        { "xend-relocation-hosts-allow", " ^a\\.b$  #x " }, { "relocation-tls", "no" },
+        { "xend-relocation-hosts-allow", " ^a\\.b$  #x " }, { "relocation-storage-allow", "/srv nfs://stor/" },
+        { "relocation-tls", "no" },
         { "relocation-check-name", "no" }, { "relocation-tls-ca", "/a b#" },
         { "relocation-tls-cert", "/c" }, { "relocation-tls-key", "/k" },
         { "relocation-max-sessions", "9" }, { "relocation-max-waiting", "9" },
@@ -301,7 +302,6 @@ static void test_round_trip(void **state)
         { "memory-reserve", "0" }, { "memory-overcommit", "yes" },
         { "host-cpu-level", "x86-64-v2" }, { "storage-leases", "no" },
         { "storage-lease-time", "7s" }, { "storage-timeout", "3s" },
-        { "relocation-storage-allow", "/srv nfs://stor/" },
         { "storage-nfs-uid-base", "100000" }, { "storage-secrets", "/s" },
         { "storage-iscsi-initiator", "iqn.2026-01.x:y" }, { "control-group", "root" },
         { "libvirt-sockets", "libvirt" }, { "libvirt-max-clients", "7" }, { "libvirt-max-calls", "7" },
