@@ -311,11 +311,12 @@ static void start(struct ha_core *c, const struct ha_domain *d, struct ha_local 
 {
     struct ha_action *a;
 
-    if (l->op != OP_NONE || l->here || l->told_epoch != d->epoch || l->failed_epoch == d->epoch ||
+    if (l->op != OP_NONE || l->here || l->told_epoch != d->epoch || l->begun_epoch == d->epoch ||
         (!lease_valid(c) && !disarmed(c)))
         return;
     a = begin(c, l, OP_START, HA_ACT_START, d->epoch,
         arena_text(&c->arena, "%s; %s", proof_name(d->proof), d->why));
+    l->begun_epoch = d->epoch;
     a->bytes = d->definition;
     a->len = d->definition_len;
     fuse(c, d, l);
@@ -473,9 +474,10 @@ static bool tell_starting(const struct ha_core *c, const struct ha_domain *d,
         return tell_seen(c, d, l, o);
     if (l->here || l->op != OP_NONE)
         return false;
-    if (l->failed_epoch == d->epoch) {
+    if (l->begun_epoch == d->epoch) {
         o->failed = true;
-        o->text = (char *)l->text;
+        o->text = l->failed_epoch == d->epoch ? (char *)l->text
+                                              : (char *)"it ended while it was being started";
         return true;
     }
     return l->told_epoch != d->epoch && tell_gone(o);

@@ -198,6 +198,7 @@ struct ha_local {
     bool cancelled;
     /* the log told this incarnation to start that epoch, which has not been begun */
     uint64_t told_epoch;
+    uint64_t begun_epoch;  /* no epoch is started twice */
     uint64_t failed_epoch; /* its start failed: `text` */
     uint64_t stuck_epoch;  /* its stop failed */
     char text[160];

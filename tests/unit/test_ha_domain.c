@@ -145,6 +145,36 @@ static void slow_start_on_a_node_that_dies(void **state)
     lab_free(l);
 }
 
+/* It is seen, and gone, before anything else: that epoch is over, and it costs a pause. */
+static void copy_that_ends_at_once_is_not_started_again(void **state)
+{
+    struct lab *l = cluster(3, 1, 1, NULL);
+    unsigned second, starts;
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++)
+        l->node[i].no_starts = true;
+    die(l, 1);
+    lab_run(l, 200);
+    second = lab_record(l, 0, 0).owner - 1;
+    starts = l->node[0].starts + l->node[2].starts;
+    l->node[second].copy[0] = (struct lab_copy){ .here = true, .running = true, .epoch = 6 };
+    lab_see(l, second, 0);
+    l->node[second].copy[0].here = false;
+    lab_see(l, second, 0);
+    lab_drain(l);
+    assert_true(lab_record(l, 0, 0).epoch == 7 || lab_record(l, 0, 0).state == D(WAITING));
+    for (unsigned t = 0; t < 20; t++) {
+        Migrd__HaDomain r = lab_record(l, 0, 0);
+
+        lab_run(l, 100);
+        if (r.state == D(STARTING))
+            lab_result(l, r.owner - 1, l->node[r.owner - 1].start_id, false);
+    }
+    assert_true(l->node[0].starts + l->node[2].starts <= starts + 3);
+    lab_free(l);
+}
+
 static void daemon_restart_during_a_start(void **state)
 {
     struct lab *l = cluster(3, 1, 1, NULL);
@@ -756,6 +786,7 @@ int main(void)
         cmocka_unit_test(failing_start_goes_elsewhere_and_never_ends),
         cmocka_unit_test(lost_result_of_a_start_does_no_harm),
         cmocka_unit_test(slow_start_on_a_node_that_dies),
+        cmocka_unit_test(copy_that_ends_at_once_is_not_started_again),
         cmocka_unit_test(daemon_restart_during_a_start),
         cmocka_unit_test(guests_own_shutdown_is_honoured),
         cmocka_unit_test(failed_stop_isolates_the_domain_alone),
