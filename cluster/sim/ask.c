@@ -54,10 +54,13 @@ static void promise_close(struct world *w, const struct ask *q)
     p->open--;
     if (q->state == ASK_LOST)
         p->doubt_until = w->now + DOUBT_MS * MS;
-    if (q->state != ASK_YES || p->open > 0 || w->now < p->doubt_until)
+    /* The order of answers is not that of the log. */
+    if (q->state != ASK_YES || p->open > 0 || q->asked_at <= p->closed_at ||
+        w->now < p->doubt_until)
         p->is = PROMISE_UNKNOWN;
     else
         p->is = yes ? PROMISE_YES : PROMISE_NO;
+    p->closed_at = w->now;
 }
 
 /* --- a command --- */

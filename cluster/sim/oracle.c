@@ -325,18 +325,17 @@ static bool occupies(const Migrd__HaDomain *d)
     }
 }
 
-static void check_capacity(struct world *w, const Migrd__HaState *s)
+/* A place was given out on that node. What an operator adds where it runs already is no plan. */
+static void check_capacity(struct world *w, const Migrd__HaState *s, uint32_t node)
 {
-    for (uint32_t id = 1; id <= w->nodes; id++) {
-        uint64_t used = 0, has = (uint64_t)w->plan->memory_mib << 10;
+    uint64_t used = 0, has = (uint64_t)w->plan->memory_mib << 10;
 
-        for (size_t i = 0; i < s->n_domain; i++)
-            if (occupies(s->domain[i]) && s->domain[i]->owner == id)
-                used += s->domain[i]->memory_kib;
-        if (used > has)
-            broken(w, "capacity", "node %u has %" PRIu64 " KiB, the plan puts %" PRIu64 " there",
-                id, has, used);
-    }
+    for (size_t i = 0; i < s->n_domain; i++)
+        if (occupies(s->domain[i]) && s->domain[i]->owner == node)
+            used += s->domain[i]->memory_kib;
+    if (used > has)
+        broken(w, "capacity", "node %u has %" PRIu64 " KiB, the plan puts %" PRIu64 " there", node,
+            has, used);
 }
 
 static const Migrd__HaDomain *find(const Migrd__HaState *s, const char *uuid)
@@ -378,8 +377,10 @@ static void check_domain(struct world *w, const Migrd__HaState *s, const Migrd__
                 domain + 1, d->owner, d->epoch, (int)d->proof, c->node, c->epoch, d->why);
     }
     if (d->state == MIGRD__HA_DOMAIN_STATE__DOMAIN_STARTING &&
-        (before == NULL || before->epoch != d->epoch))
+        (before == NULL || before->epoch != d->epoch)) {
         check_rules(w, s, d);
+        check_capacity(w, s, d->owner);
+    }
     if (d->state == MIGRD__HA_DOMAIN_STATE__DOMAIN_WAITING && d->why[0] == '\0')
         broken(w, "no-reason", "domain %u waits, and the log does not say what for", domain + 1);
     if (!d->want_run && !w->domain[domain].may_stop)
@@ -393,7 +394,6 @@ static void advance(struct world *w, Migrd__HaState *s)
 {
     for (uint32_t d = 0; d < w->plan->domains; d++)
         w->domain[d].in_log = find(s, w->domain[d].uuid) != NULL;
-    check_capacity(w, s);
     for (size_t i = 0; i < s->n_domain; i++)
         check_domain(w, s, s->domain[i]);
     w->out->entries = (unsigned)s->index;

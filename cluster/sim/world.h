@@ -193,7 +193,7 @@ struct ask {
 struct promise {
     enum { PROMISE_UNKNOWN, PROMISE_NO, PROMISE_YES } is;
     unsigned open;
-    uint64_t doubt_until;
+    uint64_t doubt_until, closed_at;
 };
 
 /* The source's step, and what the target knows. Both are in journals: a daemon's death loses
