@@ -337,6 +337,11 @@ static void admissions(struct ha_core *c)
         p->known_incarnation = n->incarnation;
         p->known_life = n->life;
         lease_admitted(c, p->node);
+        if (i == c->me && n->incarnation == c->config.incarnation) {
+            c->joined = true;
+            c->lease.life = n->life;
+            c->all_dirty = true;
+        }
         for (unsigned k = 0; i == c->me && k < c->config.n_nodes; k++)
             c->lease.peer[k].seen = c->now; /* what we heard before was not acknowledged */
     }
