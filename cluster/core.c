@@ -66,6 +66,9 @@
  *   - A vote races with a JOIN: it names a life, the order of the log decides. A vote that stays
  * alone, or a lease that ended while the daemon lived, is healed by a new life of the same daemon;
  *     its silence counts from what the voter saw of any life.
+ *   - The channel stops when one node has applied the JOIN of a daemon's next life, and another has not:
+ *     all lives since the last that expired in the log are acknowledged. What a vote proves counts
+ *     from what its voter saw of any of them; votes of a life that is over can't complete.
  *   - Tilt: who stood still for longer than `tilt` has beats waiting in its sockets: it forgets
  *     what it did not see, and votes `proof` later at the earliest.
  *   - Members that have just compared logs are alive: where all were cut off from each other,

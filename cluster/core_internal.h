@@ -120,7 +120,7 @@ struct ha_node {
     char name[HA_NAME_LEN];
     ha_nstate state;
     bool member;
-    uint64_t incarnation, life;
+    uint64_t incarnation, life, floor;
     char boot_id[HA_UUID_LEN];
     unsigned version;
     uint64_t request;

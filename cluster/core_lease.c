@@ -104,7 +104,8 @@ static void seen(struct ha_core *c, struct ha_peer *p, const Migrd__HaBeat *m)
 {
     const struct ha_node *n = state_node(&c->state, p->node);
 
-    if (!n || n->incarnation != m->incarnation || n->life != m->life)
+    /* One of us may not know its new life yet: the old one holds as well, if it has not expired. */
+    if (!n || n->incarnation != m->incarnation || m->life < n->floor)
         return;
     if (n->state == NS(FENCED)) {
         if (!p->lied)
@@ -113,7 +114,7 @@ static void seen(struct ha_core *c, struct ha_peer *p, const Migrd__HaBeat *m)
         p->lied = true;
         return;
     }
-    if (p->incarnation != m->incarnation || p->life != m->life)
+    if (p->incarnation != m->incarnation)
         p->seq = 0;
     else if (m->seq <= p->seq)
         return; /* late or repeated */
@@ -162,11 +163,11 @@ static void ack_list(struct ha_core *c, Migrd__HaBeat *m)
             continue;
         ended = !admitted(node) || (voted(c, p, node) && !mutant(MUTANT_ACK));
         if (ended ? c->now - p->heard > 4 * (uint64_t)c->config.times.beat
-                  : p->incarnation != node->incarnation || p->life != node->life)
+                  : p->incarnation != node->incarnation || p->life < node->floor)
             continue;
         m->ack_node[m->n_ack_node++] = p->node;
         m->ack_incarnation[m->n_ack_incarnation++] = node->incarnation;
-        m->ack_life[m->n_ack_life++] = node->life;
+        m->ack_life[m->n_ack_life++] = ended ? node->life : p->life;
         m->ack_seq[m->n_ack_seq++] = ended ? 0 : p->seq;
     }
 }
@@ -238,7 +239,6 @@ void lease_admitted(struct ha_core *c, uint32_t node)
     if (slot >= 0) {
         if (c->lease.peer[slot].seen < c->now)
             c->lease.peer[slot].seen = c->now;
-        c->lease.peer[slot].heard = 0;
         c->lease.peer[slot].lied = false;
     }
 }

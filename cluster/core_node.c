@@ -197,6 +197,8 @@ void node_join(struct ha_core *c, const Migrd__HaEntry *e)
         return;
     booted = n->incarnation != 0 && strcmp(n->boot_id, j->boot_id) != 0;
     n->incarnation = e->incarnation;
+    if (anew || (n->state != NS(ONLINE) && n->state != NS(AWAY)))
+        n->floor = j->life;
     n->life = j->life;
     n->version = j->version;
     ha_copy(n->boot_id, sizeof n->boot_id, j->boot_id);

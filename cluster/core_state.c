@@ -227,6 +227,7 @@ static Migrd__HaNode *node_message(const struct ha_node *n, struct ha_arena *a)
     m->member = n->member;
     m->incarnation = n->incarnation;
     m->life = n->life;
+    m->floor = n->floor;
     m->boot_id = (char *)n->boot_id;
     m->version = n->version;
     m->request = n->request;
@@ -351,6 +352,7 @@ static void node_read(struct ha_node *n, const Migrd__HaNode *m)
     n->member = m->member;
     n->incarnation = m->incarnation;
     n->life = m->life;
+    n->floor = m->floor;
     ha_copy(n->boot_id, sizeof n->boot_id, m->boot_id);
     n->version = m->version;
     n->request = m->request;
