@@ -157,7 +157,6 @@ struct copy *copy_make(
 {
     for (unsigned i = 0; i < COPIES_MAX; i++) {
         struct copy *c = &w->domain[domain].copy[i];
-        uint64_t gen = c->gen;
 
         if (c->state != COPY_GONE)
             continue;
@@ -168,7 +167,7 @@ struct copy *copy_make(
             .fuse = w->plan->domain[domain].fuse,
             .fresh = true,
             .boots = state == COPY_STARTING,
-            .gen = gen + 1,
+            .gen = ++w->copies,
             .since = w->now };
         if (w->domain[domain].top_epoch < epoch)
             w->domain[domain].top_epoch = epoch;
@@ -307,7 +306,7 @@ void copy_end(struct world *w, struct copy *c, enum ha_seen why, bool by_guest)
     say(w, "domain %u on node %u, epoch %llu, ends", c->domain + 1, c->node,
         (unsigned long long)epoch);
     c->state = COPY_GONE;
-    c->gen++;
+    c->gen = ++w->copies;
     c->watched = false;
     if (n->up)
         node_domain(w, n, c->domain, epoch, why, fuse, by_guest, false);

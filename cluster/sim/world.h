@@ -251,7 +251,7 @@ struct world {
     struct node node[SIM_NODES_MAX];
     unsigned nodes;
     struct ring ring[3 * SIM_NODES_MAX];
-    uint64_t rings;
+    uint64_t rings, copies; /* how many there have been */
     bool merging;
     unsigned cut[3][SIM_NODES_MAX][SIM_NODES_MAX]; /* plane, from, to: how many cuts */
     struct domain domain[SIM_DOMAINS_MAX];
