@@ -41,7 +41,8 @@ static void feed(struct world *w, struct node *n, const struct input *in)
         blob_drop(in->blob);
         return;
     }
-    if (n->n_in == INPUTS_MAX) { /* a socket's buffer is full: datagrams are lost */
+    /* The socket of the beats has a buffer of its own, and loses what does not fit. */
+    if (n->n_in == INPUTS_MAX || (in->event.type == HA_EV_BEAT && n->n_in > INPUTS_MAX / 2)) {
         if (in->event.type != HA_EV_BEAT)
             broken(w, "flood", "node %u has %u events waiting", n->id, n->n_in);
         blob_drop(in->blob);
