@@ -241,12 +241,18 @@ static bool disarmed(const struct ha_core *c)
     return c->state.armed == ARMED(DISARMED);
 }
 
+/* What a move that came to nothing has left may carry the very epoch that a start was given. */
+static bool unfinished(const struct ha_local *l)
+{
+    return l->here && l->seen == HA_SEEN_INCOMING;
+}
+
 static bool may_run(const struct ha_core *c, const struct ha_domain *d, const struct ha_local *l)
 {
     if (d->owner != c->config.node || !c->joined)
         return false;
     if (d->state == DS(STOPPED) || d->state == DS(WAITING) || d->state == DS(RETURNED) ||
-        d->state == DS(CLEANING))
+        d->state == DS(CLEANING) || (d->state == DS(STARTING) && unfinished(l)))
         return false;
     return (l->here && l->epoch == d->epoch) || (l->op == OP_START && l->op_epoch == d->epoch);
 }
@@ -419,7 +425,7 @@ static bool stray(const struct ha_core *c, const struct ha_domain *d, const stru
         return true;
     if (d->state == DS(WAITING))
         return l->epoch < d->epoch || !alive(l);
-    return d->state == DS(STARTING) && l->epoch < d->epoch;
+    return d->state == DS(STARTING) && (l->epoch < d->epoch || unfinished(l));
 }
 
 static void alarm_once(struct ha_core *c, const struct ha_domain *d, struct ha_local *l)
