@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -27,6 +28,38 @@ static int check_path(const char *path, struct err *e)
     return err_set(e, ERR_INVALID, "%s is there already and is no regular file", path);
 }
 
+/* Is what PATH.tmp names now ours alone? One that an earlier job left is taken over; one that
+ * another job fills, or has just given its name, is not touched. */
+static int take(const struct outfile *f, struct err *e)
+{
+    struct stat st, there;
+
+    if (flock(f->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+        return err_set(
+            e, ERR_STATE, "%s: another save or dump writes it; name another file", f->tmp);
+    if (fstat(f->fd, &st) < 0 || lstat(f->tmp, &there) < 0)
+        return err_sys(e, "%s", f->tmp);
+    if (st.st_dev != there.st_dev || st.st_ino != there.st_ino)
+        return err_set(e, ERR_STATE, "%s: another save or dump has just written it", f->path);
+    if (st.st_nlink != 1 || st.st_uid != geteuid())
+        return err_set(
+            e, ERR_INVALID, "%s is there already and is somebody else's: remove it", f->tmp);
+    if (fchmod(f->fd, 0600) < 0 || ftruncate(f->fd, 0) < 0)
+        return err_sys(e, "%s", f->tmp);
+    return 0;
+}
+
+static int open_tmp(struct outfile *f, struct err *e)
+{
+    f->fd = open(f->tmp, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (f->fd < 0)
+        return err_sys(e, "cannot create %s", f->tmp);
+    if (take(f, e) == 0)
+        return 0;
+    io_close(&f->fd);
+    return -1;
+}
+
 int outfile_open(struct outfile *f, int fd, struct err *e)
 {
     f->fd = fd;
@@ -36,12 +69,8 @@ int outfile_open(struct outfile *f, int fd, struct err *e)
         f->tmp[0] = '\0';
         return err_set(e, ERR_INVALID, "%.100s...: the path is too long", f->path);
     }
-    if (check_path(f->path, e) == 0 && check_path(f->tmp, e) == 0) {
-        f->fd = open(f->tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (f->fd >= 0)
-            return 0;
-        err_sys(e, "cannot create %s", f->tmp);
-    }
+    if (check_path(f->path, e) == 0 && check_path(f->tmp, e) == 0 && open_tmp(f, e) == 0)
+        return 0;
     f->tmp[0] = '\0'; /* not ours to remove */
     return -1;
 }
@@ -131,8 +160,8 @@ int outfile_finish(struct outfile *f, struct err *e)
 
 void outfile_close(struct outfile *f)
 {
-    io_close(&f->fd);
-    if (f->tmp[0] != '\0')
+    if (f->tmp[0] != '\0') /* while it is locked: it might be another job's the moment after */
         unlink(f->tmp);
+    io_close(&f->fd);
     f->tmp[0] = '\0';
 }

@@ -2,8 +2,8 @@
 /*
  * outfile: a file that a job of the worker fills: a saved domain, a core. It is written under
  * PATH.tmp and gets its name when it is whole and on the disk, so that no half of it is ever
- * taken for one. While it is filled migrd hears how far it is, and a cancel takes effect
- * between two writes. Everything that fails names the path.
+ * taken for one; two jobs never fill the same PATH.tmp. While it is filled migrd hears how far it
+ * is, and a cancel takes effect between two writes. Everything that fails names the path.
  */
 #ifndef OUTFILE_H
 #define OUTFILE_H

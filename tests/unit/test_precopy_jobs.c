@@ -7,7 +7,9 @@
 #include <cmocka.h>
 #include <elf.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "precopy_lab.h"
 #include "transport/pki.h"
@@ -313,6 +315,41 @@ static void test_dump(void **state)
     lab_end(&l);
 }
 
+/* PATH.tmp: what a dead job left is taken over; another job's and somebody else's are left alone. */
+static void test_dump_shares_no_file(void **state)
+{
+    struct lab_scenario sc = { .sandbox = false };
+    struct lab l;
+    char file[256], tmp[260], other[256];
+    struct stat st;
+    int fd;
+
+    (void)state;
+    path(file, "guest.save", "");
+    path(other, "ca.crt", "");
+    snprintf(tmp, sizeof tmp, "%s.tmp", file);
+    unlink(file);
+    prepare(&l, &sc);
+    fd = open(tmp, O_RDWR | O_CREAT, 0644);
+    assert_int_equal(write(fd, "left", 4), 4);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    assert_false(dump(&l, file, true, false)->ok);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_true(st.st_size == 4 && st.st_nlink == 1);
+    assert_int_equal(access(file, F_OK), -1);
+    close(fd);
+    assert_true(dump(&l, file, true, false)->ok);
+    assert_int_equal(stat(file, &st), 0);
+    assert_true(st.st_size > 4);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(link(other, tmp), 0);
+    assert_false(dump(&l, file, true, false)->ok);
+    assert_true(stat(other, &st) == 0 && st.st_size > 0);
+    unlink(tmp);
+    assert_true(atomic_load(&l.d[LAB_SRC]->run));
+    lab_end(&l);
+}
+
 static void test_dump_runs_on(void **state)
 {
     struct lab_scenario sc = { .sandbox = false };
@@ -471,6 +508,7 @@ int main(void)
         cmocka_unit_test(test_save_restore),
         cmocka_unit_test(test_save_fails),
         cmocka_unit_test(test_dump),
+        cmocka_unit_test(test_dump_shares_no_file),
         cmocka_unit_test(test_dump_runs_on),
         cmocka_unit_test(test_facts),
         cmocka_unit_test(test_facts_refused),
