@@ -67,6 +67,7 @@ Migrd__Ticket *lv_ticket_parse(const char *data, size_t len);
 enum lv_move_kind {
     LV_MOVE_HELD,     /* source: between Begin and Perform nobody else acts on the domain */
     LV_MOVE_RUNS,     /* source: Perform; the client's end cancels it */
+    LV_MOVE_GIVEN,    /* source, Confirm of a definition alone: its new owner is written down */
     LV_MOVE_EXPECTED, /* target: a definition that is to come without its guest */
     LV_MOVE_KIND_MAX
 };
@@ -79,7 +80,7 @@ struct lv_move {
     uint64_t since_ns;
     uint64_t epoch;      /* LV_MOVE_EXPECTED */
     bool managed;        /* LV_MOVE_RUNS: virsh goes on to Finish */
-    struct lv_call *k;   /* LV_MOVE_RUNS: to be answered */
+    struct lv_call *k;   /* LV_MOVE_RUNS, LV_MOVE_GIVEN: to be answered */
     struct migration *g; /* LV_MOVE_RUNS */
 };
 

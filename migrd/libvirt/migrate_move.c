@@ -6,6 +6,8 @@
  *             Confirm, the client, or after HELD_S
  *   RUNS      source, Perform: when the client goes before the answer, the migration is
  *             cancelled, unless it has passed its commit: then it ends as it would
+ *   GIVEN     source, Confirm of a definition alone: as HELD, until the record of its new owner
+ *             is durable, however long that takes, with a client or without
  *   EXPECTED  target, Prepare of a definition alone: its epoch, for Finish
  *
  * None of it is written anywhere: a restart of migrd ends it too.
@@ -62,7 +64,7 @@ void lv_move_end(struct migrd *m, struct lv_move **mv)
             *p = old->next;
             break;
         }
-    if (old->kind == LV_MOVE_HELD)
+    if (old->kind == LV_MOVE_HELD || old->kind == LV_MOVE_GIVEN)
         registry_unhold(m, old->uuid, held_text);
     free(old);
 }

@@ -123,10 +123,10 @@ int lv_offline_finish(struct lv_call *k, const struct lv_order *o, struct err *e
 /* --- Confirm -----------------------------------------------------------------------------------
  */
 
-static void given(void *call, const char *uuid, const struct err *e)
+static void given(void *move, const char *uuid, const struct err *e)
 {
-    struct lv_call *k = call;
-    struct lv_move *mv = lv_move_find(k, LV_MOVE_HELD, uuid);
+    struct lv_move *mv = move;
+    struct lv_call *k = mv->k;
     const lv_confirm *a = k->args;
     struct domain *d;
     struct err why = *e;
@@ -140,15 +140,30 @@ static void given(void *call, const char *uuid, const struct err *e)
     lv_call_end(k, uuid, &why);
 }
 
+/* From here on neither the client's end nor time lets anybody start it: the record may be slow. */
+static int give(
+    struct lv_call *k, struct lv_move *mv, const struct migration_owner *own, struct err *e)
+{
+    mv->kind = LV_MOVE_GIVEN;
+    mv->c = NULL;
+    mv->k = k;
+    if (migration_set_owner(k->m, own, given, mv, e) == 0)
+        return 0;
+    lv_move_end(k->m, &mv);
+    return -1;
+}
+
 int lv_offline_confirm(struct lv_call *k, const struct lv_step *s, struct err *e)
 {
     struct domain *d = lv_domain(k, s->dom, e);
     struct migration_owner own = { .why = "its definition went there" };
+    struct lv_move *mv;
     Migrd__Ticket *t;
     int r;
 
     if (d == NULL)
         return -1;
+    mv = lv_move_find(k, LV_MOVE_HELD, d->uuid);
     t = lv_ticket_take(
         k, s->cookie, s->cookie_len, MIGRD__TICKET_STEP__TICKET_FINISHED, d->uuid, e);
     if (t == NULL)
@@ -157,12 +172,12 @@ int lv_offline_confirm(struct lv_call *k, const struct lv_step *s, struct err *e
     own.name = d->name;
     own.host = t->target;
     own.epoch = t->epoch;
-    if (lv_move_find(k, LV_MOVE_HELD, d->uuid) == NULL || d->epoch + 1 != t->epoch ||
-        strcmp(t->target, k->m->host_name) == 0 || t->target[0] == '\0')
+    if (mv == NULL || d->epoch + 1 != t->epoch || strcmp(t->target, k->m->host_name) == 0 ||
+        t->target[0] == '\0')
         r = lv_fail(k, e, LV_E_INVALID,
             "domain %s: this client's Begin did not announce its move, or too long ago", d->name);
     else
-        r = migration_set_owner(k->m, &own, given, k, e);
+        r = give(k, mv, &own, e);
     migrd__ticket__free_unpacked(t, NULL);
     return r == 0 ? LV_LATER : -1;
 }

@@ -247,6 +247,30 @@ static void test_hold_ends(void **state)
     assert_null(host.lv.moves);
 }
 
+/* While its new owner is written down nobody starts it, whatever becomes of the client. */
+static void test_given_stays_held(void **state)
+{
+    struct lv_step s = { .dom = &web1, .flags = LV_M_OFFLINE | LV_M_PERSIST_DEST };
+    lv_begun ret = { .xml = NULL };
+    struct lv_move *mv;
+    struct err e;
+
+    (void)state;
+    assert_int_equal(lv_step_begin(&call, &s, &ret, &e), 0);
+    forget(&ret);
+    mv = lv_move_find(&call, LV_MOVE_HELD, HOST_UUID);
+    assert_non_null(mv);
+    mv->kind = LV_MOVE_GIVEN;
+    mv->c = NULL;
+    lv_moves_tick(&host.m, clock_ns() + 100 * NS_PER_S);
+    client_close(&host);
+    assert_int_equal(registry_act(&host.m, the_domain(), REG_START, NULL, NULL, NULL, &e), -1);
+    assert_says(&e, "about to be migrated");
+    lv_move_end(&host.m, &mv);
+    assert_null(the_domain()->busy);
+    assert_null(host.lv.moves);
+}
+
 static void test_begin_xml(void **state)
 {
     const lv_param same = text_param("destination_xml", HOST_XML);
@@ -514,9 +538,9 @@ static void test_wishes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { TEST(test_tickets), TEST(test_flags), TEST(test_params),
-        TEST(test_begin), TEST(test_hold_ends), TEST(test_begin_xml), TEST(test_prepare),
-        TEST(test_prepare_away), TEST(test_perform), TEST(test_finish), TEST(test_confirm),
-        TEST(test_old), TEST(test_wishes) };
+        TEST(test_begin), TEST(test_hold_ends), TEST(test_given_stays_held), TEST(test_begin_xml),
+        TEST(test_prepare), TEST(test_prepare_away), TEST(test_perform), TEST(test_finish),
+        TEST(test_confirm), TEST(test_old), TEST(test_wishes) };
 
     log_open("test", "/dev/null", NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
