@@ -56,6 +56,8 @@ static void mig_free(struct migration *g)
 {
     if (g->def != NULL)
         migrd__domain__free_unpacked(g->def, NULL);
+    if (g->home != NULL)
+        migrd__domain__free_unpacked(g->home, NULL);
     if (g->offer != NULL)
         migrd__offer__free_unpacked(g->offer, NULL);
     if (g->facts != NULL)

@@ -48,6 +48,7 @@ struct migration {
     int domid;      /* MIG_IN, MIG_RESTORE */
     Migrd__PrecopyParams params;
     Migrd__Domain *def;
+    Migrd__Domain *home; /* MIG_OUT, MIG_DRY at the source: Offer.home; NULL none */
     Migrd__Offer *offer;
     Migrd__HostFacts *facts;    /* MIG_OUT, MIG_DRY at the source: of this host */
     Migrd__CheckReport *checks; /* MIG_IN: what the offer came to */
@@ -137,7 +138,7 @@ void mig_worker_tls(const struct migrd *m, Migrd__WorkerTls *out, char path[3][P
 /* What this host is looked at for, and what was found; migration_look.c. */
 struct mig_look {
     char host[256];
-    Migrd__Domain *def;
+    Migrd__Domain *def, *home;      /* the latter NULL: none comes */
     Migrd__StorageRequest *storage; /* NULL: no disk is looked at */
     char places[sizeof((struct config *)0)->storage_places]; /* where all that must be; "" anywhere */
     uint64_t since;                 /* the registry's counter when it began */
@@ -148,6 +149,10 @@ struct mig_look {
 /* Of the migration's domain; with `disks` as its offer wants. NULL only without memory. */
 struct mig_look *look_new(const struct migration *g, bool disks);
 void look_free(struct mig_look **look);
+/* Of an offer: the definition that this host is to keep, if it is not what runs; NULL none. */
+const Migrd__Domain *look_home(const struct migration *g);
+/* Is it one of that domain? */
+int look_check_home(const struct migration *g, struct err *e);
 /* In the pool. */
 int look_work(struct mig_look *l, const struct hv_ops *ops, struct hv *hv, struct err *e);
 void look_job_work(struct job *j);

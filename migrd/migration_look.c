@@ -57,6 +57,26 @@ static Migrd__StorageRequest *ask_of(const struct migration *g)
     return pb_copy(&rq.base);
 }
 
+/* --- the definition that comes to stay -------------------------------------------------------- */
+
+const Migrd__Domain *look_home(const struct migration *g)
+{
+    return g->offer != NULL && g->offer->change_home ? g->offer->home : NULL;
+}
+
+int look_check_home(const struct migration *g, struct err *e)
+{
+    const Migrd__Domain *home = look_home(g);
+
+    if (home == NULL)
+        return 0;
+    if (strcmp(home->uuid, g->def->uuid) != 0 || strcmp(home->name, g->def->name) != 0 ||
+        strcmp(home->hypervisor, g->def->hypervisor) != 0)
+        return err_set(e, ERR_PROTOCOL,
+            "the definition that is to be kept here is not that of domain %s", g->name);
+    return define_check(home, e) < 0 ? err_prefix(e, "its definition for the next boot") : 0;
+}
+
 /* --- a look ---------------------------------------------------------------------------------- */
 
 struct mig_look *look_new(const struct migration *g, bool disks)
@@ -70,6 +90,10 @@ struct mig_look *look_new(const struct migration *g, bool disks)
         snprintf(l->places, sizeof l->places, "%s", g->m->config.storage_places);
     l->since = registry_changes(g->m->registry);
     l->def = define_copy(g->def);
+    if (look_home(g) != NULL && (l->home = define_copy(look_home(g))) == NULL) {
+        look_free(&l);
+        return NULL;
+    }
     if (disks && l->def != NULL && l->def->n_disks > 0)
         l->storage = ask_of(g);
     if (l->def == NULL || (disks && l->def->n_disks > 0 && l->storage == NULL))
@@ -86,6 +110,8 @@ void look_free(struct mig_look **look)
         return;
     if (l->def != NULL)
         migrd__domain__free_unpacked(l->def, NULL);
+    if (l->home != NULL)
+        migrd__domain__free_unpacked(l->home, NULL);
     if (l->storage != NULL)
         migrd__storage_request__free_unpacked(l->storage, NULL);
     if (l->facts != NULL)
@@ -111,25 +137,26 @@ static int check_place(const struct mig_look *l, const char *what, const char *s
 }
 
 /* What another host's domain names here is not even opened where it may not be. */
-static int check_places(const struct mig_look *l, struct err *e)
+static int check_places(const struct mig_look *l, const Migrd__Domain *def, struct err *e)
 {
     char what[80];
 
-    for (size_t i = 0; i < l->def->n_disks; i++) {
-        snprintf(what, sizeof what, "disk %.60s", l->def->disks[i]->device);
-        if (check_place(l, what, l->def->disks[i]->source, e) < 0)
+    for (size_t i = 0; i < def->n_disks; i++) {
+        snprintf(what, sizeof what, "disk %.60s", def->disks[i]->device);
+        if (check_place(l, what, def->disks[i]->source, e) < 0)
             return -1;
     }
-    if (check_place(l, "kernel", l->def->kernel, e) < 0)
+    if (check_place(l, "kernel", def->kernel, e) < 0)
         return -1;
-    return check_place(l, "initrd", l->def->initrd, e);
+    return check_place(l, "initrd", def->initrd, e);
 }
 
 int look_work(struct mig_look *l, const struct hv_ops *ops, struct hv *hv, struct err *e)
 {
     struct hv_caps caps;
 
-    if (check_places(l, e) < 0 || ops->capabilities(hv, &caps, e) < 0)
+    if (check_places(l, l->def, e) < 0 || (l->home != NULL && check_places(l, l->home, e) < 0) ||
+        ops->capabilities(hv, &caps, e) < 0)
         return -1;
     l->facts = facts_gather(l->host, ops->name, &caps, l->def);
     if (l->facts == NULL)

@@ -118,6 +118,7 @@ void src_fill_start(struct migration *g, struct src_start *out)
     s->run_dir = m->paths.xvm;
     s->log_dir = m->paths.log;
     s->domain = g->def;
+    s->home = g->home;
     s->epoch = g->epoch - 1;
     s->host = g->peer;
     s->port = g->port;
@@ -692,6 +693,8 @@ int src_take_request(struct migration *g, struct domain *d, const Migrd__Migrate
     if (g->def != NULL && d->info.memory_kib > 0)
         g->def->memory_kib = d->info.memory_kib;
     d->mig = g;
+    if ((g->flags & JF_CHANGE_HOME) != 0 && d->def != NULL && (g->home = define_copy(d->def)) == NULL)
+        return err_set(e, ERR_MEMORY, "domain %s: out of memory", d->name);
     return g->def != NULL ? 0 : err_set(e, ERR_MEMORY, "domain %s: out of memory", d->name);
 }
 

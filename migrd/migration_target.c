@@ -273,7 +273,7 @@ int tgt_check_offer(struct migration *g, struct err *e)
 
     if (g->def == NULL || g->offer == NULL)
         return err_set(e, ERR_PROTOCOL, "the offer cannot be read");
-    if (refuse_known(g, e) < 0 || tgt_check_session(g, e) < 0)
+    if (look_check_home(g, e) < 0 || refuse_known(g, e) < 0 || tgt_check_session(g, e) < 0)
         return -1;
     d = registry_incoming(m, g->def, g, e);
     if (d == NULL)
@@ -600,7 +600,8 @@ static void close_in(struct migration *g)
     mig_note_step(g, STEP_CLOSED);
     if ((g->flags & JF_CHANGE_HOME) == 0 || d == NULL || d->live_def == NULL)
         return;
-    copy = define_copy(d->live_def);
+    /* After a restart of this migrd the offer is not known any more. */
+    copy = define_copy(look_home(g) != NULL ? look_home(g) : d->live_def);
     if (copy != NULL && registry_define(g->m, &copy, home_defined, NULL, &e) < 0) {
         log_error("migration", "%s: its definition could not be kept here: %s", g->name, e.text);
         migrd__domain__free_unpacked(copy, NULL);

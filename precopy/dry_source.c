@@ -107,6 +107,7 @@ static int send_offer(struct dry *d, struct err *e)
     o.live = d->par->live && !d->paused;
     o.stay_paused = d->par->stay_paused || d->paused;
     o.change_home = d->par->change_home;
+    o.home = d->par->change_home ? d->start->home : NULL;
     o.populated_pages = d->look.in.populated;
     m.body_case = MIGRD__SESSION__BODY_DRY_RUN;
     m.dry_run = &o;

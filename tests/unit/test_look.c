@@ -241,6 +241,48 @@ static void test_taken(void **state)
     leave(&a);
 }
 
+static void look_again(struct guest *x, const char *places)
+{
+    look_free(&x->look);
+    x->look = look_new(&x->g, false);
+    assert_non_null(x->look);
+    snprintf(x->look->places, sizeof x->look->places, "%s", places);
+}
+
+/* The definition for the next boot comes along: it must be that domain's, and where it may be. */
+static void test_home(void **state)
+{
+    struct err e = { 0 };
+    Migrd__Domain *home;
+    struct guest a;
+
+    (void)state;
+    arrive(&a, 1, false, 2048 * MIB, 0);
+    assert_null(look_home(&a.g));
+    assert_int_equal(look_check_home(&a.g, &e), 0);
+    home = a.g.offer->home = define_copy(a.g.def);
+    assert_null(look_home(&a.g)); /* nobody wants it to stay */
+    a.g.offer->change_home = true;
+    assert_ptr_equal(look_home(&a.g), home);
+    if (look_check_home(&a.g, &e) < 0)
+        fail_msg("%s", e.text);
+    free(home->kernel);
+    home->kernel = strdup("/proc/self/status");
+    free(a.g.def->kernel);
+    a.g.def->kernel = strdup("/dev/null");
+    look_again(&a, "/dev");
+    assert_int_equal(look_work(a.look, NULL, NULL, &e), -1);
+    assert_int_equal(e.code, ERR_REFUSED);
+    assert_non_null(strstr(e.text, "/proc/self/status"));
+    home->vcpus = 0;
+    assert_int_equal(look_check_home(&a.g, &e), -1);
+    home->vcpus = 1;
+    home->name[0] = 'x';
+    assert_int_equal(look_check_home(&a.g, &e), -1);
+    assert_int_equal(e.code, ERR_PROTOCOL);
+    leave(&a);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 /* --- looks at once --------------------------------------------------------------------------- */
@@ -274,6 +316,7 @@ static void look_over(struct mig_job *mj)
 static void test_many_at_once(void **state)
 {
     static const struct hv_ops ops = { .capabilities = hangs };
+    static const Migrd__Domain def = MIGRD__DOMAIN__INIT;
     static struct migration g[LOOKS];
     struct migrations ms = { 0 };
     int someone;
@@ -293,6 +336,7 @@ static void test_many_at_once(void **state)
         mj->quiet = true;
         mj->then = look_over;
         mj->look = calloc(1, sizeof *mj->look);
+        mj->look->def = define_copy(&def);
         mig_look_run(mj);
     }
     assert_int_equal(ms.looks, LOOKS_MAX);
@@ -315,6 +359,7 @@ int main(void)
         TEST(test_last_huge_pages),
         TEST(test_report_is_kept),
         TEST(test_taken),
+        TEST(test_home),
         TEST(test_many_at_once),
     };
 
