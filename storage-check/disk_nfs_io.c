@@ -295,15 +295,19 @@ static bool loses_data(nfsstat3 status)
     return status != NFS3ERR_JUKEBOX && !is_stale(status) && plain_error(status) != EACCES;
 }
 
-/* With nothing held it was another host that wrote, and nobody can do that again. */
+/* With nothing held it was another host that wrote, and nobody can do that again. The same is true
+ * of what another process owes, whatever is held here beside it. */
 static void flush_failed(struct nfs_disk *f, struct net_part *p, nfsstat3 status)
 {
-    if (loses_data(status) && f->held.first == NULL) {
+    bool loses = loses_data(status);
+
+    f->rewrite = f->rewrite || (loses && f->held.first != NULL);
+    if (loses && (f->held.first == NULL || f->expecting)) {
+        f->expecting = false;
         net_part_done(p, DISK_WRITES_LOST);
-        return;
+    } else {
+        part_failed(p, status);
     }
-    f->rewrite = f->rewrite || loses_data(status);
-    part_failed(p, status);
 }
 
 static void flush_done(struct rpc_context *rpc, int status, void *data, void *priv)

@@ -332,6 +332,24 @@ static void moved_and_forgotten(void **state)
     assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3_OK), 0);
 }
 
+/* The first flush fails: what was written here is written again, what the other process wrote
+ * cannot be. */
+static void moved_and_failed(void **state)
+{
+    (void)state;
+    assert_int_equal(start(DISK_WRITE, 1, UNSTABLE, NFS3_OK), 0);
+    go_on_as_another();
+    assert_int_equal(start(DISK_WRITE, 2, UNSTABLE, NFS3_OK), 0);
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3ERR_IO), DISK_WRITES_LOST);
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3_OK), -1);
+    server.file[0] = 0;
+    reconnect();
+    while (server.n > 0)
+        answer(NFS3_OK, UNSTABLE);
+    assert_int_equal(server.file[0], 2);
+    assert_int_equal(start(DISK_FLUSH, 0, UNSTABLE, NFS3_OK), 0);
+}
+
 /* Its COMMIT had failed: the server's next one would succeed and say nothing. */
 static void moved_after_failure(void **state)
 {
@@ -354,6 +372,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(refused_for_a_moment, setup, teardown),
         cmocka_unit_test_setup_teardown(moved_unflushed, setup, teardown),
         cmocka_unit_test_setup_teardown(moved_and_forgotten, setup, teardown),
+        cmocka_unit_test_setup_teardown(moved_and_failed, setup, teardown),
         cmocka_unit_test_setup_teardown(moved_after_failure, setup, teardown),
     };
 
