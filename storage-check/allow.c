@@ -6,10 +6,10 @@
 
 #define BLANKS " \t\n"
 
-/* Where the host of a URL of n bytes begins; NULL: it is a path. */
+/* Where the host of a URL of n bytes begins; NULL: a path, as is all that begins with a slash. */
 static const char *url_host(const char *s, size_t n)
 {
-    const char *p = strstr(s, "://");
+    const char *p = s[0] == '/' ? NULL : strstr(s, "://");
 
     return p != NULL && (size_t)(p - s) + 3 <= n ? p + 3 : NULL;
 }

@@ -55,6 +55,13 @@ static void links_are_followed(void **state)
     assert_true(storage_allowed("/etc", name));
     assert_int_equal(unlink(name), 0);
     assert_true(storage_allowed(dir, name));
+    /* what begins with a slash is a path, whatever else is in it */
+    snprintf(name, sizeof name, "%s/a:", dir);
+    assert_int_equal(symlink("/etc", name), 0);
+    snprintf(name, sizeof name, "%s/a://hostname", dir);
+    assert_false(storage_allowed(dir, name));
+    snprintf(name, sizeof name, "%s/a:", dir);
+    assert_int_equal(unlink(name), 0);
     assert_int_equal(rmdir(dir), 0);
 }
 
