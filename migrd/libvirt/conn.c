@@ -5,7 +5,8 @@
  * any order.
  *
  * While a client has libvirt-max-calls calls or libvirt-max-bytes bytes under way nothing
- * more is read from it: it waits, the host does not. It is cut off if
+ * more is read from it: it waits, the host does not. Who sends many calls at once gets TURN_NS for
+ * them, then others have their turn. It is cut off if
  *     TLS, where it is used, has not come about after SHAKE_S
  *     it has not opened its connection after OPEN_S
  *     a frame that it began is not whole after FRAME_S
@@ -32,6 +33,7 @@
 #define PING_S 5
 #define PINGS 5
 #define READ_BYTES 16384
+#define TURN_NS (2 * NS_PER_MS)
 
 /* --- end -------------------------------------------------------------------------------------- */
 
@@ -93,7 +95,7 @@ static bool is_full(const struct lv_conn *c)
 
 static void ready(uv_poll_t *h, int status, int events);
 
-/* One that came while the client was full. */
+/* One that came while the client was full, or had had its turn. */
 static bool frame_waits(const struct lv_conn *c)
 {
     struct lv_header h;
@@ -107,9 +109,10 @@ static void listen_for(struct lv_conn *c)
 
     if (c->gone)
         return;
+    /* What waits is done before more is read. */
     if ((!is_full(c) && !c->ending) || c->shaking)
-        events |= UV_READABLE;
-    if (c->out_sent < c->out_len || ((events & UV_READABLE) != 0 && frame_waits(c)))
+        events |= frame_waits(c) ? UV_WRITABLE : UV_READABLE;
+    if (c->out_sent < c->out_len)
         events |= UV_WRITABLE;
     if (c->tls != NULL && tls_link_wants_write(c->tls))
         events |= UV_WRITABLE;
@@ -242,12 +245,13 @@ void lv_conn_release(struct lv_conn *c, size_t bytes)
 
 static void take_frames(struct lv_conn *c)
 {
+    uint64_t until = clock_ns() + TURN_NS;
     struct lv_header h;
     size_t used = 0;
     struct err e;
     int r = 0;
 
-    while (!c->gone && !c->ending && !is_full(c) &&
+    while (!c->gone && !c->ending && !is_full(c) && (used == 0 || clock_ns() < until) &&
            (r = lv_header_read(c->in + used, c->in_len - used, &h, &e)) == 1) {
         const uint8_t *payload = c->in + used + LV_HEADER_BYTES;
 
@@ -316,7 +320,8 @@ static void shake(struct lv_conn *c)
     if (may)
         log_info("libvirt", "client %s", c->who);
     else
-        lv_refused(c->m, "client %s: libvirt-tls-allow has none of its certificate's names", c->who);
+        lv_refused(
+            c->m, "client %s: libvirt-tls-allow has none of its certificate's names", c->who);
     c->ending = !may;
     if (queue(c, (const uint8_t *)(may ? "\1" : "\0"), 1) < 0)
         lv_conn_close(c);
@@ -375,7 +380,7 @@ void lv_conn_tick(struct lv_conn *c, uint64_t now)
         cut_off(c, "TLS has not come about");
     else if (!c->opened && older(c->born_ns, now, OPEN_S))
         cut_off(c, "it has not opened its connection");
-    else if (c->in_len > 0 && !is_full(c) && older(c->frame_ns, now, FRAME_S))
+    else if (c->in_len > 0 && !is_full(c) && !frame_waits(c) && older(c->frame_ns, now, FRAME_S))
         cut_off(c, "a message of its is not whole");
     else if (c->out_sent < c->out_len && older(c->sent_ns, now, SEND_S))
         cut_off(c, "it takes no answers");

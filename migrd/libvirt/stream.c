@@ -115,6 +115,13 @@ static void break_off(struct lv_stream *s, enum lv_code code, const char *fmt, .
     lv_send_error(c, &h, code, text);
 }
 
+/* What the pty has not taken nobody will take, and the client need not wait for that. */
+static void has_ended(struct lv_stream *s)
+{
+    s->ended_ns = clock_ns();
+    s->in_len = 0;
+}
+
 /* --- from the pty --------------------------------------------------------------------------------
  */
 
@@ -154,8 +161,9 @@ static void move_out(struct lv_stream *s)
         return;
     }
     if (n == 0 || (errno != EAGAIN && errno != EINTR))
-        s->ended_ns = clock_ns(); /* EIO: the domain's side is gone */
+        has_ended(s); /* EIO: the domain's side is gone */
     watch(s);
+    lv_conn_listen(s->c);
 }
 
 /* --- to the pty ----------------------------------------------------------------------------------
@@ -165,6 +173,8 @@ static void move_in(struct lv_stream *s)
 {
     ssize_t n = s->in_len > 0 ? write(s->fd, s->in, s->in_len) : 0;
 
+    if (n < 0 && errno != EAGAIN && errno != EINTR)
+        has_ended(s);
     if (n <= 0)
         return;
     s->in_len -= (size_t)n;

@@ -845,6 +845,31 @@ static void test_console_full(void **state)
     close(pty);
 }
 
+/* What a guest that has ended did not take keeps nobody waiting. */
+static void test_console_ends_full(void **state)
+{
+    static char block[32768];
+    size_t n, used = 0, sent = 0;
+    int pty = open_pty();
+
+    (void)state;
+    open_it(0);
+    open_console(5, 0);
+    take_frame(&used, 5, LV_REPLY, LV_OK, &n);
+    while (!lv_streams_full(host.lv.conns)) {
+        put_console(5, LV_STREAM, LV_CONTINUE, block, sizeof block);
+        assert_true((sent += sizeof block) < 4u << 20);
+    }
+    close(pty);
+    for (int i = 0; i < 1000 && lv_streams_full(host.lv.conns); i++) {
+        usleep(1000);
+        host_turn(&host);
+    }
+    assert_false(lv_streams_full(host.lv.conns));
+    put_call(LV_AUTH_LIST, NULL, NULL);
+    assert_true(client_read(&host, in, sizeof in) > LV_HEADER_BYTES);
+}
+
 static void test_close_callback(void **state)
 {
     struct lv_header h;
@@ -964,6 +989,36 @@ static void test_pieces(void **state)
     free(frame);
 }
 
+/* More calls in one piece than one turn of the loop has time for: none is forgotten. */
+static void test_many(void **state)
+{
+    enum { CALLS = 1500 };
+    struct lv_header h = { .prog = LV_PROGRAM, .vers = 1, .proc = LV_CONNECT_GET_CAPABILITIES };
+    uint8_t *frame = lv_pack(&h, NULL, NULL, NULL), *many = malloc(CALLS * LV_HEADER_BYTES);
+    uint64_t end = clock_ns() + 30 * NS_PER_S;
+    size_t got = 0, each;
+
+    (void)state;
+    open_it(0);
+    client_write(&host, frame, h.len);
+    each = (size_t)client_read(&host, in, sizeof in);
+    for (size_t i = 0; i < CALLS; i++)
+        memcpy(many + i * LV_HEADER_BYTES, frame, LV_HEADER_BYTES);
+    assert_int_equal(send(host.client, many, CALLS * LV_HEADER_BYTES, 0), CALLS * LV_HEADER_BYTES);
+    while (got < CALLS * each && clock_ns() < end) {
+        ssize_t n;
+
+        uv_run(&host.loop, UV_RUN_NOWAIT);
+        n = client_read(&host, in, sizeof in);
+        assert_true(n >= 0);
+        got += (size_t)n;
+        assert_true(host.lv.conns->in_cap < 128u << 10);
+    }
+    assert_int_equal(got, CALLS * each);
+    free(frame);
+    free(many);
+}
+
 /* It leaves while a call of its is under way, whose answer then goes nowhere. */
 static void test_gone(void **state)
 {
@@ -1025,7 +1080,8 @@ int main(void)
         TEST(test_event_bodies), TEST(test_io_error), TEST(test_old_events),
         TEST(test_slow_listener), TEST(test_nonsense), TEST(test_times), TEST(test_glutton),
         TEST(test_console), TEST(test_console_ends), TEST(test_console_full),
-        TEST(test_close_callback), TEST(test_pieces), TEST(test_gone), TEST(test_calls) };
+        TEST(test_console_ends_full), TEST(test_close_callback), TEST(test_pieces), TEST(test_many),
+        TEST(test_gone), TEST(test_calls) };
 
     log_open("test", "/dev/null", NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
