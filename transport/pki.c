@@ -238,7 +238,6 @@ static int add_alt_names(X509 *cert, const struct pki_request *rq)
  */
 static int finish(X509 *cert, X509 *ca, EVP_PKEY *ca_key, const char *use)
 {
-
     return X509_set_issuer_name(cert, X509_get_subject_name(ca)) == 1 &&
                    add_extension(cert, ca, NID_basic_constraints, "critical,CA:FALSE") == 0 &&
                    add_extension(cert, ca, NID_ext_key_usage, use) == 0 &&

@@ -234,7 +234,6 @@ int lv_set_autostart(struct lv_call *k, const void *args, void *ret, struct err 
     return registry_set_autostart(k->m, d, a->on != 0, lv_call_end, k, e) < 0 ? -1 : LV_LATER;
 }
 
-/* Nobody's state is kept for the next start. */
 /* Was the definition changed since it was started? */
 int lv_is_updated(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
@@ -242,6 +241,7 @@ int lv_is_updated(struct lv_call *k, const void *args, void *ret, struct err *e)
     return lv_domain(k, args, e) == NULL ? -1 : 0;
 }
 
+/* Nobody's state is kept for the next start. */
 int lv_managed_save(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
     const lv_dom_flags *a = args;

@@ -159,6 +159,7 @@ struct libvirt {
     struct lv_listener *listeners;
     uint64_t tried_ns;
     unsigned refusals; /* in this second */
+    unsigned looks;    /* of storage.c, under way */
     bool tls_failed;
     int subscription; /* of the host's events */
     struct lv_move *moves;

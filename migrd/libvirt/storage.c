@@ -5,7 +5,8 @@
  * device, and is told size and type. Pools are not made and none is listed; volumes say that they
  * are of one called "files", whose folder is /.
  *
- * Files are looked at in the pool of threads: a file system may not answer.
+ * Files are looked at in the pool of threads: a file system may not answer. LOOKS_MAX at a time, so
+ * that one that is silent for ever leaves threads for the domains.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@
 #define VOL_FILE 0
 #define VOL_BLOCK 1
 #define SECTOR 512
+#define LOOKS_MAX 4
 
 struct look {
     struct job job; /* first */
@@ -84,6 +86,7 @@ static void look_done(struct job *j)
     struct err e = j->err;
     int r = j->result;
 
+    k->m->libvirt->looks--;
     if (r < 0)
         k->code = LV_E_NO_VOLUME;
     else if (ret == NULL)
@@ -104,6 +107,10 @@ static int begin(struct lv_call *k, const char *path,
 
     if (path[0] != '/' || strlen(path) >= sizeof l->path)
         return lv_fail(k, e, LV_E_NO_VOLUME, "no storage volume '%.200s'", path);
+    if (k->m->libvirt->looks >= LOOKS_MAX)
+        return lv_fail(k, e, LV_E_BUSY,
+            "%.200s: the storage of %d other files has not answered yet; try again later", path,
+            LOOKS_MAX);
     l = calloc(1, sizeof *l);
     if (l == NULL)
         return err_set(e, ERR_MEMORY, "migrd is out of memory");
@@ -112,6 +119,7 @@ static int begin(struct lv_call *k, const char *path,
     l->k = k;
     l->answer = answer;
     snprintf(l->path, sizeof l->path, "%s", path);
+    k->m->libvirt->looks++;
     job_run(k->m->loop, &l->job);
     return LV_LATER;
 }
