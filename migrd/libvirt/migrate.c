@@ -248,6 +248,14 @@ static void watched(void *arg, struct migration *g, bool last)
     free(cookie.value.value_val);
 }
 
+/* The migration ends with it. It may have gone meanwhile: events of the start are told to it. */
+static void follow_client(struct lv_move *mv, struct lv_conn *c)
+{
+    mv->c = c;
+    if (c->gone)
+        lv_moves_forget(c);
+}
+
 static int start(struct lv_call *k, const struct lv_step *s, struct domain *d, struct lv_order *o,
     const Migrd__Ticket *managed, struct err *e)
 {
@@ -269,14 +277,16 @@ static int start(struct lv_call *k, const struct lv_step *s, struct domain *d, s
         return err_set(e, ERR_MEMORY, "migrd is out of memory");
     mv->k = k;
     mv->managed = managed != NULL;
-    if (!mv->managed)
-        mv->c = NULL;
+    mv->c = NULL;
     if (migration_start(k->m, d, &rq, &mv->g, e) < 0) {
         lv_move_end(k->m, &mv);
         return -1;
     }
-    if (migration_watch(mv->g, watched, mv) == 0)
+    if (migration_watch(mv->g, watched, mv) == 0) {
+        if (mv->managed)
+            follow_client(mv, k->c);
         return LV_LATER;
+    }
     lv_move_end(k->m, &mv);
     return lv_fail(k, e, LV_E_BUSY, "too many clients watch this migration; it goes on");
 }

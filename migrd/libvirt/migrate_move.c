@@ -83,30 +83,39 @@ int lv_move_hold(struct lv_call *k, struct domain *d, struct err *e)
     return -1;
 }
 
+/* Afterwards it may be over, and `mv` with it. */
 static void cancel(struct migrd *m, struct lv_move *mv)
 {
+    char uuid[sizeof mv->uuid];
     struct err e;
 
+    memcpy(uuid, mv->uuid, sizeof uuid);
     mv->c = NULL;
     if (migration_cancel(m, mv->g, &e) == 0)
-        log_warn("libvirt", "%s: its virsh is gone: the migration is cancelled", mv->uuid);
+        log_warn("libvirt", "%s: its virsh is gone: the migration is cancelled", uuid);
     else
-        log_warn("libvirt", "%s: its virsh is gone: %s", mv->uuid, e.text);
+        log_warn("libvirt", "%s: its virsh is gone: %s", uuid, e.text);
+}
+
+static struct lv_move *of_client(const struct lv_conn *c)
+{
+    struct lv_move *mv = c->m->libvirt->moves;
+
+    while (mv != NULL && mv->c != c)
+        mv = mv->next;
+    return mv;
 }
 
 void lv_moves_forget(struct lv_conn *c)
 {
-    struct lv_move *mv, *next;
+    struct lv_move *mv;
 
-    for (mv = c->m->libvirt->moves; mv != NULL; mv = next) {
-        next = mv->next;
-        if (mv->c != c)
-            continue;
+    /* Each may end others: clients are told, and one that does not read is cut off. */
+    while ((mv = of_client(c)) != NULL)
         if (mv->kind == LV_MOVE_RUNS)
             cancel(c->m, mv);
         else
             lv_move_end(c->m, &mv);
-    }
 }
 
 void lv_moves_tick(struct migrd *m, uint64_t now)
