@@ -111,6 +111,21 @@ struct threads {
     unsigned n;
 };
 
+/* The numbers come from a process that runs a guest: another one's threads are not for it to name.
+ */
+static int check_threads(const struct threads *t, const char *uuid, struct err *e)
+{
+    char path[64];
+
+    for (unsigned i = 0; i < t->n; i++) {
+        snprintf(path, sizeof path, "/proc/%d/task/%d", (int)t->pid, (int)t->vcpu[i]);
+        if (t->vcpu[i] <= 0 || access(path, F_OK) < 0)
+            return err_set(e, ERR_PROTOCOL, "domain %s: %d is no thread of its process %d", uuid,
+                (int)t->vcpu[i], (int)t->pid);
+    }
+    return 0;
+}
+
 static int find_threads(struct hv *hv, const char *uuid, struct threads *t, struct err *e)
 {
     Migrd__Xvm__Reply *r = NULL;
@@ -125,7 +140,9 @@ static int find_threads(struct hv *hv, const char *uuid, struct threads *t, stru
     migrd__xvm__reply__free_unpacked(r, NULL);
     driver_dir(hv, uuid, dir);
     rundir_process(dir, &t->pid, &alive);
-    return alive ? 0 : err_set(e, ERR_NOT_FOUND, "domain %s: its process is gone", uuid);
+    if (!alive)
+        return err_set(e, ERR_NOT_FOUND, "domain %s: its process is gone", uuid);
+    return check_threads(t, uuid, e);
 }
 
 /* Where the kernel groups processes by session, levels count within a group only, and the group has
