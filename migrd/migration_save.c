@@ -294,6 +294,39 @@ static int check_path(const char *path, struct err *e)
     return 0;
 }
 
+static bool is_below(const char *folder, const char *path)
+{
+    size_t n = strlen(folder);
+
+    return n > 0 && strncmp(folder, path, n) == 0 && path[n] == '/';
+}
+
+static bool is_named_by(const Migrd__Domain *def, const char *path)
+{
+    bool found = def != NULL && (strcmp(def->kernel, path) == 0 || strcmp(def->initrd, path) == 0);
+
+    for (size_t i = 0; def != NULL && i < def->n_disks && !found; i++)
+        found = strcmp(def->disks[i]->source, path) == 0;
+    return found;
+}
+
+/* What is at the path is replaced: slips that would cost a guest, or what this daemon knows. */
+static int check_target(struct migrd *m, const char *path, struct err *e)
+{
+    const struct paths *p = &m->paths;
+
+    if (is_below(p->state, path) || is_below(p->run, path) || is_below(p->etc, path))
+        return err_set(
+            e, ERR_INVALID, "%s is among migrd's own files; name a file elsewhere", path);
+    for (const struct domain *d = registry_first(m->registry); d != NULL; d = d->next)
+        if (is_named_by(d->def, path) || is_named_by(d->live_def, path))
+            return err_set(e, ERR_INVALID,
+                "%s is a disk, kernel or initrd of domain %s, and would be replaced; name another "
+                "file",
+                path, d->name);
+    return 0;
+}
+
 static int start_worker(struct migration *g, Migrd__ToWorker *t, struct err *e)
 {
     static const struct worker_calls calls = { on_message, on_ended };
@@ -321,7 +354,7 @@ static struct migration *hold(struct migrd *m, enum mig_kind kind, struct domain
 {
     struct migration *g;
 
-    if (check_path(f->path, e) < 0)
+    if (check_path(f->path, e) < 0 || check_target(m, f->path, e) < 0)
         return NULL;
     if (d->mig != NULL || d->busy != NULL) {
         err_set(e, ERR_STATE, "domain %s is busy: %s", d->name,

@@ -474,6 +474,28 @@ static void test_confirm(void **state)
     free(forged.data);
 }
 
+/* --- files --- */
+
+/* What would be replaced: files of migrd, and of domains. */
+static void test_file_elsewhere(void **state)
+{
+    struct migration_file f = { .path = "/var/lib/migrd/journal" };
+    struct migration *g;
+    struct err e;
+
+    (void)state;
+    strcpy(host.m.paths.state, "/var/lib/migrd");
+    assert_int_equal(migration_save(&host.m, the_domain(), &f, &g, &e), -1);
+    assert_says(&e, "migrd's own files");
+    f.path = "/var/lib/migrd.save";
+    assert_int_equal(migration_save(&host.m, the_domain(), &f, &g, &e), -1);
+    assert_says(&e, "does not run here");
+    f.path = the_domain()->def->kernel;
+    assert_int_equal(migration_dump(&host.m, the_domain(), &f, &g, &e), -1);
+    assert_says(&e, "of domain web1");
+    host.m.paths.state[0] = '\0';
+}
+
 /* --- older clients, speed and pause --------------------------------------------------------------
  */
 
@@ -540,7 +562,7 @@ int main(void)
     const struct CMUnitTest tests[] = { TEST(test_tickets), TEST(test_flags), TEST(test_params),
         TEST(test_begin), TEST(test_hold_ends), TEST(test_given_stays_held), TEST(test_begin_xml),
         TEST(test_prepare), TEST(test_prepare_away), TEST(test_perform), TEST(test_finish),
-        TEST(test_confirm), TEST(test_old), TEST(test_wishes) };
+        TEST(test_confirm), TEST(test_file_elsewhere), TEST(test_old), TEST(test_wishes) };
 
     log_open("test", "/dev/null", NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
