@@ -28,6 +28,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "migrd/control.h"
+#include "migrd/domain_figures.h"
 #include "migrd/events.h"
 #include "migrd/journal.h"
 #include "migrd/libvirt/libvirt.h"
@@ -253,6 +254,7 @@ static void close_handles(struct run *r)
         status_stop(&r->m.status);
     if (r->m.migrations != NULL)
         migrations_stop(&r->m);
+    figures_stop(&r->m);
     registry_stop(&r->m);
     for (size_t i = 0; i < sizeof r->sig / sizeof r->sig[0]; i++)
         if (r->sig[i].data != NULL)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: ISC */
 /*
  * domain_figures: asks the hypervisor about a domain that runs: its vCPUs, its devices'
- * counters, its weight and cap. In the pool; any number at once, also while a migration holds
- * the domain.
+ * counters, its weight and cap. In the pool, also while a migration holds the domain; only a
+ * few at once and one for each domain, the others wait: a domain whose process hangs must not
+ * take the threads that journal and resumes need.
  */
 #ifndef DOMAIN_FIGURES_H
 #define DOMAIN_FIGURES_H
@@ -24,5 +25,7 @@ typedef void figures_done(void *arg, const struct domain_figures *f, const struc
 /* -1: the domain does not run; `done` is not called. */
 int figures_ask(struct migrd *m, const struct domain *d, unsigned want, figures_done *done,
     void *arg, struct err *e);
+/* Nothing new comes: those that wait are told so, instead of asked for. */
+void figures_stop(struct migrd *m);
 
 #endif

@@ -24,6 +24,7 @@ struct status;
 struct libvirt;
 struct journal;
 struct events;
+struct ask_job;
 
 struct migrd {
     uv_loop_t *loop;
@@ -42,6 +43,7 @@ struct migrd {
     struct status *status;
     struct libvirt *libvirt;
     struct events *events;
+    struct ask_job *figures; /* domain_figures.c: what is asked, or waits for its turn */
 };
 
 #endif

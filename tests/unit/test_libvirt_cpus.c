@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "migrd/domain_figures.h"
 #include "migrd/tune.h"
 
 #define WAIT_NS (10 * NS_PER_S)
@@ -597,13 +598,99 @@ static void test_leaves(void **state)
     assert_int_equal(host.lv.n_conns, 0);
 }
 
+/* --- many questions --- */
+
+#define ASKED 12u
+
+static struct {
+    atomic_uint now, most, same, same_most;
+} busy;
+
+static void most_of(atomic_uint *most, unsigned n)
+{
+    unsigned old = atomic_load(most);
+
+    while (n > old && !atomic_compare_exchange_weak(most, &old, n))
+        ;
+}
+
+/* A domain that answers late; those with an even number are the same one. */
+static int slow_stats(struct hv *h, const char *uuid, struct hv_stats *out, struct err *e)
+{
+    bool is_same = strcmp(uuid, HOST_UUID) == 0;
+
+    (void)h;
+    (void)out;
+    (void)e;
+    most_of(&busy.most, atomic_fetch_add(&busy.now, 1) + 1);
+    if (is_same)
+        most_of(&busy.same_most, atomic_fetch_add(&busy.same, 1) + 1);
+    usleep(5000);
+    if (is_same)
+        atomic_fetch_sub(&busy.same, 1);
+    atomic_fetch_sub(&busy.now, 1);
+    return 0;
+}
+
+static unsigned answered, told;
+
+static void answer(void *arg, const struct domain_figures *f, const struct err *e)
+{
+    (void)arg;
+    (void)f;
+    answered++;
+    told += e->code == ERR_CANCELLED;
+}
+
+static void ask_many(void)
+{
+    struct domain d = { .live = true };
+    struct err e;
+
+    memset(&busy, 0, sizeof busy);
+    answered = told = 0;
+    for (unsigned i = 0; i < ASKED; i++) {
+        snprintf(d.uuid, sizeof d.uuid, "%s", HOST_UUID);
+        if ((i & 1) != 0)
+            snprintf(d.uuid, sizeof d.uuid, "other%u", i);
+        assert_int_equal(figures_ask(&host.m, &d, FIGURES_STATS, answer, NULL, &e), 0);
+    }
+}
+
+static void await_all(void)
+{
+    for (uint64_t end = clock_ns() + WAIT_NS; answered < ASKED && clock_ns() < end;)
+        uv_run(&host.loop, UV_RUN_NOWAIT);
+    assert_int_equal(answered, ASKED);
+    assert_null(host.m.figures);
+}
+
+/* They leave threads for the journal, and one domain that hangs leaves some for the others. */
+static void test_many_questions(void **state)
+{
+    struct hv_ops slow = fake;
+
+    (void)state;
+    slow.stats = slow_stats;
+    host.m.hv_ops = &slow;
+    ask_many();
+    await_all();
+    assert_in_range(atomic_load(&busy.most), 1, 4);
+    assert_int_equal(atomic_load(&busy.same_most), 1);
+    assert_int_equal(told, 0);
+    ask_many();
+    figures_stop(&host.m);
+    await_all();
+    assert_in_range(told, 1, ASKED - 1);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, up, down)
     const struct CMUnitTest tests[] = { TEST(test_pin), TEST(test_pin_to_all), TEST(test_bad_pins),
         TEST(test_get_pins), TEST(test_get_vcpus), TEST(test_count), TEST(test_sched),
         TEST(test_bad_sched), TEST(test_memory), TEST(test_disk), TEST(test_vif_and_memory),
-        TEST(test_host), TEST(test_leaves) };
+        TEST(test_host), TEST(test_leaves), TEST(test_many_questions) };
 
     log_set_level(LOG_LV_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
