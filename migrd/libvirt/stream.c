@@ -365,6 +365,9 @@ int lv_open_console(struct lv_call *k, const void *args, void *ret, struct err *
         break_off(other, LV_E_FAILED, "console of domain %s was taken by %s", d->name, k->c->who);
     if (k->c->gone)
         return lv_fail(k, e, LV_E_FAILED, "the client has gone");
+    d = lv_domain(k, &a->dom, e); /* the other client may be gone, and what it had begun */
+    if (d == NULL)
+        return -1;
     fd = open_pty(k, d, force, e);
     if (fd < 0)
         return -1;

@@ -249,7 +249,7 @@ static void drop_who_may_not(struct migrd *m)
 
     for (struct lv_conn *c = m->libvirt->conns; c != NULL; c = next) {
         next = c->next;
-        if (c->tls == NULL || c->shaking)
+        if (c->tls == NULL || (c->shaking && m->config.libvirt_tls))
             continue;
         if (m->config.libvirt_tls && lv_tls_admitted(c))
             continue;
