@@ -66,27 +66,30 @@
  *   - A vote races with a JOIN: it names a life, the order of the log decides. A vote that stays
  * alone, or a lease that ended while the daemon lived, is healed by a new life of the same daemon;
  *     its silence counts from what the voter saw of any life.
- *   - The channel stops when one node has applied the JOIN of a daemon's next life, and another has not:
- *     all lives since the last that expired in the log are acknowledged. What a vote proves counts
+ *   - The channel stops when one node has applied the JOIN of a daemon's next life, and another has
+ * not: all lives since the last that expired in the log are acknowledged. What a vote proves counts
  *     from what its voter saw of any of them; votes of a life that is over can't complete.
  *   - Tilt: who stood still for longer than `tilt` has beats waiting in its sockets: it forgets
  *     what it did not see, and votes `proof` later at the earliest.
  *   - Members that have just compared logs are alive: where all were cut off from each other,
  * paused guests go on where they are.
  *
- * 4. Proofs. Recovery is epoch + 1 and START, and only after: LEASE (above; only for copies known
+ * 4. Proofs. Recovery is epoch + 2 and START, and only after: LEASE (above; only for copies known
  * to burn a fuse), SELF (the owner itself says that it is not there; or its host was booted),
  * FENCED (an agent confirmed), OPERATOR. No time limit starts anything. A copy that is being
  * started begins with a blown fuse, so one that nobody knows of never runs. Between EXPIRED and a
  * place the record names its old owner: if that is back first, with the paused copy, the guest goes
- * on there (WAITING, runs).
+ * on there (WAITING, runs). Epoch + 2, since epoch + 1 is what the incoming copy of a move has: a
+ * hand-over that asks who owns it never takes a recovery for its own success, and such a copy is
+ * older than what is started, a stray wherever it is.
  *
  * 5. Live migration is in the same log. MIGRATE_BEGIN weighs and reserves; HANDOVER(e -> e + 1) is
  * asked with the guest paused, before GO. It is answered when it is decided, and not before: the
- * source stays paused if it can't know. A failover of the source is e + 1 elsewhere: whichever is
+ * source stays paused if it can't know. A failover of the source is e + 2 elsewhere: whichever is
  *   first in the log makes the other one fail. TAKE_BACK(e + 1 -> e + 2) needs the target's own
- * NEVER_RAN: that a target has expired does not prove that it never ran. The source's copy is no
- * stray as long as the log may give it back; once the target says that it runs, it is.
+ * NEVER_RAN: that a target has expired does not prove that it never ran. A failover of the target
+ *   is e + 3, so e + 2 is the source's own again or a failover of it, never both. The source's copy
+ *   is no stray as long as the log may give it back; once the target says that it runs, it is.
  *
  * 6. This host (core_host.c): only copies that the log names get fuses; others are destroyed.
  * Actions are begun once; results that are lost are made good by sight or by time. A domain that

@@ -334,7 +334,7 @@ static void on_place(struct ha_core *c, struct ha_domain *d, const struct ha_dom
     struct ha_local *l;
 
     d->owner = x->node;
-    d->epoch++;
+    d->epoch += 2; /* + 1 is what an incoming copy of a move has, which may be there still */
     d->fused = d->obeys_fuse;
     d->seen = SEEN(GONE);
     d->origin = 0;

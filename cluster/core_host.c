@@ -241,7 +241,7 @@ static bool disarmed(const struct ha_core *c)
     return c->state.armed == ARMED(DISARMED);
 }
 
-/* What a move that came to nothing has left may carry the very epoch that a start was given. */
+/* Of a move, whatever epoch it says: no start makes such a copy. */
 static bool unfinished(const struct ha_local *l)
 {
     return l->here && l->seen == HA_SEEN_INCOMING;

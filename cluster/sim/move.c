@@ -46,7 +46,7 @@ static struct copy *copy_of(struct world *w, const struct move *m, uint32_t node
     return c != NULL && c->epoch == epoch ? c : NULL;
 }
 
-/* The incoming copy, not one that was started there later under the same epoch. */
+/* The incoming copy, not that of a later move of the same epoch. */
 static struct copy *incoming(struct world *w, const struct move *m)
 {
     struct copy *c = copy_of(w, m, m->to, m->epoch + 1);

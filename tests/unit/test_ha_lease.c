@@ -74,7 +74,7 @@ static void dead_host_is_recovered_once(void **state)
     lab_run(l, 60);
     assert_int_equal(lab_running(l, 0, &where), 1);
     assert_int_not_equal(where, 1);
-    assert_int_equal(lab_record(l, where, 0).epoch, 6);
+    assert_int_equal(lab_record(l, where, 0).epoch, 7);
     assert_int_equal(lab_record(l, where, 0).proof, MIGRD__HA_PROOF__PROOF_LEASE);
     assert_int_equal(lab_node_record(l, where, 2).state, EXPIRED);
     lab_free(l);
