@@ -28,19 +28,29 @@ static int check_path(const char *path, struct err *e)
     return err_set(e, ERR_INVALID, "%s is there already and is no regular file", path);
 }
 
-/* Is what PATH.tmp names now ours alone? One that an earlier job left is taken over; one that
- * another job fills, or has just given its name, is not touched. */
-static int take(const struct outfile *f, struct err *e)
+/* Is what PATH.tmp names now ours alone? Not while another job fills it, or has just given it its
+ * name. */
+static int lock(const struct outfile *f, struct stat *st, struct err *e)
 {
-    struct stat st, there;
+    struct stat there;
 
     if (flock(f->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
         return err_set(
             e, ERR_STATE, "%s: another save or dump writes it; name another file", f->tmp);
-    if (fstat(f->fd, &st) < 0 || lstat(f->tmp, &there) < 0)
+    if (fstat(f->fd, st) < 0 || lstat(f->tmp, &there) < 0)
         return err_sys(e, "%s", f->tmp);
-    if (st.st_dev != there.st_dev || st.st_ino != there.st_ino)
+    if (st->st_dev != there.st_dev || st->st_ino != there.st_ino)
         return err_set(e, ERR_STATE, "%s: another save or dump has just written it", f->path);
+    return 0;
+}
+
+/* What an earlier job left. */
+static int take_over(const struct outfile *f, struct err *e)
+{
+    struct stat st;
+
+    if (lock(f, &st, e) < 0)
+        return -1;
     if (st.st_nlink != 1 || st.st_uid != geteuid())
         return err_set(
             e, ERR_INVALID, "%s is there already and is somebody else's: remove it", f->tmp);
@@ -51,10 +61,17 @@ static int take(const struct outfile *f, struct err *e)
 
 static int open_tmp(struct outfile *f, struct err *e)
 {
-    f->fd = open(f->tmp, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    const int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
+    struct stat st;
+    bool made;
+
+    f->fd = open(f->tmp, flags | O_EXCL, 0600);
+    made = f->fd >= 0;
+    if (!made && errno == EEXIST)
+        f->fd = open(f->tmp, flags, 0600);
     if (f->fd < 0)
         return err_sys(e, "cannot create %s", f->tmp);
-    if (take(f, e) == 0)
+    if ((made ? lock(f, &st, e) : take_over(f, e)) == 0)
         return 0;
     io_close(&f->fd);
     return -1;
