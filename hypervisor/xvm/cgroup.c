@@ -344,6 +344,20 @@ const char *cgroup_of(const char *uuid, pid_t pid)
     return t.version == V2 ? "cgroup2" : "cgroup1";
 }
 
+/* It has ended, and whoever has to hear of it has not asked yet. */
+static bool is_zombie(pid_t pid)
+{
+    char path[64], *text, *end;
+    bool yes;
+
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    text = io_read_file(path, SELF_MAX, NULL, NULL);
+    end = text != NULL ? strrchr(text, ')') : NULL;
+    yes = end != NULL && strncmp(end, ") Z", 3) == 0;
+    free(text);
+    return yes;
+}
+
 /* "UUID-PID" of a process that is gone? */
 static bool is_stale(const char *name)
 {
@@ -352,7 +366,7 @@ static bool is_stale(const char *name)
 
     if (sscanf(name, "%36[0-9a-f-]-%d%c", uuid, &pid, &end) != 2 || !rundir_is_uuid(uuid))
         return false;
-    return pid > 0 && kill(pid, 0) < 0 && errno == ESRCH;
+    return pid > 0 && ((kill(pid, 0) < 0 && errno == ESRCH) || is_zombie(pid));
 }
 
 void cgroup_sweep(void)
