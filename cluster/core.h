@@ -77,7 +77,8 @@ enum ha_event_type {
                         here have been told: what has not been told by then is not here. The core
                         joins only after it */
     HA_EV_RESULT,    /* of the action `id`: START, STOP, DESTROY, RESUME, MIGRATE, FENCE; a lost one
-                        is made good by a DOMAIN, or by time */
+                        is made good by a DOMAIN, or by time; MIGRATE's by what the hand-over
+                        itself tells the log: HANDOVER or MIGRATE_END */
     HA_EV_COMMAND,   /* an operator's, or the hand-over's question; one ANSWER each, at once or when
                         it is decided */
     HA_EV_MAX

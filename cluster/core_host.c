@@ -380,7 +380,8 @@ static void move_end(struct ha_core *c, const struct ha_domain *d, struct ha_loc
 static void move(struct ha_core *c, const struct ha_domain *d, struct ha_local *l)
 {
     struct ha_action *a;
-    bool begun = l->move_epoch == d->epoch && l->move_to == d->to && (l->move_id || l->moved);
+    bool begun = l->move_epoch == d->epoch && l->move_to == d->to && l->move_since == d->since &&
+                 (l->move_id || l->moved);
 
     if (begun && l->moved) {
         move_end(c, d, l);
@@ -405,6 +406,7 @@ static void move(struct ha_core *c, const struct ha_domain *d, struct ha_local *
     memcpy(a->uuid, l->uuid, sizeof a->uuid);
     a->epoch = l->move_epoch = d->epoch;
     a->node = l->move_to = d->to;
+    l->move_since = d->since;
     a->text = arena_text(&c->arena, "%s", d->why);
     l->moved = l->cancelled = false;
 }

@@ -193,6 +193,7 @@ struct ha_local {
     uint64_t op_id, op_epoch, op_at;
     uint64_t retry_at;            /* not before: an action that failed, or has been done */
     uint64_t move_id, move_epoch; /* move_id: 0 its result is there */
+    uint64_t move_since;          /* of the record: a result may be lost, and the next one alike */
     uint32_t move_to;
     bool moved, ending; /* the result has come; the log is being told */
     bool cancelled;
