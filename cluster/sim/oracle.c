@@ -218,13 +218,30 @@ void oracle_link(struct world *w, uint32_t from, uint32_t to)
     w->oracle->link_sick[to - 1][from - 1] = w->now;
 }
 
+/* Who is not in its group can't take part in the log, and acknowledges nothing. */
+void oracle_view(struct world *w, const struct node *n, uint32_t was)
+{
+    uint32_t differ = was ^ n->coro.shown;
+
+    for (uint32_t id = 1; id <= w->nodes; id++)
+        if (id != n->id && (differ >> (id - 1) & 1) != 0)
+            oracle_link(w, n->id, id);
+}
+
+static bool together(const struct world *w, uint32_t a, uint32_t b)
+{
+    return (w->node[a - 1].coro.shown >> (b - 1) & 1) != 0 &&
+           (w->node[b - 1].coro.shown >> (a - 1) & 1) != 0;
+}
+
 static bool link_well(const struct world *w, uint32_t a, uint32_t b)
 {
     uint64_t since =
         w->oracle->link_sick[a - 1][b - 1] + (uint64_t)HEALTHY_LEASES * w->times.lease * MS;
 
     return linked(w, PLANE_BEAT, a, b) && linked(w, PLANE_BEAT, b, a) &&
-           linked(w, PLANE_RING, a, b) && linked(w, PLANE_RING, b, a) && w->now >= since;
+           linked(w, PLANE_RING, a, b) && linked(w, PLANE_RING, b, a) && together(w, a, b) &&
+           w->now >= since;
 }
 
 void oracle_blown(struct world *w, const struct copy *c)

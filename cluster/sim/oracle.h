@@ -25,6 +25,8 @@ void oracle_beat(struct world *w, struct node *n, uint32_t from, uint64_t life, 
 void oracle_stepped(struct world *w, struct node *n, const struct ha_actions *out);
 /* Something was wrong with the beats between them. */
 void oracle_link(struct world *w, uint32_t from, uint32_t to);
+/* Another group than `was` was shown to its daemon. */
+void oracle_view(struct world *w, const struct node *n, uint32_t was);
 /* What the core of the node has applied. */
 void oracle_state(struct world *w, struct node *n);
 void oracle_fenced(struct world *w, struct node *target);

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "cluster/sim/node.h"
+#include "cluster/sim/oracle.h"
 #include "cluster/sim/ring.h"
 
 #define HEAL_TOKENS 1000 /* thousandths of a token */
@@ -100,6 +101,7 @@ static void hand_over(struct world *w, struct node *n, const struct ring *r, siz
 {
     const struct entry *e = &r->entry[i];
     struct corosync *c = &n->coro;
+    uint32_t was = c->shown;
 
     switch (e->kind) {
     case ENTRY_MESSAGE:
@@ -122,6 +124,7 @@ static void hand_over(struct world *w, struct node *n, const struct ring *r, siz
     }
     if (c->in && !hidden(w, r, i)) {
         c->shown = c->group;
+        oracle_view(w, n, was);
         node_view(w, n, c->group);
     }
 }
@@ -229,6 +232,12 @@ static void drain(
             hand_over(w, n, old, i);
 }
 
+/* What a node brings into a new ring: each corosync tells the others of its own processes. */
+static uint32_t own_group(const struct node *n)
+{
+    return n->coro.in ? bit(n->id) : 0;
+}
+
 static void enter(struct world *w, struct node *n, struct ring *r)
 {
     n->coro.ring = r;
@@ -269,11 +278,11 @@ static void split_off(struct world *w, struct ring *old, uint32_t clique)
         if (!(clique & bit(id)))
             continue;
         drain(w, n, old, sure, clique);
-        group = n->coro.group;
+        group |= own_group(n);
         enter(w, n, r);
     }
     old->members &= ~clique;
-    open_ring(w, r, group & clique);
+    open_ring(w, r, group);
 }
 
 static uint32_t clique_in(struct world *w, uint32_t rest)
@@ -333,7 +342,7 @@ static void merge_two(struct world *w, struct ring *a, struct ring *b)
         if (!(members & bit(id)))
             continue;
         drain(w, n, n->coro.ring, n->coro.ring->n, 0);
-        group |= n->coro.group;
+        group |= own_group(n);
         enter(w, n, r);
     }
     ring_drop(a);
