@@ -357,7 +357,8 @@ static void on_migrate_end(struct ha_core *c, struct ha_domain *d, const struct 
     forget_move(d);
 }
 
-static void act(struct ha_core *c, struct ha_domain *d, enum ha_domain_event e,
+/* What its owner says of it, or a proof in his place. */
+static void on_word(struct ha_core *c, struct ha_domain *d, enum ha_domain_event e,
     const struct ha_domain_change *x)
 {
     switch (e) {
@@ -390,6 +391,16 @@ static void act(struct ha_core *c, struct ha_domain *d, enum ha_domain_event e,
         d->proof = PROOF(SELF);
         forget_move(d);
         break;
+    default:
+        break;
+    }
+}
+
+/* What is decided about it. */
+static void on_decision(struct ha_core *c, struct ha_domain *d, enum ha_domain_event e,
+    const struct ha_domain_change *x)
+{
+    switch (e) {
     case DE_MIGRATE:
         d->to = x->node;
         d->cancel = false;
@@ -407,7 +418,7 @@ static void act(struct ha_core *c, struct ha_domain *d, enum ha_domain_event e,
         on_place(c, d, x);
         break;
     case DE_STOP:
-    case DE_MAX:
+    default:
         break;
     }
 }
@@ -419,7 +430,10 @@ bool domain_event(struct ha_core *c, struct ha_domain *d, enum ha_domain_event e
 
     if (next == NO)
         return false;
-    act(c, d, e, change);
+    if (e < DE_MIGRATE)
+        on_word(c, d, e, change);
+    else
+        on_decision(c, d, e, change);
     if (d->state != (ha_dstate)next || e == DE_HANDOVER)
         d->since = c->state.time;
     d->state = (ha_dstate)next;

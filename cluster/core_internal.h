@@ -455,7 +455,7 @@ enum ha_domain_event {
     DE_NEVER_RAN,
     DE_LOST,      /* a proof says that the owner does not run it */
     DE_FROM_GONE, /* who handed it over cannot take it back */
-    DE_MIGRATE,
+    DE_MIGRATE,   /* from here on: what is decided about it */
     DE_MIGRATE_END,
     DE_HANDOVER,
     DE_TAKE_BACK,
