@@ -400,14 +400,22 @@ static void heal_node(struct world *w, struct node *n)
     coro_start_in(w, n, 100);
 }
 
+static void mend_link(struct world *w, uint32_t from, uint32_t to)
+{
+    for (unsigned p = 0; p < 3; p++) {
+        if (w->cut[p][from - 1][to - 1] != 0)
+            oracle_link(w, from, to);
+        w->cut[p][from - 1][to - 1] = 0;
+    }
+}
+
 void faults_heal(struct world *w)
 {
     say(w, "--- everything is healed");
     w->healed = true;
-    for (unsigned p = 0; p < 3; p++)
-        for (unsigned a = 0; a < SIM_NODES_MAX; a++)
-            for (unsigned b = 0; b < SIM_NODES_MAX; b++)
-                w->cut[p][a][b] = 0;
+    for (uint32_t from = 1; from <= w->nodes; from++)
+        for (uint32_t to = 1; to <= w->nodes; to++)
+            mend_link(w, from, to);
     for (unsigned i = 0; i < sizeof w->die / sizeof *w->die; i++)
         w->die[i].on = false;
     for (uint32_t id = 1; id <= w->nodes; id++)
