@@ -143,6 +143,9 @@ TSAN_TESTS := $(addprefix $(B)/tests/,test_base test_serial test_virtio test_vir
               test_transport_tls test_transport_record test_receiver test_precopy test_lease_file \
               test_disk_loop)
 
+# The hunt for deliberate bugs is long, and sim_ha runs the same code under the address sanitizer.
+ADDRESS_TESTS := $(filter-out $(B)/tests/sim_ha_mutants,$(TESTS))
+
 check: deps
 	$(SUB) tests
 	$(SUB) B=$(B)-address SAN=address tests replays
@@ -153,7 +156,7 @@ thread-tests: $(TSAN_TESTS)
 
 run-check:
 	@tests/run --logs $(B)/test-logs --jobs 4 $(TESTS) \
-	  --also address- $(TESTS:$(B)/%=$(B)-address/%) $(REPLAYS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%)
+	  --also address- $(ADDRESS_TESTS:$(B)/%=$(B)-address/%) $(REPLAYS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%)
 
 test: deps
 	$(SUB) tests all guests $(B)/xvm_smoke $(B)/lease_smoke $(B)/disk_smoke $(B)/cgroup_smoke
@@ -163,7 +166,7 @@ test: deps
 
 run-test:
 	@BUILD=$(abspath $(B)) tests/run --logs $(B)/test-logs --jobs 2 $(TESTS) \
-	  --also address- $(TESTS:$(B)/%=$(B)-address/%) $(REPLAYS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%) \
+	  --also address- $(ADDRESS_TESTS:$(B)/%=$(B)-address/%) $(REPLAYS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%) \
 	  --list tests/integration/list
 
 # The cluster's decision core under its simulator, on all CPUs.
