@@ -66,7 +66,8 @@ static void strike(struct world *w, struct move *m, unsigned i)
     struct copy *c = copy_at(w, m->domain, side->id);
 
     w->die[i].on = false;
-    side->sick_at = w->now;
+    if (side->sick_at < w->now) /* another fault may last longer */
+        side->sick_at = w->now;
     switch (w->die[i].who / 2) {
     case 0:
         daemon_start_in(w, side, w->die[i].back);
