@@ -25,6 +25,7 @@ struct libvirt;
 struct journal;
 struct events;
 struct ask_job;
+struct ha;
 
 struct migrd {
     uv_loop_t *loop;
@@ -42,6 +43,7 @@ struct migrd {
     struct control *control;
     struct status *status;
     struct libvirt *libvirt;
+    struct ha *ha; /* NULL: `cluster = no` */
     struct events *events;
     struct ask_job *figures; /* domain_figures.c: what is asked, or waits for its turn */
 };
