@@ -18,7 +18,8 @@ WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototy
             -Wwrite-strings -Wvla -Wformat=2
 HARDEN   := -fstack-protector-strong -fPIE -fcf-protection $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 PKGS     := libuv libprotobuf-c libssl libcrypto libpcre2-8 libxml-2.0 liblz4 libzstd libxxhash \
-            jansson libtirpc libmicrohttpd libseccomp libcap-ng uuid inih libnfs libiscsi libnl-3.0
+            jansson libtirpc libmicrohttpd libseccomp libcap-ng uuid inih libnfs libiscsi libnl-3.0 \
+            libcpg libquorum libcmap libvotequorum
 , := ,
 SANFLAGS := $(if $(FUZZ),-fsanitize=fuzzer-no-link) $(if $(filter address,$(SAN)),-fsanitize=address$(,)undefined -fno-sanitize-recover=all) \
             $(if $(filter thread,$(SAN)),-fsanitize=thread) $(if $(SAN),-fno-omit-frame-pointer)
@@ -120,7 +121,8 @@ DEPS := build-essential pkg-config clang \
         iproute2 util-linux procps kmod cpio busybox-static qemu-system-x86 linux-image-amd64 \
         python3 python3-xxhash python3-lz4 python3-zstandard mandoc curl \
         libtirpc-dev rpcsvc-proto libvirt-clients python3-libvirt virtinst gdb \
-        nfs-ganesha nfs-ganesha-vfs rpcbind tgt sg3-utils
+        nfs-ganesha nfs-ganesha-vfs rpcbind tgt sg3-utils \
+        corosync libcpg-dev libquorum-dev libcmap-dev libvotequorum-dev fence-agents
 
 deps:
 	@missing=; for p in $(DEPS); do \
