@@ -122,7 +122,7 @@ DEPS := build-essential pkg-config clang \
         python3 python3-xxhash python3-lz4 python3-zstandard mandoc curl \
         libtirpc-dev rpcsvc-proto libvirt-clients python3-libvirt virtinst gdb \
         nfs-ganesha nfs-ganesha-vfs rpcbind tgt sg3-utils \
-        corosync libcpg-dev libquorum-dev libcmap-dev libvotequorum-dev fence-agents
+        corosync libcpg-dev libquorum-dev libcmap-dev libvotequorum-dev fence-agents nftables
 
 deps:
 	@missing=; for p in $(DEPS); do \
