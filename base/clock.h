@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * clock: the only two clocks of the project. Durations and deadlines use the
- * monotonic one, in nanoseconds; wall time is for logs, certificates and records
- * that people read. Pure modules (policy, decision core) get time as an argument.
+ * clock: the only clocks of the project. Durations and deadlines use the
+ * monotonic one, in nanoseconds; what the cluster agrees on (leases, fuses) uses one that
+ * counts while the host sleeps, in milliseconds; wall time is for logs, certificates and
+ * records that people read. Pure modules (policy, decision core) get time as an argument.
  */
 #ifndef BASE_CLOCK_H
 #define BASE_CLOCK_H
@@ -26,6 +27,12 @@ static inline uint64_t clock_of(clockid_t id)
 static inline uint64_t clock_ns(void)
 {
     return clock_of(CLOCK_MONOTONIC);
+}
+
+/* Milliseconds of CLOCK_BOOTTIME: it goes on while the host is suspended. */
+static inline uint64_t clock_boot_ms(void)
+{
+    return clock_of(CLOCK_BOOTTIME) / NS_PER_MS;
 }
 
 /* Nanoseconds since the epoch by CLOCK_REALTIME. */

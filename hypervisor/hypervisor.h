@@ -62,9 +62,11 @@ struct hv_info {
     uint64_t cpu_ns;   /* used by its vCPUs since boot */
     int pid;           /* of the process that runs it; -1 none */
     char console[108]; /* pty, or "" */
-    /* HV_PAUSED though nobody paused it (its disk, its lease): why. It goes on by itself or by
-     * `resume`. "" else. */
+    /* HV_PAUSED though nobody paused it (its disk, its lease, its fuse): why. It goes on by itself
+     * or by `resume`. "" else. */
     char reason[160];
+    bool fused; /* its process obeys `fuse` */
+    bool blown; /* HV_PAUSED by its fuse: see `fuse` for when it goes on */
 };
 
 enum hv_event_type {
@@ -160,12 +162,21 @@ struct hv_config {
     const char *cpu_level; /* host-cpu-level: guests see no more than that; NULL or "" all */
 };
 
+/* That whoever holds the leases of a domain's disks does not run it. */
+enum hv_proof {
+    HV_PROOF_NONE,    /* nobody says so: the storage is watched until it shows */
+    HV_PROOF_WORD,    /* an operator's: the storage is watched once whether it shows the contrary */
+    HV_PROOF_CLUSTER, /* the cluster's log: the lease is over by a majority's votes, the power is off,
+                         or the owner itself has said so; leases are taken at once */
+};
+
 struct hv_start {
     uint64_t epoch;
     int domid;     /* the number to give it, where the hypervisor lets us choose */
     bool incoming; /* no boot: memory is allocated and waits for a migration's state */
     bool paused;   /* boot, but do not run yet; ignored with incoming */
-    bool proven;   /* whoever holds its disks' leases is proved not to run, or an operator says so */
+    bool blown;    /* begins with a blown fuse: no instruction before the first `fuse` */
+    enum hv_proof proven;
 };
 
 /* A run of guest memory. Frame numbers (gfn) are guest-physical >> HV_PAGE_SHIFT. */
@@ -256,6 +267,21 @@ struct hv_ops {
     /* Also the moment at which an incoming, fully loaded domain begins to run: from then on it
      * is owned under `epoch`. */
     int (*resume)(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
+    /*
+     * The fuse of the copy with that very epoch: it may run until deadline_ms of clock_boot_ms().
+     * 0: it stops at once; UINT64_MAX: no limit. A store to memory that the domain's process
+     * reads: never blocks, works when that process does not answer, and is kept for a copy that
+     * is just being made. An epoch older than the copy's newest is refused (ERR_EPOCH).
+     *
+     * A domain that was not started `blown` has no limit until its first `fuse`; one that was has
+     * none left. When its fuse blows, a copy stands still within 50 ms, writes nothing more, and
+     * is HV_PAUSED with hv_info.blown. If it has not run under its epoch yet (started or resumed
+     * blown), it goes on by itself at the first `fuse`; else by `resume`, which is refused
+     * (ERR_STATE) while the fuse is blown. A copy that somebody paused stays paused; its `resume`
+     * under a blown fuse only ends that pause.
+     */
+    int (*fuse)(struct hv *hv, const char *uuid, uint64_t epoch, uint64_t deadline_ms,
+        struct err *e);
     /* Asks the guest; returns once asked. `reboot` false: power off. */
     int (*shutdown)(struct hv *hv, const char *uuid, bool reboot, struct err *e);
     /* Ends it now. Returns when its memory, disks and taps are released; the memory of a domain

@@ -573,7 +573,7 @@ static int driver_start(
     b.domid = how->domid;
     b.incoming = how->incoming;
     b.paused = how->paused;
-    b.proven = how->proven;
+    b.proven = how->proven != HV_PROOF_NONE;
     b.storage = &hv->storage;
     b.host_cpu_level = hv->cpu_level;
     q.op = MIGRD__XVM__OP__OP_BUILD;
@@ -613,6 +613,15 @@ static int driver_claim(
 static int driver_yield(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e)
 {
     return simple_call(hv, uuid, MIGRD__XVM__OP__OP_YIELD, epoch, 0, e);
+}
+
+static int driver_fuse(
+    struct hv *hv, const char *uuid, uint64_t epoch, uint64_t deadline_ms, struct err *e)
+{
+    (void)hv;
+    (void)epoch;
+    (void)deadline_ms;
+    return err_set(e, ERR_UNSUPPORTED, "domain %s: this hypervisor has no fuses", uuid);
 }
 
 static int driver_shutdown(struct hv *hv, const char *uuid, bool reboot, struct err *e)
@@ -694,6 +703,7 @@ const struct hv_ops xvm_driver = {
     .resume = driver_resume,
     .claim = driver_claim,
     .yield = driver_yield,
+    .fuse = driver_fuse,
     .shutdown = driver_shutdown,
     .destroy = driver_destroy,
     .set_memory = driver_set_memory,
