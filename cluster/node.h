@@ -59,6 +59,8 @@ void cluster_capacity(struct cluster *c, uint64_t memory_kib, unsigned cpus, uin
 /* The end of the action `id`. `text`: why not; copied. */
 void cluster_result(struct cluster *c, uint64_t id, bool ok, const char *text);
 
+#define DECIDED_LATER "not decided within the time given; it may still be"
+
 /* NULL: the node is being closed, nothing was decided as far as is known here. */
 typedef void cluster_answer(void *arg, const Migrd__HaAnswer *answer);
 /* Asks the log; `command` is copied, its id is given by the node. The answer comes when it is

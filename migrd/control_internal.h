@@ -61,5 +61,6 @@ control_handler control_save, control_restore, control_dump_core, control_migrat
     control_migrations, control_watch, control_resolve;
 control_handler control_acl_test, control_journal, control_log, control_host, control_reload,
     control_facts;
+control_handler control_ha, control_get_ha;
 
 #endif

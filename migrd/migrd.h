@@ -26,6 +26,7 @@ struct journal;
 struct events;
 struct ask_job;
 struct ha;
+struct ha_watch;
 
 struct migrd {
     uv_loop_t *loop;
@@ -44,6 +45,7 @@ struct migrd {
     struct status *status;
     struct libvirt *libvirt;
     struct ha *ha; /* NULL: `cluster = no` */
+    struct ha_watch *ha_watch; /* ha_overview.c */
     struct events *events;
     struct ask_job *figures; /* domain_figures.c: what is asked, or waits for its turn */
 };
