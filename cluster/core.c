@@ -378,6 +378,16 @@ void ha_core_free(struct ha_core **cp)
  * ------------------------------------------------------------------------------------------------------
  */
 
+void ha_core_place(const struct ha_core *c, struct ha_place *out)
+{
+    *out = (struct ha_place){ .term = c->state.term,
+        .index = c->state.index,
+        .chain = c->state.chain,
+        .phase = c->log.phase,
+        .armed = c->state.armed,
+        .joined = c->joined };
+}
+
 static void local_message(const struct ha_core *c, struct ha_arena *a, Migrd__HaState *m)
 {
     Migrd__HaLocal *l = arena_alloc(a, sizeof *l);

@@ -195,6 +195,15 @@ void ha_core_free(struct ha_core **c);
  * answered by doing nothing more (`wake` now + beat), fuses then blow by themselves. */
 void ha_step(struct ha_core *c, const struct ha_event *e, uint64_t now, struct ha_actions *out);
 
+/* Where the log is, without a copy of it: a state is another one exactly if its place is. */
+struct ha_place {
+    uint64_t term, index, chain;
+    Migrd__HaPhase phase;
+    Migrd__HaArmed armed;
+    bool joined;
+};
+void ha_core_place(const struct ha_core *c, struct ha_place *out);
+
 /* The following read only; the caller frees with free_unpacked of the type; NULL: no memory. */
 
 /* What the log says: for status, explain, tests. All but `local` is equal on each node that has
