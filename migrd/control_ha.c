@@ -155,6 +155,26 @@ static int fill_added(struct migrd *m, Migrd__HaCommand *q, const char *which, s
     return put_definition(x, registry_definition(d), e);
 }
 
+/* SET of what this host has now. */
+static int fill_set(struct migrd *m, Migrd__HaCommand *q, const char *which, struct err *e)
+{
+    const struct domain *d;
+    bool wanted = false;
+
+    for (size_t i = 0; i < q->n_set; i++)
+        wanted = wanted || strcmp(q->set[i], "definition") == 0;
+    if (!wanted)
+        return 0;
+    d = registry_find(m->registry, which);
+    if (d == NULL)
+        return err_set(e, ERR_NOT_FOUND,
+            "no domain %.64s on host %s: ask on the host that has the new definition", which,
+            m->host_name);
+    if (q->domain == NULL || q->domain->definition.len > 0)
+        return err_set(e, ERR_INVALID, "a definition is taken from the host, not from a request");
+    return put_definition(q->domain, registry_definition(d), e);
+}
+
 /* --- a command ---------------------------------------------------------------------------------
  */
 
@@ -200,6 +220,8 @@ static Migrd__HaCommand *prepare(struct migrd *m, const Migrd__HaRequest *rq, st
         free(q->uuid != protobuf_c_empty_string ? q->uuid : NULL);
         q->uuid = (char *)(uintptr_t)protobuf_c_empty_string;
         rc = find_protected(m, c, rq->domain, &q->uuid, e);
+        if (rc == 0 && q->kind == MIGRD__HA_COMMAND_KIND__HA_SET)
+            rc = fill_set(m, q, rq->domain, e);
     }
     if (rc == 0 && rq->node[0] != '\0')
         rc = node_of(c, rq->node, &q->node, e);

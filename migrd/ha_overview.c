@@ -32,7 +32,7 @@ struct parts {
     Migrd__HaPlace place[HA_NODES_MAX], *places[HA_NODES_MAX];
     Migrd__HaFailover *failovers[HA_WATCH_KEPT];
     Migrd__HaDomain *domain, **domains;
-    char text[300];
+    char text[300], undecided[700];
 };
 
 static void add_figures(struct parts *p, const struct cluster_figures *f)
@@ -138,6 +138,9 @@ Migrd__HaOverview *ha_overview(struct migrd *m)
     p->o.host = m->host_name;
     p->o.node = cluster_own_id(c);
     p->o.now = clock_boot_ms();
+    p->o.log_now = m->ha_watch != NULL ? ha_watch_log_now(m->ha_watch, p->o.now) : s->time;
+    if (ha_undecided(m, p->undecided, sizeof p->undecided))
+        p->o.undecided = p->undecided;
     cluster_figures(c, &f);
     add_figures(p, &f);
     add_places(p, c, s);

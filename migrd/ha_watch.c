@@ -45,6 +45,7 @@ struct failover {
 
 struct ha_watch {
     bool looked;
+    uint64_t index, log_time, log_at; /* of the newest entry, and when a look found it */
     Migrd__HaPhase phase;
     Migrd__HaArmed armed;
     struct node_seen node[HA_NODES_MAX];
@@ -81,6 +82,11 @@ const Migrd__HaFailover *ha_watch_failover(const struct ha_watch *w, unsigned i)
     if (i >= w->n_kept)
         return NULL;
     return &w->kept[(w->next + HA_WATCH_KEPT - 1 - i) % HA_WATCH_KEPT].f;
+}
+
+uint64_t ha_watch_log_now(const struct ha_watch *w, uint64_t now_ms)
+{
+    return w->log_time + (now_ms > w->log_at ? now_ms - w->log_at : 0);
 }
 
 static void tell(const struct look *l, struct ha_news news)
@@ -267,6 +273,11 @@ void ha_watch_look(struct ha_watch *w, const Migrd__HaState *s, uint64_t now_ms,
     struct look l = { w, s, now_ms, wall_ns, fn, arg };
     Migrd__HaPhase phase = s->local != NULL ? s->local->phase : MIGRD__HA_PHASE__PHASE_ALONE;
 
+    if (s->index != w->index || !w->looked) {
+        w->index = s->index;
+        w->log_time = s->time;
+        w->log_at = now_ms;
+    }
     if (phase != w->phase) {
         w->phase = phase;
         tell(&l, (struct ha_news){ .type = HA_NEWS_PHASE });

@@ -40,6 +40,8 @@ void ha_watch_free(struct ha_watch **w);
 /* `now_ms`: the clock of HaLocal. The first look has no news. */
 void ha_watch_look(struct ha_watch *w, const Migrd__HaState *s, uint64_t now_ms, uint64_t wall_ns,
     ha_watch_fn *fn, void *arg);
+/* The log's time goes on while nothing is decided. */
+uint64_t ha_watch_log_now(const struct ha_watch *w, uint64_t now_ms);
 /* Newest first; NULL behind the last. */
 const Migrd__HaFailover *ha_watch_failover(const struct ha_watch *w, unsigned i);
 
