@@ -5,6 +5,8 @@
  *   0x60..0x64  keyboard controller: 0xfe to 0x64 resets; reads as idle
  *   0x505       panic: bit 0 written means that the guest panicked (reads 0x01: supported)
  *   0x506       nap: a 16-bit write of 1..1000 keeps this vCPU out of the guest that many ms
+ *   0x508       owner: 32 bits of the epoch under which it runs; 0x50c 32 bits that stand for the
+ *               host. A guest that writes them down can prove later who ran it, and when
  *   0x600       ACPI PM1 status and enable, 16 bits each: bit 8 is the power button
  *   0x604       ACPI PM1 control: bit 13 written switches the power off
  *   0xcf9       reset control: bit 2 written resets
@@ -118,6 +120,31 @@ static void nap_write(struct device *d, uint64_t offset, const void *data, unsig
         vcpu_nap(d->m, ms > NAP_MAX_MS ? NAP_MAX_MS : ms);
 }
 
+/* FNV-1a: the same name gives the same number on every host. */
+static uint32_t number_of(const char *name)
+{
+    uint32_t h = 2166136261u;
+
+    for (; *name != '\0'; name++)
+        h = (h ^ (uint8_t)*name) * 16777619u;
+    return h;
+}
+
+static void owner_read(struct device *d, uint64_t offset, void *data, unsigned len)
+{
+    uint32_t regs[2] = { (uint32_t)d->m->epoch, number_of(d->m->storage.host) };
+
+    memcpy(data, (uint8_t *)regs + offset, len);
+}
+
+static void write_nothing(struct device *d, uint64_t offset, const void *data, unsigned len)
+{
+    (void)d;
+    (void)offset;
+    (void)data;
+    (void)len;
+}
+
 /* Under the lock. */
 static void update_sci(struct port *p)
 {
@@ -196,6 +223,7 @@ static const struct device_ops i8042_ops = PLAIN_PORT("i8042", read_zero, i8042_
 static const struct device_ops reset_ops = PLAIN_PORT("reset", read_zero, reset_write);
 static const struct device_ops panic_ops = PLAIN_PORT("panic", panic_read, panic_write);
 static const struct device_ops nap_ops = PLAIN_PORT("nap", read_zero, nap_write);
+static const struct device_ops owner_ops = PLAIN_PORT("owner", owner_read, write_nothing);
 static const struct device_ops pm1_ops = {
     .name = "acpi-pm",
     .io_read = pm1_read,
@@ -216,6 +244,7 @@ static const struct {
     { &i8042_ops, PORT_I8042, 5, -1 },
     { &panic_ops, PORT_PANIC, 1, -1 },
     { &nap_ops, PORT_NAP, 2, -1 },
+    { &owner_ops, PORT_OWNER, 8, -1 },
     { &pm1_ops, PORT_PM1_EVENT, 6, GSI_SCI },
     { &reset_ops, PORT_RESET, 1, -1 },
 };

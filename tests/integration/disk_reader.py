@@ -13,6 +13,7 @@ one that ended otherwise only what its records call acknowledged must be there; 
 wrong    a block with a record that is damaged or belongs elsewhere
 lost     a block that holds an older record than the newest that was acknowledged, or none
 doubled  a record that lies in a second place, or in a block that was never written
+mixed    two copies wrote: a record of an older epoch behind one of a newer epoch, or one epoch's by two hosts
 """
 import argparse
 import json
@@ -58,7 +59,7 @@ class Record:
 
     def __init__(self, block, header):
         (magic, self.kind, seed, run, self.number, self.block, self.acked, self.acked_random,
-         self.flushed, self.flushed_random, _) = struct.unpack_from("<11Q", block)
+         self.flushed, self.flushed_random, self.clock, self.writer) = struct.unpack_from("<12Q", block)
         self.fault = ""
         if magic != RECORD_MAGIC or run != header.run:
             self.number = 0
@@ -71,13 +72,13 @@ class Record:
 
     def payload_is_right(self, block, run):
         base = mix64(run ^ (((self.number * 2 + self.kind) * GOLDEN) & MASK))
-        return all(struct.unpack_from("<Q", block, 88 + 8 * i)[0] == base * (i + 1) & MASK
-                   for i in (0, 1, 250, 499))
+        return all(struct.unpack_from("<Q", block, 96 + 8 * i)[0] == base * (i + 1) & MASK
+                   for i in (0, 1, 250, 498))
 
 
 class Reader:
     def __init__(self, path):
-        self.found = {"wrong": 0, "lost": 0, "doubled": 0}
+        self.found = {"wrong": 0, "lost": 0, "doubled": 0, "mixed": 0}
         self.lines = []
         with open(path, "rb") as image:
             self.header = Header(image.read(BLOCK))
@@ -137,12 +138,26 @@ class Reader:
         for block in range(self.header.log_blocks + 1, self.header.blocks):
             self.check(block, RANDOM, allowed.get(block, [0]))
 
+    def check_writers(self):
+        """By the guest's clock, which goes on when it moves; returns hosts by epoch."""
+        hosts, newest = {}, 0
+        records = [(r.clock, r.writer & 0xFFFFFFFF, r.writer >> 32, r.number, r.block)
+                   for r in self.records[1:] if r.number and not r.fault]
+        for _, epoch, host, number, block in sorted(records):
+            if epoch < newest:
+                self.say("mixed", block, f"number {number} of epoch {epoch} behind epoch {newest}")
+            elif hosts.setdefault(epoch, host) != host:
+                self.say("mixed", block, f"number {number} of epoch {epoch} by a second host")
+            newest = max(newest, epoch)
+        return hosts
+
     def run(self):
+        hosts = self.check_writers()
         log, random = self.limits()
         self.check_log(*log)
         self.check_random(*random)
         return {"run": f"{self.header.run:#x}", "stopped": bool(self.header.stopped),
-                "sequences": log[0], "randoms": random[0],
+                "sequences": log[0], "randoms": random[0], "epochs": sorted(hosts),
                 "sequences_on_disk": min(log[0], self.header.log_blocks), **self.found}
 
 

@@ -23,7 +23,7 @@
 #define SECTORS (PAGE / 512)
 #define RECORD_MAGIC UINT64_C(0x31306b7369646d67)      /* "gmdisk01" */
 #define DISK_HEADER_MAGIC UINT64_C(0x3130647268646d67) /* "gmdhrd01" */
-#define PAYLOAD_WORDS 500
+#define PAYLOAD_WORDS 499
 #define GOLDEN UINT64_C(0x9e3779b97f4a7c15)
 #define RETRY_NS 100000000u
 #define DEBT_NS 50000000u
@@ -40,6 +40,7 @@ struct record {
     uint64_t flushed;      /* sequences up to this one had been acknowledged before a flush */
     uint64_t flushed_random;
     uint64_t clock_ns;
+    uint64_t writer; /* low half: the epoch; high half: the host; as the hypervisor says */
     uint64_t payload[PAYLOAD_WORDS];
     uint64_t crc; /* of all before, CRC-32 as zlib's */
 };
@@ -136,6 +137,19 @@ static enum kind kind_of(const struct slot *s)
     return s->block > log_blocks ? KIND_RANDOM : KIND_LOG;
 }
 
+static uint64_t writer_now(void)
+{
+    return (uint64_t)in32(PORT_OWNER_HOST) << 32 | in32(PORT_OWNER);
+}
+
+/* Of this run, yet not of the host or an earlier one that ran it: a second copy is writing. */
+static bool is_of_another(uint64_t writer)
+{
+    uint64_t now = writer_now();
+    uint32_t epoch = (uint32_t)writer;
+    return epoch > (uint32_t)now || (epoch == (uint32_t)now && writer != now);
+}
+
 static void fill_record(struct slot *s, uint64_t now)
 {
     struct record *r = buffer_of(s);
@@ -150,6 +164,7 @@ static void fill_record(struct slot *s, uint64_t now)
     r->flushed = flushed;
     r->flushed_random = flushed_random;
     r->clock_ns = now;
+    r->writer = writer_now();
     for (unsigned i = 0; i < PAYLOAD_WORDS; i++)
         r->payload[i] = payload_word(kind_of(s), s->number, i);
     r->crc = crc_of(r);
@@ -201,6 +216,10 @@ static void check_record(const struct slot *s)
             report(s, fields[i].what, fields[i].is, fields[i].expected);
             return;
         }
+    if (is_of_another(r->writer)) {
+        report(s, "writer", r->writer, writer_now());
+        return;
+    }
     for (unsigned i = 0; i < PAYLOAD_WORDS; i++)
         if (r->payload[i] != payload_word(kind_of(s), s->old, i)) {
             report(s, "payload", r->payload[i], payload_word(kind_of(s), s->old, i));

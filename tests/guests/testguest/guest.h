@@ -40,6 +40,13 @@ static inline uint16_t in16(uint16_t port)
     return v;
 }
 
+static inline uint32_t in32(uint16_t port)
+{
+    uint32_t v;
+    __asm__ volatile("inl %1, %0" : "=a"(v) : "Nd"(port) : "memory");
+    return v;
+}
+
 static inline uint64_t tsc_now(void)
 {
     uint32_t lo, hi;
