@@ -385,7 +385,8 @@ void ha_core_place(const struct ha_core *c, struct ha_place *out)
         .chain = c->state.chain,
         .phase = c->log.phase,
         .armed = c->state.armed,
-        .joined = c->joined };
+        .joined = c->joined,
+        .dead = c->dead };
 }
 
 static void local_message(const struct ha_core *c, struct ha_arena *a, Migrd__HaState *m)

@@ -201,6 +201,7 @@ struct ha_place {
     Migrd__HaPhase phase;
     Migrd__HaArmed armed;
     bool joined;
+    bool dead; /* out of memory, or a state that can't be: it does nothing more */
 };
 void ha_core_place(const struct ha_core *c, struct ha_place *out);
 

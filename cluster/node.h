@@ -43,8 +43,9 @@ struct cluster_options {
 struct cluster;
 
 /* Reads what the disk has, then joins in the background and for ever: corosync that is not there
- * yet, or ends, is waited for. Blocks for the reading only. -1: the disk, the options, or the
- * inequality of the timers. */
+ * yet, or ends, is waited for. Blocks for the reading only. -1: the disk, or the options; *out is
+ * to be closed where it is not NULL. What hinders it later (timers whose inequality does not hold,
+ * a node that is not in corosync's list) is said by `note`. Not to be stopped from a callback. */
 int cluster_open(uv_loop_t *loop, const struct cluster_options *o, const struct cluster_host *host,
     void *arg, struct cluster **out, struct err *e);
 /* Says good-bye to the ring; fuses stay as they are: they blow by themselves. */
