@@ -73,6 +73,19 @@ static const char storage_options[] =
     "  --json               as JSON\n\n"
     "Exit status of check 0: all can be used, 1: some cannot.\n";
 
+static const char ha_options[] =
+    "  add DOMAIN [options]            protect a domain\n"
+    "  remove DOMAIN                   end that; the domain runs on\n"
+    "  set DOMAIN [options]            change its policy, start or stop it\n"
+    "  status [--json | --check]       nodes, domains, what needs attention\n"
+    "  explain DOMAIN                  why it is where it is, and where it could run\n"
+    "  what-if NODE...                 where domains would go if these nodes died now\n"
+    "  move DOMAIN NODE, cancel DOMAIN live, from whatever node it runs on\n"
+    "  disarm, arm                     no failovers meanwhile: for work on the cluster itself\n"
+    "  confirm-dead NODE --reason TEXT a person's word that a host does not run\n"
+    "  release DOMAIN|NODE             a blocked domain is clean; a node leaves quarantine\n\n"
+    "'migctl help ha add' and so on say more.\n";
+
 static const char acl_options[] =
     "  --config FILE        ask that migrd.conf, not the running migrd\n\n"
     "Exit status 0: admitted, 1: refused.\n";
@@ -112,6 +125,9 @@ static const struct tool_cmd commands[] = {
         "CPUs of hosts, and the level that they share.", migctl_cpu, cpu_options, false },
     { "storage", "check|lease|forget SOURCE... [options]", "What this host sees of disks, and leases.",
         migctl_storage, storage_options, false },
+    { "ha", "add|remove|set|status|explain|what-if|move|disarm|arm|confirm-dead|release ...",
+        "High availability: domains that run again elsewhere when their host dies.", migctl_ha,
+        ha_options, true },
     { "acl", "test NAME|ADDRESS [--config FILE]",
         "Which expression admits or refuses a host, and why.", migctl_acl, acl_options, false },
     { "pki", "init|issue|client|renew|show [options]", "Certificates for the hosts of a cluster.",
@@ -134,6 +150,15 @@ static const struct tool_cmd commands[] = {
     { NULL, NULL, NULL, NULL, NULL, false },
 };
 
+/* "help ha add": the group's own table has it. */
+static int help_sub(struct tool *t, const struct tool_cmd *group, char *sub)
+{
+    char *argv[] = { (char *)(uintptr_t)group->name, sub, (char *)(uintptr_t) "--help", NULL };
+
+    t->cmd = group;
+    return group->run(t, 3, argv);
+}
+
 static int migctl_help(struct tool *t, int argc, char **argv)
 {
     const struct tool_cmd *c;
@@ -145,6 +170,8 @@ static int migctl_help(struct tool *t, int argc, char **argv)
     c = tool_find(t, argv[1]);
     if (c == NULL)
         return tool_usage(t, "Subcommand '%s' not found!", argv[1]);
+    if (argc > 2 && (c->run == migctl_ha))
+        return help_sub(t, c, argv[2]);
     return tool_cmd_help(t, c);
 }
 

@@ -33,6 +33,11 @@ int migctl_cpu(struct tool *t, int argc, char **argv);
 /* migctl_storage.c */
 int migctl_storage(struct tool *t, int argc, char **argv);
 
+/* migctl_ha.c, migctl_node.c, migctl_cluster.c */
+int migctl_ha(struct tool *t, int argc, char **argv);
+int migctl_node(struct tool *t, int argc, char **argv);
+int migctl_cluster(struct tool *t, int argc, char **argv);
+
 /* migctl_config.c */
 int migctl_acl(struct tool *t, int argc, char **argv);
 int migctl_config(struct tool *t, int argc, char **argv);

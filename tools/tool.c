@@ -119,6 +119,24 @@ bool tool_asked_help(struct tool *t, int argc, char **argv)
     return true;
 }
 
+int tool_sub(struct tool *t, const struct tool_cmd *subs, int argc, char **argv)
+{
+    size_t n = strlen(t->cmd->name);
+
+    if (argc < 2)
+        return tool_usage(t, "'%s %s' wants one of its subcommands.", t->program, t->cmd->name);
+    for (const struct tool_cmd *c = subs; c->name != NULL; c++) {
+        if (strcmp(c->name + n + 1, argv[1]) != 0)
+            continue;
+        t->cmd = c;
+        if (tool_asked_help(t, argc - 1, argv + 1))
+            return TOOL_OK;
+        optind = 0;
+        return c->run(t, argc - 1, argv + 1);
+    }
+    return tool_usage(t, "'%s' is no subcommand of '%s %s'.", argv[1], t->program, t->cmd->name);
+}
+
 /* A full disk or a closed pipe must not look like success. */
 static int flush_output(int rc)
 {

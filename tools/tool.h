@@ -85,6 +85,10 @@ int tool_print_json(json_t *j);
 /* Checks the number of words after the options (optind): 0, or TOOL_USAGE with the error said. */
 int tool_words(struct tool *t, int argc, int least, int most);
 
+/* argv[1] is one of `subs`, whose names are two words: "ha add". It becomes t->cmd and runs, with
+ * argv[0] = its second word. */
+int tool_sub(struct tool *t, const struct tool_cmd *subs, int argc, char **argv);
+
 /* Follows getopt's -h in every subcommand: true if `argv` asks for help and it was printed. */
 bool tool_asked_help(struct tool *t, int argc, char **argv);
 
