@@ -69,6 +69,11 @@
  *   - The channel stops when one node has applied the JOIN of a daemon's next life, and another has
  * not: all lives since the last that expired in the log are acknowledged. What a vote proves counts
  *     from what its voter saw of any of them; votes of a life that is over can't complete.
+ *   - A node that is in the group, and whose beats or their acknowledgements do not get through (a
+ * firewall), expires once: by the others' votes, or, where they hear it, by its own word, after
+ * which it never extends a fuse under that life. It asks for a new life when a majority has told it
+ * by beats that it is heard, and not too often. Domains are given only to nodes of whose present
+ * life a majority has acknowledged a beat (`holds`, by the node's own report).
  *   - Tilt: who stood still for longer than `tilt` has beats waiting in its sockets: it forgets
  *     what it did not see, and votes `proof` later at the earliest.
  *   - Members that have just compared logs are alive: where all were cut off from each other,
@@ -95,6 +100,8 @@
  * Actions are begun once; results that are lost are made good by sight or by time. A domain that
  * was placed here before a restart of this daemon is given back, never started a second time under
  * its epoch.
+ *   A record names the nodes that may still have an older copy (`old`); each of them says when it
+ * has none. Until then the record can't be removed: nothing else would keep that copy from running.
  *
  * Disarmed: fuses without a limit, and therefore no votes, and no LEASE proof for a copy until its
  * owner has said, after ARM, that it burns a fuse again.

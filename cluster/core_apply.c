@@ -6,7 +6,7 @@ void apply_touch(struct ha_core *c, const struct ha_domain *d)
 {
     struct ha_local *l;
 
-    l = host_local(c, d->uuid, d->owner == c->config.node || d->from == c->config.node);
+    l = host_local(c, d->uuid, domain_concerns(d, c->config.node));
     if (l) {
         l->dirty = true;
         c->any_dirty = true;
@@ -17,6 +17,8 @@ static void apply_report(struct ha_core *c, struct ha_node *n, const Migrd__HaRe
 {
     if (r->host)
         node_host(n, r->host);
+    if (r->holds == n->life && r->holds)
+        node_holds(n);
     for (size_t i = 0; i < r->n_domain; i++)
         domain_report(c, n, r->domain[i]);
 }

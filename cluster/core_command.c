@@ -67,6 +67,13 @@ static void drop(struct ha_core *c, struct ha_domain *d, bool force)
             d->owner);
         return;
     }
+    if (d->n_old && !force) {
+        no(c,
+            "node %u may still have an older copy of %s, which only its record keeps from "
+            "running: wait until it is back, or --force if it never comes",
+            d->old[0], d->name);
+        return;
+    }
     apply_touch(c, d);
     state_domain_remove(&c->state, d);
 }

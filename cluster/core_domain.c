@@ -245,6 +245,31 @@ static void failed(struct ha_core *c, struct ha_domain *d)
 /* --- what an event does
  * ------------------------------------------------------------------------------------ */
 
+void domain_clean(struct ha_domain *d, uint32_t node)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < d->n_old; i++)
+        if (d->old[i] != node)
+            d->old[n++] = d->old[i];
+    d->n_old = n;
+}
+
+bool domain_concerns(const struct ha_domain *d, uint32_t node)
+{
+    return d->owner == node || d->from == node || ha_node_in(d->old, d->n_old, node);
+}
+
+/* What the owner before has, if it has anything, is older from here on. */
+static void new_owner(struct ha_domain *d, uint32_t node, bool left)
+{
+    domain_clean(d, d->owner);
+    if (left && d->owner && d->owner != node && d->n_old < HA_NODES_MAX)
+        d->old[d->n_old++] = d->owner;
+    domain_clean(d, node);
+    d->owner = node;
+}
+
 static void forget_move(struct ha_domain *d)
 {
     d->to = 0;
@@ -311,7 +336,7 @@ static void on_handover(struct ha_domain *d, const struct ha_domain_change *x)
 
     forget_move(d);
     d->from = d->owner;
-    d->owner = x->node;
+    new_owner(d, x->node, true);
     d->epoch++;
     d->fused = d->obeys_fuse;
     d->origin = origin == x->node ? 0 : origin;
@@ -322,7 +347,7 @@ static void on_handover(struct ha_domain *d, const struct ha_domain_change *x)
 static void on_take_back(struct ha_domain *d)
 {
     domain_why(d, "node %u took it back: node %u never ran it", d->from, d->owner);
-    d->owner = d->from;
+    new_owner(d, d->from, true);
     d->epoch++;
     d->fused = d->obeys_fuse;
     d->seen = SEEN(PAUSED);
@@ -333,7 +358,7 @@ static void on_place(struct ha_core *c, struct ha_domain *d, const struct ha_dom
 {
     struct ha_local *l;
 
-    d->owner = x->node;
+    new_owner(d, x->node, d->proof != PROOF(SELF) && d->proof != PROOF(NONE));
     d->epoch += 2; /* + 1 is what an incoming copy of a move has, which may be there still */
     d->fused = d->obeys_fuse;
     d->seen = SEEN(GONE);
@@ -476,6 +501,8 @@ void domain_report(struct ha_core *c, const struct ha_node *n, const Migrd__HaOb
         .text = o->text };
     int e = event_of(o);
 
+    if (d && o->clean && d->owner != n->id)
+        domain_clean(d, n->id);
     if (!d || e == NO)
         return;
     if (d->owner == n->id && d->epoch == o->epoch)

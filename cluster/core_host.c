@@ -87,7 +87,7 @@ static bool forgettable(const struct ha_core *c, const struct ha_local *l)
     const struct ha_domain *d = state_domain(&c->state, l->uuid);
 
     return !l->here && l->op == OP_NONE && !l->move_id && !l->ending &&
-           (!d || (d->owner != c->config.node && d->from != c->config.node));
+           (!d || !domain_concerns(d, c->config.node));
 }
 
 static void sweep(struct ha_core *c)
@@ -549,8 +549,10 @@ static bool tells(const struct ha_core *c, const struct ha_domain *d, const stru
         o->epoch = d->epoch - 1;
         return !l->here && tell_gone(o);
     }
-    if (d->owner != c->config.node)
-        return false;
+    if (d->owner != c->config.node) {
+        o->clean = ha_node_in(d->old, d->n_old, c->config.node) && !l->here && l->op == OP_NONE;
+        return o->clean;
+    }
     switch (d->state) {
     case DS(STARTING):
         return tell_starting(c, d, l, has, o);
@@ -601,9 +603,10 @@ static void report(struct ha_core *c)
     bool news;
 
     if (!core_active(c) || !c->joined || c->reporting || !request_room(c) ||
-        (!c->telling && !c->host_changed))
+        (!c->telling && !c->host_changed && !lease_news(c)))
         return;
     news = host_news(c, &r);
+    r.holds = lease_news(c) ? c->lease.life : 0;
     r.domain = arena_alloc(&c->arena, REPORT_MAX * sizeof *r.domain);
     c->telling = false;
     for (unsigned i = 0; i < c->n_local; i++) {
@@ -619,7 +622,7 @@ static void report(struct ha_core *c)
         if (d && tells(c, d, l, o))
             r.domain[r.n_domain++] = o;
     }
-    if (r.n_domain == 0 && !news)
+    if (r.n_domain == 0 && !news && !r.holds)
         return;
     e.report = &r;
     request_send(c, &e, NULL, &c->reporting);
@@ -660,7 +663,7 @@ static void reconcile(struct ha_core *c, struct ha_local *l)
     Migrd__HaObservation o;
 
     if (!d) {
-        if (l->fuse_epoch && l->fuse_deadline != HA_NEVER && l->here && c->joined)
+        if (l->fuse_epoch && l->fuse_deadline != HA_NEVER && l->here && !l->blown && c->joined)
             fuse_send(c, l, l->fuse_epoch, HA_NEVER);
         return;
     }
@@ -707,7 +710,8 @@ static void fences(struct ha_core *c)
         struct ha_fence *f = &c->fence[i];
         struct ha_action *a;
 
-        if (!n->fencing || c->now < f->retry_at)
+        /* Who is in the group lives: what has no fuse goes on there. */
+        if (!n->fencing || n->member || c->now < f->retry_at)
             continue;
         a = core_act(c, HA_ACT_FENCE);
         *f = (struct ha_fence){ .node = n->id,
@@ -738,7 +742,7 @@ static void know_own(struct ha_core *c)
     for (unsigned i = 0; i < c->state.n_domains; i++) {
         const struct ha_domain *d = c->state.domain[i];
 
-        if (d->owner == c->config.node || d->from == c->config.node)
+        if (domain_concerns(d, c->config.node))
             host_local(c, d->uuid, true);
     }
 }

@@ -113,6 +113,8 @@ struct ha_domain { /* fields as in ha.proto */
     uint64_t since, not_before;
     char why[HA_WHY_LEN];
     bool blocked, awaits;
+    uint32_t old[HA_NODES_MAX];
+    unsigned n_old;
 };
 
 struct ha_node {
@@ -130,7 +132,7 @@ struct ha_node {
     unsigned starts_at_once, moves_at_once, ready;
     uint32_t votes[HA_NODES_MAX];
     unsigned n_votes;
-    bool drain, fencing;
+    bool drain, fencing, holds;
     uint64_t losses[HA_LOSSES_MAX];
     unsigned n_losses;
     uint64_t quarantined, since;
@@ -216,13 +218,14 @@ struct ha_local {
 struct ha_peer {
     uint32_t node;
     /* its beats */
-    uint64_t heard; /* last one of its admitted life, acknowledged or not */
+    uint64_t heard; /* last one of its newest incarnation, acknowledged or not */
     uint64_t seen;  /* last one that we acknowledge; or its admission, or our doubt */
     uint64_t seq, incarnation, life; /* that we acknowledge; 0 none */
     uint64_t voted_incarnation, voted_life;
     uint64_t known_incarnation, known_life; /* the newest that the log has admitted */
     /* its acknowledgements of ours */
     uint64_t acked_seq, acked_at; /* acked_at: when we sent it */
+    uint64_t echo;                /* it said that it hears us, whatever our life counts for */
     bool lied;                    /* alarm was given */
 };
 
@@ -234,7 +237,10 @@ struct ha_lease {
     uint64_t until;
     bool valid;         /* as of the last step */
     bool rejoin;        /* somebody hears us whose vote stands in the way */
-    uint64_t rejoin_at; /* not before */
+    uint64_t rejoin_at; /* not before, for that reason */
+    uint64_t began;     /* this life */
+    uint64_t pause;     /* between lives that did not last */
+    uint64_t again_at;  /* not before, where a life has ended */
     uint64_t tilt_until;
     uint64_t warned;
 };
@@ -417,6 +423,10 @@ uint64_t lease_wake(const struct ha_core *c);
 void lease_admitted(struct ha_core *c, uint32_t node);
 void lease_alive(struct ha_core *c, uint32_t node);
 bool lease_valid(const struct ha_core *c);
+/* The log has admitted this node, under that life. */
+void lease_begins(struct ha_core *c, uint64_t life);
+/* A majority has acknowledged this life, and the log does not know it yet. */
+bool lease_news(const struct ha_core *c);
 
 /* --- core_apply.c
  * -------------------------------------------------------------------------------------------------
@@ -439,6 +449,7 @@ void node_expired(struct ha_core *c, const Migrd__HaEntry *e);
 void node_fenced(struct ha_core *c, uint32_t id, uint64_t incarnation, uint64_t life,
     ha_proof proof, const char *text);
 void node_host(struct ha_node *n, const Migrd__HaJoin *j);
+void node_holds(struct ha_node *n);
 const char *node_state_name(ha_nstate s);
 
 /* --- core_domain.c
@@ -479,6 +490,10 @@ void domain_report(struct ha_core *c, const struct ha_node *n, const Migrd__HaOb
 const char *domain_state_name(ha_dstate s);
 const char *proof_name(ha_proof p);
 bool domain_occupies(const struct ha_domain *d); /* its owner's memory */
+/* That node has no older copy. */
+void domain_clean(struct ha_domain *d, uint32_t node);
+/* It may have to do with a copy of it: owner, source of a hand-over, or an older owner. */
+bool domain_concerns(const struct ha_domain *d, uint32_t node);
 void domain_why(struct ha_domain *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* --- core_command.c

@@ -5,6 +5,10 @@
 #include "cluster/mutant.h"
 
 #define REJOIN_PAUSE 4 /* proofs between two lives of one daemon for the sake of a lonely vote */
+#define PAUSE_FIRST 2  /* proofs between two lives that did not last, then doubled */
+#define PAUSE_MAX 32   /* proofs */
+#define LASTED 60      /* proofs: a life was a good one */
+#define NEVER_HELD 10  /* proofs: a lease that has never held may take longer to begin */
 
 void lease_init(struct ha_core *c)
 {
@@ -34,6 +38,22 @@ static bool voted(const struct ha_core *c, const struct ha_peer *p, const struct
 {
     return (p->voted_incarnation == n->incarnation && p->voted_life == n->life) ||
            ha_node_in(n->votes, n->n_votes, c->config.node);
+}
+
+/* It has told the log that its own lease is over: under this life it never extends it again. */
+static bool gave_up(const struct ha_core *c, const struct ha_node *own)
+{
+    const struct ha_peer *p = &c->lease.peer[c->me];
+
+    return p->voted_incarnation == own->incarnation && p->voted_life == own->life;
+}
+
+void lease_begins(struct ha_core *c, uint64_t life)
+{
+    c->joined = true;
+    c->lease.life = life;
+    c->lease.began = c->now;
+    c->lease.rejoin = false;
 }
 
 /* --- beats of others
@@ -67,14 +87,25 @@ static bool majority_acked(const struct ha_core *c, uint64_t *sent)
 
 static void extend(struct ha_core *c)
 {
+    const struct ha_node *own = state_node(&c->state, c->config.node);
     struct ha_lease *l = &c->lease;
     uint64_t sent;
 
-    if (!majority_acked(c, &sent) || sent + c->config.times.lease <= l->until)
+    if (!majority_acked(c, &sent) || sent + c->config.times.lease <= l->until ||
+        (own && gave_up(c, own)))
         return;
     l->until = sent + c->config.times.lease;
     if (lease_valid(c))
         host_fuses(c);
+}
+
+bool lease_news(const struct ha_core *c)
+{
+    const struct ha_node *own = state_node(&c->state, c->config.node);
+    uint64_t sent;
+
+    return c->joined && admitted(own) && own->life == c->lease.life && !own->holds &&
+           majority_acked(c, &sent) && sent >= c->lease.began;
 }
 
 static void acknowledged(struct ha_core *c, struct ha_peer *p, uint64_t seq)
@@ -94,10 +125,13 @@ static void acknowledged(struct ha_core *c, struct ha_peer *p, uint64_t seq)
 
 static void acks_of(struct ha_core *c, struct ha_peer *p, const Migrd__HaBeat *m)
 {
-    for (size_t i = 0; i < m->n_ack_node; i++)
-        if (m->ack_node[i] == c->config.node && m->ack_incarnation[i] == c->config.incarnation &&
-            m->ack_life[i] == c->lease.life)
+    for (size_t i = 0; i < m->n_ack_node; i++) {
+        if (m->ack_node[i] != c->config.node || m->ack_incarnation[i] != c->config.incarnation)
+            continue;
+        p->echo = c->now;
+        if (m->ack_life[i] == c->lease.life)
             acknowledged(c, p, m->ack_seq[i]);
+    }
 }
 
 static void seen(struct ha_core *c, struct ha_peer *p, const Migrd__HaBeat *m)
@@ -112,7 +146,6 @@ static void seen(struct ha_core *c, struct ha_peer *p, const Migrd__HaBeat *m)
             core_note(c, true, "node %u lives, though it counts as %s: what it ran may run twice",
                 p->node, n->why);
         p->lied = true;
-        return;
     }
     if (p->incarnation != m->incarnation)
         p->seq = 0;
@@ -253,13 +286,27 @@ static bool may_vote(const struct ha_core *c)
            c->state.armed != ARMED(DISARMED);
 }
 
+/* A node whose lease is over for long, though it takes part in the log, says so itself: its fuses
+ * have burnt, so what it has may go on elsewhere. */
+static uint64_t own_end(const struct ha_core *c, const struct ha_peer *p, const struct ha_node *n)
+{
+    const struct ha_times *t = &c->config.times;
+    uint64_t over = c->lease.until + t->fuse_check + t->slack;
+
+    return (over > p->seen ? over : p->seen) + (n->holds ? 1 : NEVER_HELD) * (uint64_t)t->proof;
+}
+
 static bool votes_on(const struct ha_core *c, unsigned slot, uint64_t *when)
 {
     const struct ha_peer *p = &c->lease.peer[slot];
     const struct ha_node *n = state_node(&c->state, p->node);
 
-    if (slot == c->me || !admitted(n) || voted(c, p, n))
+    if (!admitted(n) || voted(c, p, n))
         return false;
+    if (slot == c->me) {
+        *when = own_end(c, p, n);
+        return true;
+    }
     *when = p->seen + (mutant(MUTANT_VOTE) ? 3 * c->config.times.beat : c->config.times.proof);
     return true;
 }
@@ -273,7 +320,7 @@ static void vote(struct ha_core *c, struct ha_peer *p)
     x.node = p->node;
     x.incarnation = p->voted_incarnation = n->incarnation;
     x.life = p->voted_life = n->life;
-    x.silent = c->now - p->seen;
+    x.silent = c->now - (p->node == c->config.node ? c->lease.until : p->seen);
     e.expired = &x;
     request_send(c, &e, NULL, NULL);
 }
@@ -293,11 +340,39 @@ static void vote_all(struct ha_core *c)
  * -----------------------------------------------------------------------------------------------------
  */
 
+/* A majority hears us, and we hear that it does. */
+static bool echoed(const struct ha_core *c)
+{
+    unsigned n = 1;
+
+    for (unsigned i = 0; i < c->config.n_nodes; i++)
+        n += i != c->me && c->lease.peer[i].echo &&
+             c->now - c->lease.peer[i].echo < c->config.times.lease;
+    return n >= core_majority(c);
+}
+
 static bool wants_join(const struct ha_core *c, const struct ha_node *n)
 {
     if (n->incarnation != c->config.incarnation)
         return true;
-    return !admitted(n) || (c->lease.rejoin && c->now >= c->lease.rejoin_at);
+    if (!admitted(n) || gave_up(c, n))
+        return c->now >= c->lease.again_at && echoed(c);
+    return c->lease.rejoin && c->now >= c->lease.rejoin_at;
+}
+
+/* Lives that do not last begin less and less often. */
+static void pause_after(struct ha_core *c, bool first)
+{
+    struct ha_lease *l = &c->lease;
+    uint64_t proof = c->config.times.proof;
+
+    if (first || c->now - l->began >= LASTED * proof)
+        l->pause = 0;
+    else
+        l->pause = l->pause ? 2 * l->pause : PAUSE_FIRST * proof;
+    if (l->pause > PAUSE_MAX * proof)
+        l->pause = PAUSE_MAX * proof;
+    l->again_at = c->now + l->pause;
 }
 
 static void join(struct ha_core *c)
@@ -320,6 +395,7 @@ static void join(struct ha_core *c)
     j.moves_at_once = c->config.moves_at_once;
     j.ready = c->config.times.ready;
     e.join = &j;
+    pause_after(c, j.life == 1);
     c->lease.rejoin = false;
     c->lease.rejoin_at = c->now + REJOIN_PAUSE * (uint64_t)c->config.times.proof;
     request_send(c, &e, NULL, &c->joining);
@@ -338,8 +414,7 @@ static void admissions(struct ha_core *c)
         p->known_life = n->life;
         lease_admitted(c, p->node);
         if (i == c->me && n->incarnation == c->config.incarnation) {
-            c->joined = true;
-            c->lease.life = n->life;
+            lease_begins(c, n->life);
             c->all_dirty = true;
         }
         for (unsigned k = 0; i == c->me && k < c->config.n_nodes; k++)

@@ -122,6 +122,8 @@ bool node_event(struct ha_core *c, struct ha_node *n, enum ha_node_event e, ha_p
     if (n->state != (ha_nstate)next || e == NE_JOIN)
         n->since = c->state.time;
     n->state = (ha_nstate)next;
+    if (e == NE_JOIN || e == NE_EXPIRE || e == NE_FENCE)
+        n->holds = false;
     if (e == NE_EXPIRE || e == NE_FENCE)
         lost(c, n, proof);
     return true;
@@ -138,6 +140,11 @@ void node_host(struct ha_node *n, const Migrd__HaJoin *j)
     n->starts_at_once = j->starts_at_once ? j->starts_at_once : 1;
     n->moves_at_once = j->moves_at_once ? j->moves_at_once : 1;
     n->ready = j->ready;
+}
+
+void node_holds(struct ha_node *n)
+{
+    n->holds = n->state == NS(ONLINE) || n->state == NS(AWAY);
 }
 
 /* A host that booted runs nothing of before; a daemon that restarted finds what is there. */
@@ -158,6 +165,8 @@ static void domains_of_before(struct ha_core *c, struct ha_node *n, bool booted)
             domain_event(c, d, DE_FROM_GONE, &change);
         if (d->owner == n->id && d->state == DS(WAITING))
             d->awaits = !booted;
+        if (booted)
+            domain_clean(d, n->id);
     }
 }
 
@@ -177,9 +186,7 @@ static void life_begins(struct ha_core *c, const struct ha_node *n)
     c->all_dirty = true;
     if (n->id != c->config.node || n->incarnation != c->config.incarnation)
         return;
-    c->joined = true;
-    c->lease.life = n->life;
-    c->lease.rejoin = false;
+    lease_begins(c, n->life);
     core_note(c, false, "the cluster's log has admitted this node, life %llu",
         (unsigned long long)n->life);
 }
@@ -236,25 +243,44 @@ void node_term(struct ha_core *c, const Migrd__HaTerm *t)
     }
 }
 
+/* A node that is in the group and not heard is a matter for people. */
+static void expired_why(
+    struct ha_core *c, struct ha_node *n, const Migrd__HaExpired *x, bool by_itself)
+{
+    char text[120];
+
+    if (by_itself)
+        ha_text(text, sizeof text,
+            "it says that no majority has acknowledged its beats for %llu ms",
+            (unsigned long long)x->silent);
+    else
+        ha_text(text, sizeof text,
+            "%u of %u nodes have not heard it for longer than its fuses burn, the last vote after "
+            "%llu ms",
+            n->n_votes, c->state.n_nodes, (unsigned long long)x->silent);
+    ha_text(n->why, sizeof n->why, "%s%s", text,
+        n->member ? "; it is in the group: its daemon hangs, or the UDP port of the beats must be "
+                    "opened between the nodes"
+                  : "");
+}
+
 void node_expired(struct ha_core *c, const Migrd__HaEntry *e)
 {
     const Migrd__HaExpired *x = e->expired;
     struct ha_state *s = &c->state;
     struct ha_node *n = state_node(s, x->node);
 
-    if (!n || n->id == e->node || n->incarnation != x->incarnation || n->life != x->life ||
+    if (!n || n->incarnation != x->incarnation || n->life != x->life ||
         s->armed == ARMED(DISARMED) || !ha_node_in(s->nodes, s->n_nodes, e->node) ||
         ha_node_in(n->votes, n->n_votes, e->node) || n->n_votes == HA_NODES_MAX)
         return;
     if (n->state != NS(ONLINE) && n->state != NS(AWAY))
         return;
-    n->votes[n->n_votes++] = e->node;
-    if (!state_majority(s, n->n_votes))
+    if (n->id != e->node)
+        n->votes[n->n_votes++] = e->node;
+    if (n->id != e->node && !state_majority(s, n->n_votes))
         return;
-    ha_text(n->why, sizeof n->why,
-        "%u of %u nodes have not heard it for longer than its fuses burn, the last vote after %llu "
-        "ms",
-        n->n_votes, s->n_nodes, (unsigned long long)x->silent);
+    expired_why(c, n, x, n->id == e->node);
     core_note(c, true, "node %u has expired: %s", n->id, n->why);
     node_event(c, n, NE_EXPIRE, PROOF(LEASE));
 }

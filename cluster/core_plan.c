@@ -137,6 +137,8 @@ static bool node_allows(const struct ha_plan *p, unsigned i, const struct ha_dom
         return refuse(text, "is %s", node_state_name(n->state));
     if (!n->member)
         return refuse(text, "is not in the cluster's view");
+    if (!n->holds)
+        return refuse(text, "has no lease yet: a majority must acknowledge its beats first");
     if (n->drain)
         return refuse(text, "is being drained");
     if (d->policy.n_only && !ha_node_in(d->policy.only, d->policy.n_only, n->id))

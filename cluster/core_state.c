@@ -213,6 +213,8 @@ Migrd__HaDomain *domain_message(const struct ha_domain *d, struct ha_arena *a)
     m->why = (char *)d->why;
     m->blocked = d->blocked;
     m->awaits = d->awaits;
+    m->old = (uint32_t *)d->old;
+    m->n_old = d->n_old;
     return m;
 }
 
@@ -246,6 +248,7 @@ static Migrd__HaNode *node_message(const struct ha_node *n, struct ha_arena *a)
     m->since = n->since;
     m->why = (char *)n->why;
     m->fencing = n->fencing;
+    m->holds = n->holds;
     return m;
 }
 
@@ -343,6 +346,7 @@ static void domain_read(
     ha_copy(d->why, sizeof d->why, m->why);
     d->blocked = m->blocked;
     d->awaits = m->awaits;
+    d->n_old = numbers(d->old, HA_NODES_MAX, m->old, m->n_old);
 }
 
 static void node_read(struct ha_node *n, const Migrd__HaNode *m)
@@ -371,6 +375,7 @@ static void node_read(struct ha_node *n, const Migrd__HaNode *m)
     n->since = m->since;
     ha_copy(n->why, sizeof n->why, m->why);
     n->fencing = m->fencing;
+    n->holds = m->holds;
 }
 
 static int domains_read(

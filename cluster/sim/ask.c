@@ -143,7 +143,7 @@ void ask_step(struct world *w, struct node *n, uint32_t number,
     command.who = (char *)"operator";
     command.text = (char *)"simulated";
     command.return_home = q->policy & 1;
-    command.force = q->by_operator;
+    command.force = q->by_operator && q->kind != KIND(REMOVE);
     if (q->domain < w->plan->domains)
         command.uuid = w->domain[q->domain].uuid;
     if (q->kind == KIND(ADD) || q->kind == KIND(SET)) {

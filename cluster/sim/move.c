@@ -249,6 +249,10 @@ static void source_asked(struct world *w, struct move *m)
             source_decided(w, m, q->owner, q->owner_epoch);
             return;
         }
+        if (copy_of(w, m, m->from, m->epoch) == NULL) { /* nothing is left to be decided */
+            end(w, m, false);
+            return;
+        }
         m->until = w->now + ASK_AGAIN_MS * MS;
         break;
     case ASK_LOST:

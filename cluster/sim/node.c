@@ -423,6 +423,8 @@ void daemon_stop(struct world *w, struct node *n, bool on)
         return;
     say(w, "node %u: daemon %s", n->id, on ? "stops" : "goes on");
     n->stops += on ? 1u : -1u;
+    if (n->sick_at < w->now)
+        n->sick_at = w->now;
     if (!on)
         node_pump(w, n);
 }
@@ -494,6 +496,8 @@ void host_pause(struct world *w, struct node *n, bool on)
         return;
     say(w, "node %u: host %s", n->id, on ? "stands still" : "goes on");
     n->pauses += on ? 1u : -1u;
+    if (n->sick_at < w->now)
+        n->sick_at = w->now;
     if (!on && n->pauses == 0)
         host_woken(w, n);
     ring_pause(w, n->id, on);

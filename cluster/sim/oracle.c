@@ -15,6 +15,7 @@
  *   healthy-fenced  a node was powered off that nothing was wrong with
  *   forgotten    what an operator was told to be done is not so
  *   lost         a domain is to be stopped that nobody stopped
+ *   restless     a node begins one life after another
  *   busy         a core wants to be called again and again
  *
  * A domain about which an operator or a fence device told a lie may run twice, for a while.
@@ -30,6 +31,8 @@
 #define LOG_MAX (1u << 20)
 #define STEPS_A_SECOND 20000
 #define HEALTHY_LEASES 3 /* so long nothing may have been wrong */
+#define LIVES_FREE 6     /* of a daemon, and one more in so many proofs: */
+#define LIFE_PROOFS 4
 #define CALM_LOSS 50     /* of beats, in a thousand, that a healthy net may lose */
 
 struct seen {
@@ -407,8 +410,19 @@ static void check_domain(struct world *w, const Migrd__HaState *s, const Migrd__
         w->out->failovers++;
 }
 
+static void check_lives(struct world *w, const Migrd__HaState *s)
+{
+    uint64_t most = LIVES_FREE + w->now / MS / (LIFE_PROOFS * w->times.proof);
+
+    for (size_t i = 0; i < s->n_node; i++)
+        if (s->node[i]->life > most)
+            broken(w, "restless", "node %u has begun life %" PRIu64, s->node[i]->id,
+                s->node[i]->life);
+}
+
 static void advance(struct world *w, Migrd__HaState *s)
 {
+    check_lives(w, s);
     for (uint32_t d = 0; d < w->plan->domains; d++)
         w->domain[d].in_log = find(s, w->domain[d].uuid) != NULL;
     for (size_t i = 0; i < s->n_domain; i++)
