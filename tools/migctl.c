@@ -86,6 +86,12 @@ static const char ha_options[] =
     "  release DOMAIN|NODE             a blocked domain is clean; a node leaves quarantine\n\n"
     "'migctl help ha add' and so on say more.\n";
 
+static const char node_options[] =
+    "  list [--json]                   the nodes of the cluster\n"
+    "  drain NODE [options]            move all protected domains away from it\n"
+    "  undrain NODE [--return-home]    end that, also half-way\n\n"
+    "'migctl help node drain' and so on say more.\n";
+
 static const char acl_options[] =
     "  --config FILE        ask that migrd.conf, not the running migrd\n\n"
     "Exit status 0: admitted, 1: refused.\n";
@@ -128,6 +134,8 @@ static const struct tool_cmd commands[] = {
     { "ha", "add|remove|set|status|explain|what-if|move|disarm|arm|confirm-dead|release ...",
         "High availability: domains that run again elsewhere when their host dies.", migctl_ha,
         ha_options, true },
+    { "node", "list|drain|undrain ...", "The hosts of the cluster: empty one, and fill it again.",
+        migctl_node, node_options, true },
     { "acl", "test NAME|ADDRESS [--config FILE]",
         "Which expression admits or refuses a host, and why.", migctl_acl, acl_options, false },
     { "pki", "init|issue|client|renew|show [options]", "Certificates for the hosts of a cluster.",
@@ -170,7 +178,7 @@ static int migctl_help(struct tool *t, int argc, char **argv)
     c = tool_find(t, argv[1]);
     if (c == NULL)
         return tool_usage(t, "Subcommand '%s' not found!", argv[1]);
-    if (argc > 2 && (c->run == migctl_ha))
+    if (argc > 2 && (c->run == migctl_ha || c->run == migctl_node))
         return help_sub(t, c, argv[2]);
     return tool_cmd_help(t, c);
 }
