@@ -110,7 +110,7 @@ struct ha_event {
         uint64_t id; /* PERSISTED */
         struct {
             char uuid[HA_UUID_LEN];
-            uint64_t epoch;
+            uint64_t epoch; /* GONE: of the copy that ended; 0 unknown */
             enum ha_seen seen;
             bool fused;    /* its process obeys a fuse */
             bool by_guest; /* SHUTDOWN: the guest's own wish */

@@ -23,31 +23,10 @@
 /* --- the table
  * --------------------------------------------------------------------------------------------- */
 
-static unsigned local_place(const struct ha_core *c, const char *uuid, bool *found)
-{
-    unsigned lo = 0, hi = c->n_local;
-
-    *found = false;
-    while (lo < hi) {
-        unsigned mid = lo + (hi - lo) / 2;
-        int cmp = strcmp(c->local[mid]->uuid, uuid);
-
-        if (cmp == 0) {
-            *found = true;
-            return mid;
-        }
-        if (cmp < 0)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo;
-}
-
 struct ha_local *host_local(struct ha_core *c, const char *uuid, bool make)
 {
     bool found;
-    unsigned i = local_place(c, uuid, &found);
+    unsigned i = ha_uuid_place(c->local, c->n_local, uuid, &found);
     struct ha_local *l;
 
     if (found)
@@ -142,7 +121,9 @@ void host_event_domain(struct ha_core *c, const struct ha_event *e)
         l->epoch = e->u.domain.epoch;
         l->fused = e->u.domain.fused;
     }
-    if (lived && !alive(l))
+    if (!here)
+        l->gone_epoch = e->u.domain.epoch;
+    if ((lived && !alive(l)) || (!here && l->op == OP_START))
         l->gone_at = c->now;
     if (l->seen == HA_SEEN_RUNNING)
         l->ran_epoch = l->epoch;
@@ -331,10 +312,16 @@ static void start(struct ha_core *c, const struct ha_domain *d, struct ha_local 
 static void start_late(struct ha_core *c, const struct ha_domain *d, struct ha_local *l)
 {
     unsigned limit = d->policy.start_s ? d->policy.start_s : 300u;
+    bool ended = !l->here && l->gone_epoch == l->op_epoch && l->gone_at >= l->op_at &&
+                 c->now >= l->gone_at + GRACE_MS; /* and its result was lost */
 
-    if (l->op != OP_START || l->op_epoch != d->epoch || c->now < l->op_at + limit * UINT64_C(1000))
+    if (l->op != OP_START || l->op_epoch != d->epoch ||
+        (!ended && c->now < l->op_at + limit * UINT64_C(1000)))
         return;
-    ha_text(l->text, sizeof l->text, "it took longer than %u s", limit);
+    if (ended)
+        ha_text(l->text, sizeof l->text, "it ended while it was being started");
+    else
+        ha_text(l->text, sizeof l->text, "it took longer than %u s", limit);
     l->failed_epoch = d->epoch;
     l->epoch = d->epoch;
     l->retry_at = 0;

@@ -174,6 +174,8 @@ bool state_majority(const struct ha_state *s, unsigned n);
 /* Copies text, cut to size. */
 void ha_copy(char *to, size_t size, const char *from);
 bool ha_uuid_ok(const char *uuid);
+/* Where a uuid is, or would be, in a sorted list of pointers to what begins with one. */
+unsigned ha_uuid_place(const void *list, unsigned n, const char *uuid, bool *found);
 bool ha_node_in(const uint32_t *list, unsigned n, uint32_t id);
 
 /* --- what this node knows of a domain
@@ -188,7 +190,8 @@ struct ha_local {
     enum ha_seen seen;
     uint64_t epoch;
     bool fused, by_guest, blown;
-    uint64_t gone_at;   /* ms; when it ended */
+    uint64_t gone_at;    /* ms; when it ended */
+    uint64_t gone_epoch; /* the copy that ended last; 0 unknown */
     uint64_t ran_epoch; /* the newest under which it was seen to run */
     /* on its way */
     enum ha_op op;

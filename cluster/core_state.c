@@ -47,16 +47,18 @@ struct ha_node *state_node_add(struct ha_state *s, uint32_t id)
     return &s->node[i];
 }
 
-/* Where it is, or would be. */
-static unsigned domain_place(const struct ha_state *s, const char *uuid, bool *found)
+unsigned ha_uuid_place(const void *list, unsigned n, const char *uuid, bool *found)
 {
-    unsigned lo = 0, hi = s->n_domains;
+    unsigned lo = 0, hi = n;
 
     *found = false;
     while (lo < hi) {
         unsigned mid = lo + (hi - lo) / 2;
-        int cmp = strcmp(s->domain[mid]->uuid, uuid);
+        const char *item;
+        int cmp;
 
+        memcpy(&item, (const char *)list + mid * sizeof item, sizeof item);
+        cmp = strcmp(item, uuid);
         if (cmp == 0) {
             *found = true;
             return mid;
@@ -72,7 +74,7 @@ static unsigned domain_place(const struct ha_state *s, const char *uuid, bool *f
 struct ha_domain *state_domain(const struct ha_state *s, const char *uuid)
 {
     bool found;
-    unsigned i = domain_place(s, uuid, &found);
+    unsigned i = ha_uuid_place(s->domain, s->n_domains, uuid, &found);
 
     return found ? s->domain[i] : NULL;
 }
@@ -80,7 +82,7 @@ struct ha_domain *state_domain(const struct ha_state *s, const char *uuid)
 struct ha_domain *state_domain_add(struct ha_state *s, struct ha_arena *a, const char *uuid)
 {
     bool found;
-    unsigned i = domain_place(s, uuid, &found);
+    unsigned i = ha_uuid_place(s->domain, s->n_domains, uuid, &found);
     struct ha_domain *d;
 
     if (found)
@@ -103,7 +105,7 @@ struct ha_domain *state_domain_add(struct ha_state *s, struct ha_arena *a, const
 void state_domain_remove(struct ha_state *s, struct ha_domain *d)
 {
     bool found;
-    unsigned i = domain_place(s, d->uuid, &found);
+    unsigned i = ha_uuid_place(s->domain, s->n_domains, d->uuid, &found);
 
     s->definitions -= d->definition_len;
     free(d->definition);
