@@ -13,8 +13,6 @@
 #include "cluster/core.h"
 #include "cluster/nodelist.h"
 
-#define BEAT_PORT 8003
-
 /* Authentic, not repeated, from a configured node. */
 typedef void beat_received(void *arg, uint32_t from, const uint8_t *bytes, size_t len);
 

@@ -32,7 +32,7 @@ struct corosync_figures {
     uint64_t connects, losses;
     uint64_t waiting_bytes;   /* for corosync to take them */
     uint64_t unseen_ms;       /* age of the oldest own message that has not come back; 0 none */
-    uint64_t dispatch_max_us; /* the longest turn of the loop in corosync's library */
+    uint64_t dispatch_max_us; /* the longest turn of the loop, with what the callbacks do */
     /* votequorum; expected 0: not known. A quorum device has votes as a node has. */
     unsigned votes, expected, needed, device_votes;
     bool device_alive;
@@ -45,7 +45,8 @@ struct corosync_ring;
 int corosync_open(uv_loop_t *loop, const char *group, const struct corosync_callbacks *cb,
     void *arg, struct corosync_ring **out, struct err *e);
 /* Ordered with all others' messages; copied. False: not up, the message is gone; `view` with n 0
- * has been called, or is called now. Longer than HA_MESSAGE_MAX or empty: false as well. */
+ * has been called, or comes in a turn of the loop of its own, never from here. Longer than
+ * HA_MESSAGE_MAX or empty: false as well. */
 bool corosync_send(struct corosync_ring *r, const uint8_t *bytes, size_t len);
 void corosync_figures(const struct corosync_ring *r, struct corosync_figures *out);
 /* Leaves the group; no callback comes after it. The loop's handles go within half a second, also

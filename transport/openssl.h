@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * OpenSSL's headers, for transport/ and its tests. OpenSSL has a type named ERR_STATE,
+ * OpenSSL's headers, for transport/, cluster/ and their tests. OpenSSL has a type named ERR_STATE,
  * which we never use and which is an error code of base/err.h here: it is renamed while
  * its headers are read. Include this, never <openssl/...>.
  */
