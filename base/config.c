@@ -60,6 +60,11 @@ static bool valid_path(const char *s)
     return s[0] == '\0' || s[0] == '/';
 }
 
+static bool valid_file(const char *s)
+{
+    return s[0] == '/';
+}
+
 static bool valid_host(const char *s)
 {
     for (; *s != '\0'; s++)
@@ -240,6 +245,32 @@ static const struct key keys[] = {
         "", NULL, "File with the CHAP passwords; \"\" is /etc/migrd/storage-secrets." },
     { "storage-iscsi-initiator", TYPE_TEXT, AT(storage_initiator), 0, 0, NULL, valid_address,
         "an iSCSI name", "", NULL, "iSCSI name of this host; \"\" is made of its name." },
+
+    { "cluster", TYPE_BOOL, AT(cluster), ANY, "no",
+        "Cluster: domains of a host that dies run again on another one",
+        "Take part in the cluster that corosync makes of the hosts in its corosync.conf." },
+    { "cluster-beat-port", TYPE_NUMBER, AT(cluster_beat_port), 1, 65535, NULL, NULL, NULL, "8003",
+        NULL, "UDP port on which the hosts tell each other that they live; the same on all of them." },
+    { "cluster-key", TYPE_TEXT, AT(cluster_key), 0, 0, NULL, valid_file, "an absolute path",
+        "/etc/corosync/authkey", NULL,
+        "File with the key that signs what is sent there; the same on all hosts." },
+    { "cluster-fence", TYPE_TEXT, AT(cluster_fence), 0, 0, NULL, valid_path, "an absolute path", "",
+        NULL, "File that says how hosts are powered off; \"\" is /etc/migrd/fence.conf, which need "
+              "not be there." },
+    { "cluster-watchdog", TYPE_TEXT, AT(cluster_watchdog), 0, 0, NULL, valid_path,
+        "an absolute path", "", NULL,
+        "Hardware watchdog, as /dev/watchdog, that resets this host if migrd hangs and a guest "
+        "outlives its deadline; \"\" is none." },
+    { "cluster-watchdog-time", TYPE_MS, AT(cluster_watchdog_ms), 2000, 300000, NULL, NULL, NULL,
+        "10s", NULL, "Time after which it does so." },
+    { "cluster-starts-at-once", TYPE_NUMBER, AT(cluster_starts_at_once), 1, 64, NULL, NULL, NULL,
+        "4", NULL, "Domains that the cluster starts on this host at the same time." },
+    { "cluster-moves-at-once", TYPE_NUMBER, AT(cluster_moves_at_once), 1, 64, NULL, NULL, NULL, "2",
+        NULL, "Domains that the cluster moves away from this host at the same time." },
+    { "cluster-flight-record", TYPE_BYTES, AT(cluster_flight_record), 0, UINT64_C(1) << 40, NULL,
+        NULL, NULL, "64M", NULL,
+        "Size of the file with all that the decisions of this host were made of, for ha-sim "
+        "--replay; the one before is kept as well. 0 is none." },
 
     { "control-group", TYPE_TEXT, AT(control_group), 0, 0, NULL, valid_group, "the name of a group",
         "migrd", "Sockets and logs", "Group that may use the control socket and virsh, beside root." },
@@ -589,6 +620,14 @@ void config_secrets(const struct config *c, const char *etc, char *out, size_t l
         snprintf(out, len, "%s", c->storage_secrets);
     else
         snprintf(out, len, "%s/storage-secrets", etc);
+}
+
+void config_fence(const struct config *c, const char *etc, char *out, size_t len)
+{
+    if (c->cluster_fence[0] != '\0')
+        snprintf(out, len, "%s", c->cluster_fence);
+    else
+        snprintf(out, len, "%s/fence.conf", etc);
 }
 
 static void tls_files(

@@ -61,6 +61,16 @@ struct config {
     char storage_secrets[256];                   /* storage-secrets = "" (PREFIX/etc/migrd/...) */
     char storage_places[1024];                   /* relocation-storage-allow = "" */
     char storage_initiator[224];                 /* storage-iscsi-initiator = "" */
+    /* cluster */
+    bool cluster;                                /* cluster = no */
+    unsigned cluster_beat_port;                  /* cluster-beat-port = 8003 */
+    char cluster_key[256];                       /* cluster-key = /etc/corosync/authkey */
+    char cluster_fence[256];                     /* cluster-fence = "" (PREFIX/etc/migrd/...) */
+    char cluster_watchdog[256];                  /* cluster-watchdog = "" (none) */
+    unsigned cluster_watchdog_ms;                /* cluster-watchdog-time = 10s */
+    unsigned cluster_starts_at_once;             /* cluster-starts-at-once = 4 */
+    unsigned cluster_moves_at_once;              /* cluster-moves-at-once = 2 */
+    uint64_t cluster_flight_record;              /* cluster-flight-record = 64M; 0: none */
     /* sockets and logs */
     char control_group[64];                      /* control-group = migrd */
     char libvirt_sockets[128];                   /* libvirt-sockets = virtxend virtxvmd */
@@ -100,6 +110,9 @@ int config_import_sxp(struct config *c, const char *path, char **notes, struct e
 
 /* The file with the passwords of network disks; `etc` is paths.etc. */
 void config_secrets(const struct config *c, const char *etc, char *out, size_t len);
+
+/* The file with the fence agents; `etc` is paths.etc. */
+void config_fence(const struct config *c, const char *etc, char *out, size_t len);
 
 /* ca, cert and key, in this order: of relocations, of libvirt's clients. `pki` is paths.pki. */
 void config_tls_files(const struct config *c, const char *pki, char out[3][CONFIG_PATH_LEN]);

@@ -7,6 +7,7 @@
  *   journal              who owns what; damage puts domains in doubt
  *   registry             definitions, running domains
  *   migrations           what a crash left is taken up
+ *   cluster              joins in the background, if `cluster = yes`
  *   sockets              control, status, relocation: last, so nobody sees half a migrd
  *
  * Stop: no new sessions or requests; workers before their commit are told to give up, the
@@ -30,6 +31,7 @@
 #include "migrd/control.h"
 #include "migrd/domain_figures.h"
 #include "migrd/events.h"
+#include "migrd/ha.h"
 #include "migrd/journal.h"
 #include "migrd/libvirt/libvirt.h"
 #include "migrd/migration.h"
@@ -107,6 +109,15 @@ static size_t needs_restart(const struct config *a, const struct config *b, char
         { "storage-nfs-uid-base", a->storage_nfs_uid_base != b->storage_nfs_uid_base },
         { "storage-secrets", strcmp(a->storage_secrets, b->storage_secrets) != 0 },
         { "storage-iscsi-initiator", strcmp(a->storage_initiator, b->storage_initiator) != 0 },
+        { "cluster", a->cluster != b->cluster },
+        { "cluster-beat-port", a->cluster_beat_port != b->cluster_beat_port },
+        { "cluster-key", strcmp(a->cluster_key, b->cluster_key) != 0 },
+        { "cluster-fence", strcmp(a->cluster_fence, b->cluster_fence) != 0 },
+        { "cluster-watchdog", strcmp(a->cluster_watchdog, b->cluster_watchdog) != 0 },
+        { "cluster-watchdog-time", a->cluster_watchdog_ms != b->cluster_watchdog_ms },
+        { "cluster-starts-at-once", a->cluster_starts_at_once != b->cluster_starts_at_once },
+        { "cluster-moves-at-once", a->cluster_moves_at_once != b->cluster_moves_at_once },
+        { "cluster-flight-record", a->cluster_flight_record != b->cluster_flight_record },
         { "control-group", strcmp(a->control_group, b->control_group) != 0 },
         { "status-address", strcmp(a->status_address, b->status_address) != 0 } };
 
@@ -120,7 +131,7 @@ int daemon_reload(struct migrd *m, char *text, size_t len, struct err *e)
 {
     struct run *r = (struct run *)m;
     struct config fresh, before = m->config;
-    char late[200] = "", sockets[400] = "";
+    char late[400] = "", sockets[400] = "";
 
     notify_send("RELOADING=1");
     if (daemon_read_config(r->opt, &m->paths, &fresh, e) < 0 || apply_log(r, &fresh, e) < 0) {
@@ -208,7 +219,7 @@ static int open_state(struct migrd *m, struct err *e)
     if (journal_open(m->paths.journal, &m->journal, &doubts, e) < 0)
         return -1;
     if (registry_make(m, e) < 0 || migrations_read_journal(m, e) < 0 || registry_open(m, e) < 0 ||
-        migrations_open(m, e) < 0 || registry_start(m, e) < 0)
+        migrations_open(m, e) < 0 || registry_start(m, e) < 0 || ha_open(m, e) < 0)
         return -1;
     return 0;
 }
@@ -247,6 +258,7 @@ static int start(struct run *r, struct err *e)
 
 static void close_handles(struct run *r)
 {
+    ha_stop(&r->m);
     relocation_stop(&r->m);
     control_stop(&r->m);
     libvirt_stop(&r->m);
@@ -346,6 +358,7 @@ static void release(struct run *r)
     control_close(m);
     libvirt_close(m);
     relocation_close(m);
+    ha_close(m);
     migrations_close(m);
     registry_close(m);
     journal_close(&m->journal);

@@ -73,7 +73,29 @@ static void test_defaults(void **state)
     assert_int_equal(c.memory_reserve_kib, 512 * 1024);
     assert_false(c.memory_overcommit);
     assert_string_equal(c.control_group, "migrd");
+    assert_false(c.cluster);
+    assert_int_equal(c.cluster_beat_port, 8003);
+    assert_string_equal(c.cluster_key, "/etc/corosync/authkey");
+    assert_int_equal(c.cluster_watchdog_ms, 10000);
+    assert_int_equal(c.cluster_starts_at_once, 4);
+    assert_int_equal(c.cluster_moves_at_once, 2);
+    assert_int_equal(c.cluster_flight_record, 64 << 20);
     assert_string_equal(c.log_level, "info");
+}
+
+static void test_fence_file(void **state)
+{
+    struct config c;
+    char file[CONFIG_PATH_LEN];
+    struct err e;
+
+    (void)state;
+    config_defaults(&c);
+    config_fence(&c, "/x/etc/migrd", file, sizeof file);
+    assert_string_equal(file, "/x/etc/migrd/fence.conf");
+    assert_int_equal(config_set(&c, "cluster-fence", "/etc/fences", &e), 0);
+    config_fence(&c, "/x/etc/migrd", file, sizeof file);
+    assert_string_equal(file, "/etc/fences");
 }
 
 struct value_case {
@@ -125,6 +147,11 @@ static const struct value_case values[] = {
     { "memory-reserve", "1G", "1G", NULL },
     { "memory-reserve", "1500", NULL, "a size" },
     { "memory-reserve", "1536K", "1536K", NULL },
+    { "cluster", "yes", "yes", NULL },
+    { "cluster-key", "", NULL, "absolute path" },
+    { "cluster-watchdog", "", "", NULL },
+    { "cluster-watchdog-time", "1s", NULL, "from 2s to 5m" },
+    { "cluster-flight-record", "0", "0", NULL },
     { "migration-throttle-max", "80%", "80", NULL },
     { "migration-throttle-max", "100", NULL, "from 0 to 99" },
     { "host-name", "host1.lab", "host1.lab", NULL },
@@ -303,7 +330,11 @@ static void test_round_trip(void **state)
         { "host-cpu-level", "x86-64-v2" }, { "storage-leases", "no" },
         { "storage-lease-time", "7s" }, { "storage-timeout", "3s" },
         { "storage-nfs-uid-base", "100000" }, { "storage-secrets", "/s" },
-        { "storage-iscsi-initiator", "iqn.2026-01.x:y" }, { "control-group", "root" },
+        { "storage-iscsi-initiator", "iqn.2026-01.x:y" }, { "cluster", "yes" },
+        { "cluster-beat-port", "9" }, { "cluster-key", "/k" }, { "cluster-fence", "/f" },
+        { "cluster-watchdog", "/dev/watchdog" }, { "cluster-watchdog-time", "3s" },
+        { "cluster-starts-at-once", "9" }, { "cluster-moves-at-once", "9" },
+        { "cluster-flight-record", "0" }, { "control-group", "root" },
         { "libvirt-sockets", "libvirt" }, { "libvirt-max-clients", "7" }, { "libvirt-max-calls", "7" },
         { "libvirt-max-bytes", "3M" }, { "libvirt-tls", "yes" }, { "libvirt-tls-address", "eth0" },
         { "libvirt-tls-port", "9" }, { "libvirt-tls-allow", "a*.b  c" }, { "libvirt-tls-ca", "/a" },
@@ -497,6 +528,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_fence_file),
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_long_values),
         cmocka_unit_test(test_file),
