@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "migrd/control_internal.h"
 #include "migrd/define/define.h"
+#include "migrd/ha.h"
 #include "migrd/registry.h"
 #include "migrd/report.h"
 
@@ -139,7 +140,8 @@ void control_undefine(struct client *c, const Migrd__Request *rq)
     if (d == NULL || (r = request_new(c, rq)) == NULL)
         return;
     control_audit(c, "undefine", d->name);
-    if (registry_undefine(c->m, d, request_done, r, &e) == 0)
+    if (ha_refuses(c->m, d->uuid, d->name, "undefine", &e) == 0 &&
+        registry_undefine(c->m, d, request_done, r, &e) == 0)
         return;
     control_fail(c, rq->serial, &e);
     request_end(r);

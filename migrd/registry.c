@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "migrd/define/define.h"
 #include "migrd/events.h"
+#include "migrd/ha.h"
 #include "migrd/job.h"
 #include "migrd/journal.h"
 #include "migrd/registry_internal.h"
@@ -193,6 +194,7 @@ void registry_drop_unused(struct migrd *m, struct domain *d)
 void registry_touch(struct migrd *m, struct domain *d)
 {
     d->changed = ++m->registry->changes;
+    ha_domain_changed(m, d);
 }
 
 void registry_set_state(struct migrd *m, struct domain *d, enum hv_state state)
@@ -420,7 +422,7 @@ static struct domain *entry_for(struct migrd *m, const Migrd__Domain *def, struc
     return d != NULL ? d : registry_add(m, def->uuid, def->name, e);
 }
 
-int registry_define(
+int registry_define_here(
     struct migrd *m, Migrd__Domain **def, registry_done *done, void *arg, struct err *e)
 {
     struct domain *d;
@@ -435,13 +437,89 @@ int registry_define(
     return 0;
 }
 
+/* A definition that the cluster's log is asked about first. */
+struct agreed {
+    struct migrd *m;
+    Migrd__Domain *def;
+    registry_done *done;
+    void *arg;
+};
+
+static void agreed(void *arg, const char *uuid, const struct err *e)
+{
+    struct agreed *a = arg;
+    struct err why;
+
+    if (e->code != ERR_NONE)
+        why = *e;
+    else if (registry_define_here(a->m, &a->def, a->done, a->arg, &why) == 0)
+        err_clear(&why);
+    if (why.code != ERR_NONE && a->done != NULL)
+        a->done(a->arg, uuid, &why);
+    free_def(&a->def);
+    free(a);
+}
+
+int registry_define(
+    struct migrd *m, Migrd__Domain **def, registry_done *done, void *arg, struct err *e)
+{
+    struct agreed *a;
+    struct domain *d;
+    int r;
+
+    if (m->ha == NULL)
+        return registry_define_here(m, def, done, arg, e);
+    if (define_check(*def, e) < 0 || look_up(m, *def, &d, e) < 0)
+        return -1;
+    a = calloc(1, sizeof *a);
+    if (a == NULL)
+        return err_set(e, ERR_MEMORY, "domain %s: out of memory", (*def)->name);
+    *a = (struct agreed){ m, *def, done, arg };
+    r = ha_define(m, *def, false, agreed, a, e);
+    if (r > 0) {
+        *def = NULL;
+        return 0;
+    }
+    free(a);
+    return r < 0 ? -1 : registry_define_here(m, def, done, arg, e);
+}
+
+int registry_start_decided(struct migrd *m, Migrd__Domain **def, uint64_t epoch,
+    registry_done *done, void *arg, struct err *e)
+{
+    const struct registry_args args = { .decided = true, .epoch = epoch };
+    struct domain *d = entry_for(m, *def, e);
+
+    if (d == NULL)
+        return -1;
+    if (d->live || d->busy != NULL || d->mig != NULL)
+        return err_set(
+            e, ERR_EXISTS, "domain %s exists here already and is %s", d->name, registry_state(d));
+    free_def(&d->live_def);
+    d->live_def = *def;
+    *def = NULL;
+    if (registry_act(m, d, REG_START, &args, done, arg, e) == 0)
+        return 0;
+    free_def(&d->live_def);
+    registry_drop_unused(m, d);
+    return -1;
+}
+
 int registry_create(struct migrd *m, Migrd__Domain **def, bool paused, registry_done *done,
     void *arg, struct err *e)
 {
     const struct registry_args args = { .paused = paused };
     struct domain *d;
+    int r;
 
-    if (define_check(*def, e) < 0 || (d = entry_for(m, *def, e)) == NULL)
+    if (define_check(*def, e) < 0)
+        return -1;
+    r = ha_define(m, *def, true, done, arg, e);
+    if (r > 0)
+        free_def(def);
+    if (r != 0)
+        return r < 0 ? -1 : 0;
+    if ((d = entry_for(m, *def, e)) == NULL)
         return -1;
     if (d->live || d->busy != NULL || d->live_def != NULL)
         return err_set(

@@ -74,6 +74,10 @@ struct registry_args {
     struct hv_cpus cpus;
     unsigned vcpus;        /* REG_SET_VCPUS */
     struct hv_sched sched; /* REG_SCHED */
+    /* The cluster's log has decided it (ha.h): nobody else is asked. REG_START, REG_RESTART: under
+     * that epoch, with a blown fuse. REG_DESTROY: also where a migration holds the domain. */
+    bool decided;
+    uint64_t epoch;
 };
 
 /* Called once, in the loop. e->code ERR_NONE: done. */
@@ -106,6 +110,13 @@ int registry_define(
 /* Makes a transient domain and starts it. Takes *def. */
 int registry_create(struct migrd *m, Migrd__Domain **def, bool paused, registry_done *done,
     void *arg, struct err *e);
+/* The same without asking the cluster's log: a definition that comes with a migration. */
+int registry_define_here(
+    struct migrd *m, Migrd__Domain **def, registry_done *done, void *arg, struct err *e);
+/* The cluster's log wants it started here, of *def, which is taken, under that epoch; what is
+ * defined here stays as it is. */
+int registry_start_decided(struct migrd *m, Migrd__Domain **def, uint64_t epoch,
+    registry_done *done, void *arg, struct err *e);
 int registry_undefine(
     struct migrd *m, struct domain *d, registry_done *done, void *arg, struct err *e);
 /* Durably. ERR_STATE if it is not defined here. */
@@ -113,7 +124,7 @@ int registry_set_autostart(
     struct migrd *m, struct domain *d, bool on, registry_done *done, void *arg, struct err *e);
 /* The first migrd after a boot of the host starts what is marked; after registry_start. */
 void registry_autostart_boot(struct migrd *m);
-/* -1: refused at once, `done` is not called. */
+/* -1: refused at once, `done` is not called. What the cluster protects goes through its log. */
 int registry_act(struct migrd *m, struct domain *d, enum registry_op op,
     const struct registry_args *args, registry_done *done, void *arg, struct err *e);
 const char *registry_op_name(enum registry_op op);

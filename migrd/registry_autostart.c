@@ -7,7 +7,8 @@
  * middle leaves the old id, and the next one starts what does not run yet.
  *
  * A start is one like any other: the owner, the leases and the memory have their say, and one that
- * is refused is logged and left.
+ * is refused is logged and left. In a cluster all of them wait until its log is known here: what it
+ * protects is started by the log, where it is to run.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -19,6 +20,7 @@
 
 #include "base/io.h"
 #include "base/log.h"
+#include "migrd/ha.h"
 #include "migrd/job.h"
 #include "migrd/registry_internal.h"
 
@@ -182,6 +184,10 @@ static void start_next(struct boot *b)
 
         if (d == NULL || d->live || !d->autostart)
             continue;
+        if (ha_protected(b->m, uuid, NULL)) {
+            log_info("registry", "%s is protected by the cluster, whose log starts it", d->name);
+            continue;
+        }
         log_info("registry", "%s starts with the host", d->name);
         b->tried++;
         if (registry_act(b->m, d, REG_START, NULL, started, b, &e) == 0)
@@ -208,7 +214,7 @@ void registry_autostart_boot(struct migrd *m)
     struct boot *b;
 
     snprintf(path, sizeof path, "%s/boot-id", m->paths.state);
-    if (!read_id(BOOT_ID, id) || (read_id(path, last) && strcmp(id, last) == 0))
+    if (ha_waits(m) || !read_id(BOOT_ID, id) || (read_id(path, last) && strcmp(id, last) == 0))
         return;
     b = calloc(1, sizeof *b + n * sizeof b->uuid[0]);
     if (b == NULL) {

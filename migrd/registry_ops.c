@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "migrd/define/define.h"
 #include "migrd/events.h"
+#include "migrd/ha.h"
 #include "migrd/job.h"
 #include "migrd/journal.h"
 #include "migrd/migration.h"
@@ -29,7 +30,8 @@ struct op_job {
     uint64_t epoch;       /* the domain's */
     uint64_t start_epoch; /* of a new boot */
     int domid;
-    bool proven;
+    enum hv_proof proof;
+    bool blown; /* the cluster's log says when it runs */
     struct registry_args args; /* zeroes if there are none */
     Migrd__Domain *def;
     bool gone; /* result of a restart: destroyed, but not started */
@@ -59,7 +61,8 @@ const char *registry_op_name(enum registry_op op)
 static int boot(struct op_job *o, struct err *e)
 {
     const struct hv_start how = {
-        .epoch = o->start_epoch, .domid = o->domid, .paused = o->args.paused, .proven = o->proven
+        .epoch = o->start_epoch, .domid = o->domid, .paused = o->args.paused, .blown = o->blown,
+        .proven = o->proof
     };
     struct journal_record r = { .kind = JK_DOMAIN, .epoch = o->start_epoch, .domid = o->domid };
 
@@ -132,7 +135,9 @@ static void started(struct migrd *m, struct domain *d, struct op_job *o)
     d->live_def = o->def;
     o->def = NULL;
     d->info = (struct hv_info){ .domid = o->domid,
-        .state = o->args.paused ? HV_PAUSED : HV_RUNNING,
+        .state = o->args.paused || o->blown ? HV_PAUSED : HV_RUNNING,
+        .fused = o->blown,
+        .blown = o->blown,
         .epoch = o->start_epoch,
         .memory_kib = d->live_def->memory_kib,
         .max_memory_kib = d->live_def->max_memory_kib,
@@ -141,6 +146,7 @@ static void started(struct migrd *m, struct domain *d, struct op_job *o)
     d->start_wall_ns = clock_wall_ns();
     d->ended = d->last_end = HV_EV_MAX;
     registry_set_owner(m, d, m->host_name, o->start_epoch);
+    ha_made(m, d->uuid);
     registry_publish(m, d, "domain-started", "");
 }
 
@@ -183,6 +189,8 @@ static void apply(struct migrd *m, struct domain *d, struct op_job *o)
     case REG_DESTROY:
         registry_gone(m, d);
         registry_publish(m, d, "domain-destroyed", "");
+        if (d->mig != NULL)
+            migration_guest_ended(m, d);
         break;
     case REG_PAUSE:
         registry_set_state(m, d, HV_PAUSED);
@@ -263,13 +271,13 @@ static int check_may_run(const struct migrd *m, const struct domain *d, struct e
     return 0;
 }
 
-static int check_start(struct migrd *m, struct domain *d, struct err *e)
+static int check_start(struct migrd *m, struct domain *d, bool decided, struct err *e)
 {
     const Migrd__Domain *def = registry_definition(d);
 
     if (d->live)
         return err_set(e, ERR_STATE, "domain %s is %s already", d->name, registry_state(d));
-    if (check_may_run(m, d, e) < 0)
+    if (!decided && check_may_run(m, d, e) < 0)
         return -1;
     if (def->huge_pages)
         return 0; /* its process tells whether there are enough */
@@ -280,23 +288,26 @@ static int check_start(struct migrd *m, struct domain *d, struct err *e)
 static int check(struct migrd *m, struct domain *d, enum registry_op op,
     const struct registry_args *args, struct err *e)
 {
-    if (d->mig != NULL && migration_in_doubt(d->mig))
+    const bool decided = args != NULL && args->decided;
+    const bool held = d->mig != NULL && !(decided && op == REG_DESTROY);
+
+    if (held && migration_in_doubt(d->mig))
         return err_set(e, ERR_STATE,
             "domain %s is in doubt: its hand-over has no answer yet; bring the other host back, or "
             "decide with migctl resolve",
             d->name);
-    if (d->mig != NULL)
+    if (held)
         return err_set(e, ERR_STATE, "domain %s is busy: migration in progress", d->name);
     if (d->busy != NULL)
         return err_set(e, ERR_STATE, "domain %s is busy: %s", d->name, d->busy);
     if (op == REG_START)
-        return check_start(m, d, e);
+        return check_start(m, d, decided, e);
     if (!d->live)
         return err_set(e, ERR_STATE, "domain %s does not run here: it is %s%s%s", d->name,
             registry_state(d), registry_owned(m, d) ? "" : ", given to host ",
             registry_owned(m, d) ? "" : d->owner);
     /* A doubt does not count for what ran here until it crashed; an owner elsewhere does. */
-    if ((op == REG_UNPAUSE || (op == REG_RESTART && !registry_owned(m, d))) &&
+    if (!decided && (op == REG_UNPAUSE || (op == REG_RESTART && !registry_owned(m, d))) &&
         check_may_run(m, d, e) < 0)
         return -1;
     if (op == REG_SET_MEMORY && (args == NULL || args->memory_kib < 1024))
@@ -343,10 +354,29 @@ static Migrd__Domain *boot_definition(const struct domain *d, enum registry_op o
     return d->live_def != NULL ? define_copy(d->live_def) : NULL;
 }
 
-int registry_act(struct migrd *m, struct domain *d, enum registry_op op,
-    const struct registry_args *args, registry_done *done, void *arg, struct err *e)
+/* Under which epoch, on which word. What the cluster protects is reset under the epoch that the log
+ * gave it. */
+static void take_epoch(struct op_job *o, const struct migrd *m, const struct domain *d)
 {
     const struct ownership *own = registry_ownership(m->registry, d->uuid);
+    const bool starts = o->op == REG_START || o->op == REG_RESTART;
+
+    o->epoch = d->live && d->info.epoch > d->epoch ? d->info.epoch : d->epoch;
+    if (o->args.decided || (o->op == REG_RESTART && ha_protected(m, d->uuid, NULL))) {
+        o->epoch = d->live ? d->info.epoch : o->args.epoch;
+        o->start_epoch = o->op == REG_START ? o->args.epoch : o->epoch;
+        o->blown = starts;
+        o->proof = HV_PROOF_CLUSTER;
+        return;
+    }
+    o->start_epoch = o->epoch + 1;
+    if (own != NULL && own->proven_epoch != 0 && own->proven_epoch == o->epoch)
+        o->proof = HV_PROOF_WORD;
+}
+
+static int act_here(struct migrd *m, struct domain *d, enum registry_op op,
+    const struct registry_args *args, registry_done *done, void *arg, struct err *e)
+{
     struct op_job *o;
 
     if (check(m, d, op, args, e) < 0)
@@ -368,17 +398,24 @@ int registry_act(struct migrd *m, struct domain *d, enum registry_op op,
     o->op = op;
     snprintf(o->uuid, sizeof o->uuid, "%s", d->uuid);
     snprintf(o->name, sizeof o->name, "%s", d->name);
-    o->epoch = d->live && d->info.epoch > d->epoch ? d->info.epoch : d->epoch;
-    if (op == REG_START || op == REG_RESTART) {
-        o->start_epoch = o->epoch + 1;
-        o->domid = registry_next_domid(m);
-    }
-    o->proven = own != NULL && own->proven_epoch != 0 && own->proven_epoch == o->epoch;
     if (args != NULL)
         o->args = *args;
+    take_epoch(o, m, d);
+    if (op == REG_START || op == REG_RESTART)
+        o->domid = registry_next_domid(m);
     o->done = done;
     o->arg = arg;
     d->busy = op_names[op];
     job_run(m->loop, &o->job);
     return 0;
+}
+
+int registry_act(struct migrd *m, struct domain *d, enum registry_op op,
+    const struct registry_args *args, registry_done *done, void *arg, struct err *e)
+{
+    int taken = args != NULL && args->decided ? 0 : ha_operator(m, d, op, args, done, arg, e);
+
+    if (taken != 0)
+        return taken < 0 ? -1 : 0;
+    return act_here(m, d, op, args, done, arg, e);
 }

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "migrd/define/define.h"
 #include "migrd/events.h"
+#include "migrd/ha.h"
 #include "migrd/job.h"
 #include "migrd/migration.h"
 #include "migrd/registry_internal.h"
@@ -96,6 +97,43 @@ static Migrd__OnEvent policy_of(const struct domain *d, enum hv_event_type end)
     return end == HV_EV_SHUTDOWN ? MIGRD__ON_EVENT__ON_DESTROY : MIGRD__ON_EVENT__ON_RESTART;
 }
 
+/* A guest that resets itself again and again is one that crashes. */
+static void restart_protected(struct migrd *m, struct domain *d)
+{
+    const struct registry_args args = { .decided = true, .epoch = d->info.epoch };
+    struct err e;
+
+    if (!too_many_restarts(d)) {
+        if (registry_act(m, d, REG_RESTART, &args, NULL, NULL, &e) < 0)
+            log_error("domain", "%s: restart after its reset: %s", d->name, e.text);
+        return;
+    }
+    log_error("domain", "%s: reset %d times in %d s: told as a crash", d->name, RESTART_LIMIT,
+        RESTART_WINDOW_S);
+    d->last_end = HV_EV_CRASHED;
+    registry_set_state(m, d, HV_CRASHED);
+}
+
+/* Of a domain that the cluster protects: its log decides, and cleans up. A reset is no end. While it
+ * is not known whether it is protected, the end waits. */
+static void leave_to_log(struct migrd *m, struct domain *d)
+{
+    enum hv_event_type end = d->ended;
+
+    if (!ha_protected(m, d->uuid, NULL))
+        return;
+    d->ended = HV_EV_MAX;
+    if (!d->live)
+        return;
+    if (end == HV_EV_REBOOT && policy_of(d, end) == MIGRD__ON_EVENT__ON_RESTART) {
+        restart_protected(m, d);
+        return;
+    }
+    if (end == HV_EV_REBOOT)
+        d->last_end = HV_EV_SHUTDOWN;
+    ha_domain_changed(m, d);
+}
+
 void registry_policy(struct migrd *m, struct domain *d)
 {
     enum hv_event_type end = d->ended;
@@ -105,6 +143,10 @@ void registry_policy(struct migrd *m, struct domain *d)
 
     if (end == HV_EV_MAX || d->mig != NULL || d->busy != NULL)
         return;
+    if (ha_decides(m, d->uuid)) {
+        leave_to_log(m, d);
+        return;
+    }
     d->ended = HV_EV_MAX;
     if (!d->live)
         return;
@@ -185,6 +227,8 @@ static void running_or_paused(
         registry_publish(m, d, event_type(type), detail);
     else
         tell_moved(m, d, before);
+    if (d->info.fused)
+        registry_refresh(m); /* was it its fuse? */
 }
 
 static void on_hv_event(struct migrd *m, const struct hv_event *ev)
@@ -271,10 +315,13 @@ static bool silent(const struct hv_info *info)
 static void take_info(struct migrd *m, struct domain *d, const struct hv_info *info)
 {
     enum hv_state before = d->info.state;
+    bool blown = d->info.blown;
 
     if (silent(info))
         return;
     d->info = *info;
+    if (info->state != before || info->blown != blown)
+        ha_domain_changed(m, d);
     if (info->state == before || d->ended != HV_EV_MAX)
         return;
     /* An event that was missed, for example while migrd did not run. */

@@ -48,7 +48,7 @@ static void print_warning(struct tool *t, const char *what, const char *text)
     tool_free(&r);
 }
 
-int ha_ask(struct tool *t, struct ha_ask *a)
+int ha_ask_now(struct tool *t, struct ha_ask *a)
 {
     Migrd__Reply *r = ask(t, a, false);
 
@@ -66,7 +66,7 @@ int ha_ask_carefully(struct tool *t, struct ha_ask *a)
     bool breaks;
 
     if (a->force && !a->dry_run)
-        return ha_ask(t, a);
+        return ha_ask_now(t, a);
     r = ask(t, a, true);
     if (r == NULL)
         return TOOL_FAILED;
@@ -82,5 +82,5 @@ int ha_ask_carefully(struct tool *t, struct ha_ask *a)
         fputs("(--force does it all the same; `migctl ha what-if NODE` shows the plan.)\n", stderr);
         return TOOL_FAILED;
     }
-    return ha_ask(t, a);
+    return ha_ask_now(t, a);
 }

@@ -18,7 +18,7 @@ struct ha_ask {
 /* `a` stays where it is: it points to itself. */
 void ha_ask_init(struct ha_ask *a, Migrd__HaCommandKind kind);
 /* Waits for the decision; the answer's warning goes to stderr. */
-int ha_ask(struct tool *t, struct ha_ask *a);
+int ha_ask_now(struct tool *t, struct ha_ask *a);
 /* First without effect: TOOL_FAILED if one more lost node would then leave domains without a
  * place and `force` is not given. */
 int ha_ask_carefully(struct tool *t, struct ha_ask *a);

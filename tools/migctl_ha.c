@@ -451,7 +451,7 @@ static int ha_remove(struct tool *t, int argc, char **argv)
     if (rc != 0)
         return rc;
     s.ask.rq.domain = argv[optind];
-    rc = ha_ask(t, &s.ask);
+    rc = ha_ask_now(t, &s.ask);
     if (rc == TOOL_OK)
         printf("%s is not protected any more; it runs on where it is.\n", s.ask.rq.domain);
     return rc;
@@ -485,7 +485,7 @@ static int ha_cancel(struct tool *t, int argc, char **argv)
     if (rc != 0)
         return rc;
     s.ask.rq.domain = argv[optind];
-    return ha_ask(t, &s.ask);
+    return ha_ask_now(t, &s.ask);
 }
 
 /* A domain that is blocked, or a node in quarantine. */
@@ -506,7 +506,7 @@ static int ha_release(struct tool *t, int argc, char **argv)
         s.ask.rq.domain = argv[optind];
     else
         s.ask.rq.node = argv[optind];
-    rc = ha_ask(t, &s.ask);
+    rc = ha_ask_now(t, &s.ask);
     tool_free(&r);
     return rc;
 }
@@ -547,7 +547,7 @@ static int ha_disarm(struct tool *t, int argc, char **argv)
     ha_ask_init(&s.ask, MIGRD__HA_COMMAND_KIND__HA_DISARM);
     rc = read_simple(t, argc, argv, 0, &s);
     if (rc == 0)
-        rc = ha_ask(t, &s.ask);
+        rc = ha_ask_now(t, &s.ask);
     if (rc == 0)
         rc = wait_disarmed(t, s.ask.rq.wait_s != 0 ? s.ask.rq.wait_s : 60);
     if (rc == 0)
@@ -564,7 +564,7 @@ static int ha_arm(struct tool *t, int argc, char **argv)
     ha_ask_init(&s.ask, MIGRD__HA_COMMAND_KIND__HA_ARM);
     rc = read_simple(t, argc, argv, 0, &s);
     if (rc == 0)
-        rc = ha_ask(t, &s.ask);
+        rc = ha_ask_now(t, &s.ask);
     if (rc == 0)
         puts("High availability is armed.");
     return rc;
@@ -630,7 +630,7 @@ static int ha_confirm_dead(struct tool *t, int argc, char **argv)
     s.ask.rq.node = argv[optind];
     rc = check_dead(r->ha, argv[optind], s.yes);
     if (rc == TOOL_OK)
-        rc = ha_ask(t, &s.ask);
+        rc = ha_ask_now(t, &s.ask);
     if (rc == TOOL_OK)
         puts("Taken down in the cluster's log; 'migctl ha status' shows where its domains start.");
     tool_free(&r);

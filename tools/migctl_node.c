@@ -428,7 +428,7 @@ static int node_undrain(struct tool *t, int argc, char **argv)
     ha_ask_init(&w.ask, MIGRD__HA_COMMAND_KIND__HA_UNDRAIN);
     rc = read_words(t, argc, argv, &w);
     if (rc == 0)
-        rc = ha_ask(t, &w.ask);
+        rc = ha_ask_now(t, &w.ask);
     if (rc == 0)
         printf("%s may have domains again%s.\n", w.ask.rq.node,
             w.ask.command.return_home ? "; those that it had come back one by one" : "");

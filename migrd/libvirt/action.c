@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "migrd/define/define.h"
+#include "migrd/ha.h"
 #include "migrd/libvirt/internal.h"
 #include "migrd/migration.h"
 
@@ -193,6 +194,8 @@ static int undefine(struct lv_call *k, const lv_dom *dom, struct err *e)
         return -1;
     if (d->def == NULL)
         return lv_fail(k, e, LV_E_INVALID, "cannot undefine transient domain %s", d->name);
+    if (ha_refuses(k->m, d->uuid, d->name, "undefine", e) < 0)
+        return -1;
     lv_audit(k, "undefine", d->name);
     return registry_undefine(k->m, d, lv_call_end, k, e) < 0 ? -1 : LV_LATER;
 }

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * What the log is told of this host: each copy at start, when it changes, and every HA_SCAN_MS;
+ * one that has gone once. Repeated words do no harm, so nothing is compared here; only "gone" needs
+ * a memory, the rows. A copy that nobody protects is told as well: it may be protected next.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "migrd/ha_internal.h"
+
+uint64_t ha_copy_epoch(const struct domain *d)
+{
+    return d->info.state == HV_CRASHED && d->info.domid < 0 ? d->epoch : d->info.epoch;
+}
+
+static void look(const struct ha *h, const struct domain *d, struct ha_look *l)
+{
+    const struct ha_task *start = ha_task_of(h, d->uuid, HA_ACT_START);
+    bool restart = d->busy != NULL && strcmp(d->busy, registry_op_name(REG_RESTART)) == 0;
+
+    *l = (struct ha_look){ .live = d->live,
+        .starting = start != NULL && start->begun ? start->epoch : 0,
+        .stopping = ha_task_of(h, d->uuid, HA_ACT_STOP) != NULL,
+        .rebooting = restart || d->last_end == HV_EV_REBOOT,
+        .info = &d->info,
+        .epoch = d->epoch,
+        .last_end = d->last_end,
+        .moving = d->mig != NULL,
+        .owned = registry_owned(h->m, d) };
+}
+
+static void tell_one(struct ha *h, const struct domain *d)
+{
+    struct ha_event e;
+    struct ha_look l;
+    struct ha_row *row;
+
+    look(h, d, &l);
+    if (!ha_look_event(&l, &e))
+        return;
+    row = ha_row(h, d->uuid, true);
+    if (row == NULL)
+        return;
+    row->here = row->seen = true;
+    row->epoch = e.u.domain.epoch;
+    snprintf(e.u.domain.uuid, sizeof e.u.domain.uuid, "%s", d->uuid);
+    cluster_domain(h->cluster, &e);
+}
+
+static void tell_gone(struct ha *h, struct ha_row *row)
+{
+    struct ha_event e = { .type = HA_EV_DOMAIN };
+
+    row->here = false;
+    e.u.domain.seen = HA_SEEN_GONE;
+    e.u.domain.epoch = row->epoch;
+    snprintf(e.u.domain.uuid, sizeof e.u.domain.uuid, "%s", row->uuid);
+    cluster_domain(h->cluster, &e);
+}
+
+/* A row is kept for what was told, and for a fuse that a copy may still want. */
+static bool needed(const struct ha *h, const struct ha_row *row)
+{
+    return row->here || (row->fuse_epoch != 0 && cluster_is_protected(h->cluster, row->uuid, NULL));
+}
+
+static void sweep(struct ha *h)
+{
+    for (struct ha_row **p = &h->rows; *p != NULL;) {
+        struct ha_row *row = *p;
+
+        if (needed(h, row)) {
+            p = &row->next;
+            continue;
+        }
+        *p = row->next;
+        free(row);
+    }
+}
+
+void ha_tell(struct ha *h)
+{
+    for (struct ha_row *row = h->rows; row != NULL; row = row->next)
+        row->seen = false;
+    for (struct domain *d = registry_first(h->m->registry); d != NULL; d = d->next)
+        tell_one(h, d);
+    for (struct ha_row *row = h->rows; row != NULL; row = row->next)
+        if (row->here && !row->seen)
+            tell_gone(h, row);
+    sweep(h);
+}
+
+/* Memory that the host keeps for itself is nobody's. Huge pages are not counted, nor is what runs
+ * on them. */
+void ha_tell_host(struct ha *h)
+{
+    const struct migrd *m = h->m;
+    uint64_t total = m->caps.memory_total_kib, others = 0;
+
+    total = total > m->config.memory_reserve_kib ? total - m->config.memory_reserve_kib : 0;
+    for (const struct domain *d = registry_first(m->registry); d != NULL; d = d->next)
+        if (d->live && d->live_def != NULL && !d->live_def->huge_pages &&
+            !cluster_is_protected(h->cluster, d->uuid, NULL))
+            others += d->live_def->memory_kib;
+    if (h->memory_kib == total && h->others_kib == others)
+        return;
+    h->memory_kib = total;
+    h->others_kib = others;
+    cluster_capacity(h->cluster, total, m->caps.host_cpus, others);
+}
+
+/* --- the journal --------------------------------------------------------------------------------
+ */
+
+static void note_owner(struct ha *h, const struct domain *d, const Migrd__HaDomain *rec)
+{
+    const struct migration_owner own = { .uuid = d->uuid,
+        .name = d->name,
+        .host = ha_node_text(h, rec->owner),
+        .epoch = rec->epoch,
+        .why = "the cluster's log" };
+    struct err e;
+
+    if (migration_set_owner(h->m, &own, NULL, NULL, &e) < 0)
+        log_warn("ha", "%s", e.text);
+}
+
+void ha_note_owners(struct ha *h)
+{
+    uint32_t own = cluster_own_id(h->cluster);
+
+    for (const struct domain *d = registry_first(h->m->registry); d != NULL; d = d->next) {
+        const Migrd__HaDomain *rec = cluster_find(h->cluster, d->uuid);
+
+        if (rec != NULL && rec->owner != 0 && rec->owner != own && rec->epoch > d->epoch &&
+            !d->live && d->busy == NULL && d->mig == NULL)
+            note_owner(h, d, rec);
+    }
+}
