@@ -168,6 +168,7 @@ enum hv_proof {
     HV_PROOF_WORD,    /* an operator's: the storage is watched once whether it shows the contrary */
     HV_PROOF_CLUSTER, /* the cluster's log: the lease is over by a majority's votes, the power is off,
                          or the owner itself has said so; leases are taken at once */
+    HV_PROOF_MAX
 };
 
 struct hv_start {

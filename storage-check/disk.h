@@ -78,6 +78,10 @@ struct disk_options {
     /* From the disk's thread; NULL: nobody wants to know. */
     void (*event)(void *arg, enum disk_event ev, const char *text);
     void *event_arg;
+    /* Network disks: asked in the disk's thread, again and again, before anything is sent. False:
+     * what is in flight ends as at disk_abort, and nothing goes out. It may call disk_poke; NULL:
+     * always true. */
+    bool (*may_send)(void *arg); /* with event_arg */
 };
 
 /* Blocks for at most timeout_ms. Errors name the disk, the reason and the way out. */

@@ -302,6 +302,13 @@ static void gather_flushes(struct net_disk *n)
     }
 }
 
+static bool may_send(const struct net_disk *n)
+{
+    const struct disk_options *o = &n->d.options;
+
+    return o->may_send == NULL || o->may_send(o->event_arg);
+}
+
 /* The next part of the first request that waits; false if it has to wait on. */
 static bool send_next(struct net_disk *n)
 {
@@ -414,7 +421,7 @@ static void send_pending(struct net_disk *n, uint64_t now)
     if (n->state != NET_UP)
         return;
     any = send_due(n, now);
-    while (n->pending.first != NULL && !n->broken && send_first(n))
+    while (n->pending.first != NULL && !n->broken && may_send(n) && send_first(n))
         any = true;
     if (any && !n->broken)
         n->ops->service(n, POLLOUT);
@@ -520,6 +527,15 @@ static void cancel_all(struct net_disk *n)
     finish_all(&n->pending, ECANCELED);
 }
 
+/* Before each turn, and before what waits in buffers may leave them: the user may not send any
+ * more. */
+static void check_leave(struct net_disk *n)
+{
+    if ((n->pending.first != NULL || n->active.first != NULL || n->flush_next.first != NULL) &&
+        !may_send(n))
+        cancel_all(n);
+}
+
 static void obey(struct net_disk *n, const struct orders *o)
 {
     if (o->aborts != n->aborts_done) {
@@ -602,6 +618,8 @@ static void wait_and_serve(struct net_disk *n, int ms)
     if (fds[0].revents != 0 && read(n->wake, &count, sizeof count) < 0 && errno != EAGAIN)
         net_lost(n, ERR_SYSTEM, "eventfd: %s", strerror(errno));
     if (fds[1].revents != 0)
+        check_leave(n);
+    if (fds[1].revents != 0 && has_connection(n))
         n->ops->service(n, fds[1].revents);
 }
 
@@ -618,6 +636,7 @@ static void *net_main(void *arg)
         if (o.end)
             break;
         obey(n, &o);
+        check_leave(n);
         connect_turn(n, now);
         if (!n->broken)
             send_pending(n, now);

@@ -182,6 +182,7 @@ static int check_epoch(struct server *s, uint64_t epoch, struct err *e)
             m->def->name, epoch, m->epoch);
     if (epoch > m->epoch) {
         m->epoch = epoch;
+        fuse_set_epoch(m, epoch);
         rundir_write_epoch(m->run_dir, epoch);
     }
     return 0;
@@ -211,7 +212,9 @@ static void take_storage(struct machine_storage *out, const Migrd__Xvm__Build *b
 {
     const Migrd__Xvm__Storage *s = b->storage;
 
-    out->proven = b->proven;
+    out->proof = b->proof < HV_PROOF_MAX ? (enum hv_proof)b->proof : HV_PROOF_NONE;
+    if (out->proof == HV_PROOF_NONE && b->proven)
+        out->proof = HV_PROOF_WORD; /* a client of the release before */
     if (s == NULL)
         return;
     snprintf(out->host, sizeof out->host, "%s", s->host);
@@ -237,13 +240,16 @@ static int op_build(struct server *s, struct call *c, struct err *e)
 {
     Migrd__Xvm__Build *b = c->q->build;
     uint64_t began = clock_ns();
+    struct machine_how how;
     Migrd__Domain *def;
-    bool incoming, run;
+    bool run;
 
     if (check_build(s, c->q, e) < 0)
         return -1;
-    incoming = b->incoming;
-    run = !incoming && !b->paused;
+    how = (struct machine_how){
+        .domid = b->domid, .epoch = c->q->epoch, .incoming = b->incoming, .blown = b->blown
+    };
+    run = !b->incoming && !b->paused;
     def = b->definition;
     b->definition = NULL; /* the machine's from here on */
     s->m = machine_new(s->cfg->run_dir, s->cfg->log_dir);
@@ -255,20 +261,20 @@ static int op_build(struct server *s, struct call *c, struct err *e)
     take_storage(&s->m->storage, b);
     rundir_write_epoch(s->cfg->run_dir, c->q->epoch);
     snprintf(s->m->host_cpu_level, sizeof s->m->host_cpu_level, "%s", b->host_cpu_level);
-    if (machine_build(s->m, def, b->domid, c->q->epoch, incoming, e) < 0) {
+    if (machine_build(s->m, def, &how, e) < 0) {
         log_error("xvm", "%s", e->text);
         s->ending = true;
         return -1;
     }
     enter_sandbox(def);
-    log_info("xvm", "%s: built in %" PRIu64 " ms: %" PRIu64 " MiB, %u vCPUs, epoch %" PRIu64 "%s",
+    log_info("xvm", "%s: built in %" PRIu64 " ms: %" PRIu64 " MiB, %u vCPUs, epoch %" PRIu64 "%s%s",
         def->name, (clock_ns() - began) / NS_PER_MS, s->m->ram_len >> 20, s->m->n_vcpus,
-        c->q->epoch, incoming ? ", incoming" : "");
+        c->q->epoch, how.incoming ? ", incoming" : "", how.blown ? ", its fuse blown" : "");
     if (run && machine_resume(s->m, e) < 0) {
         s->ending = true;
         return -1;
     }
-    if (!incoming)
+    if (!how.incoming)
         publish(s, HV_EV_STARTED, (char *)"");
     return 0;
 }
@@ -295,6 +301,8 @@ static int op_info(struct server *s, struct call *c, struct err *e)
     i->populated_kib = ram_populated_kib(m);
     machine_reason(m, c->reason, sizeof c->reason);
     i->reason = c->reason;
+    i->fused = m->fuse.page != NULL;
+    i->blown = m->life == LIFE_SUSPENDED && atomic_load(&m->fuse.on);
     c->r->info = i;
     return 0;
 }

@@ -86,6 +86,7 @@ static void driver_close(struct hv **hvp)
         return;
     *hvp = NULL;
     events_close(hv);
+    fuses_close(hv);
     pthread_mutex_destroy(&hv->lock);
     free(hv);
 }
@@ -130,6 +131,7 @@ static int driver_open(const struct hv_config *cfg, struct hv **out, struct err 
         snprintf(hv->cpu_level, sizeof hv->cpu_level, "%s", cfg->cpu_level);
     keep_storage(hv, cfg);
     pthread_mutex_init(&hv->lock, NULL);
+    pthread_mutex_init(&hv->fuse_lock, NULL);
     hv->events_tail = &hv->events;
     rundir_sweep(hv->run_dir);
     *out = hv;
@@ -212,7 +214,7 @@ static Migrd__Xvm__Reply *call_info(
     return r;
 }
 
-static void copy_info(const Migrd__Xvm__Info *i, struct hv_info *out)
+static void copy_info(struct hv *hv, const Migrd__Xvm__Info *i, struct hv_info *out)
 {
     memset(out, 0, sizeof *out);
     snprintf(out->uuid, sizeof out->uuid, "%s", i->uuid);
@@ -227,6 +229,8 @@ static void copy_info(const Migrd__Xvm__Info *i, struct hv_info *out)
     out->cpu_ns = i->cpu_ns;
     out->pid = i->pid;
     snprintf(out->reason, sizeof out->reason, "%s", i->reason);
+    out->fused = i->fused && fuses_reach(hv, out->uuid);
+    out->blown = i->blown;
 }
 
 static int driver_info(struct hv *hv, const char *uuid, struct hv_info *out, struct err *e)
@@ -235,13 +239,14 @@ static int driver_info(struct hv *hv, const char *uuid, struct hv_info *out, str
 
     if (r == NULL)
         return -1;
-    copy_info(r->info, out);
+    copy_info(hv, r->info, out);
     migrd__xvm__reply__free_unpacked(r, NULL);
     return 0;
 }
 
 /* A domain that lives but does not answer is shown with what its folder tells. */
-static void silent_info(const char *dir, const char *uuid, pid_t pid, struct hv_info *out)
+static void silent_info(
+    struct hv *hv, const char *dir, const char *uuid, pid_t pid, struct hv_info *out)
 {
     memset(out, 0, sizeof *out);
     snprintf(out->uuid, sizeof out->uuid, "%s", uuid);
@@ -250,6 +255,7 @@ static void silent_info(const char *dir, const char *uuid, pid_t pid, struct hv_
     out->state = HV_CRASHED;
     out->epoch = rundir_read_epoch(dir);
     out->pid = pid;
+    out->fused = fuses_reach(hv, uuid);
 }
 
 /* One folder of run_dir: true and *out, *lazy_kib (memory it may still take); false if there is no
@@ -264,7 +270,7 @@ static bool look_at(struct hv *hv, const char *uuid, struct hv_info *out, uint64
 
     r = call_info(hv, uuid, PROBE_TIMEOUT_MS, &e);
     if (r != NULL) {
-        copy_info(r->info, out);
+        copy_info(hv, r->info, out);
         *lazy_kib = r->info->max_memory_kib > r->info->populated_kib
                         ? r->info->max_memory_kib - r->info->populated_kib
                         : 0;
@@ -281,7 +287,7 @@ static bool look_at(struct hv *hv, const char *uuid, struct hv_info *out, uint64
     if (e.code == ERR_NOT_FOUND)
         return false; /* not built yet, or just going */
     log_warn("xvm", "domain %s: its process %d does not answer: %s", uuid, (int)pid, e.text);
-    silent_info(dir, uuid, pid, out);
+    silent_info(hv, dir, uuid, pid, out);
     *lazy_kib = 0;
     return true;
 }
@@ -567,19 +573,25 @@ static int driver_start(
     unsigned lease_ms = hv->storage.leases && !how->incoming ? 3 * hv->storage.lease_ms : 0;
     unsigned ms = BUILD_CALL_TIMEOUT_MS + lease_ms * (unsigned)def->n_disks;
 
-    if (check_free(hv, def, e) < 0 || check_memory(hv, def, e) < 0 || spawn_domain(hv, def, e) < 0)
+    if (check_free(hv, def, e) < 0 || check_memory(hv, def, e) < 0)
+        return -1;
+    fuses_before_start(hv, def->uuid);
+    if (spawn_domain(hv, def, e) < 0)
         return -1;
     b.definition = (Migrd__Domain *)def;
     b.domid = how->domid;
     b.incoming = how->incoming;
     b.paused = how->paused;
+    b.blown = how->blown;
     b.proven = how->proven != HV_PROOF_NONE;
+    b.proof = how->proven;
     b.storage = &hv->storage;
     b.host_cpu_level = hv->cpu_level;
     q.op = MIGRD__XVM__OP__OP_BUILD;
     q.epoch = how->epoch;
     q.build = &b;
-    if (events_watch(hv, def->uuid, e) < 0 || driver_call(hv, def->uuid, &q, NULL, ms, e) < 0) {
+    if (fuses_begin(hv, def->uuid, how->epoch, e) < 0 || events_watch(hv, def->uuid, e) < 0 ||
+        driver_call(hv, def->uuid, &q, NULL, ms, e) < 0) {
         undo_start(hv, def->uuid);
         return -1;
     }
@@ -613,15 +625,6 @@ static int driver_claim(
 static int driver_yield(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e)
 {
     return simple_call(hv, uuid, MIGRD__XVM__OP__OP_YIELD, epoch, 0, e);
-}
-
-static int driver_fuse(
-    struct hv *hv, const char *uuid, uint64_t epoch, uint64_t deadline_ms, struct err *e)
-{
-    (void)hv;
-    (void)epoch;
-    (void)deadline_ms;
-    return err_set(e, ERR_UNSUPPORTED, "domain %s: this hypervisor has no fuses", uuid);
 }
 
 static int driver_shutdown(struct hv *hv, const char *uuid, bool reboot, struct err *e)
@@ -682,11 +685,16 @@ static int driver_destroy(struct hv *hv, const char *uuid, uint64_t epoch, struc
         wait_for_end(&c);
     xvm_disconnect(&c);
     cgroup_sweep();
-    if (r == 0)
+    if (r == 0) {
+        fuses_forget(hv, uuid);
         return 0;
+    }
     if (why.code != ERR_TIMEOUT && why.code != ERR_PEER && why.code != ERR_NOT_FOUND)
         return err_set(e, why.code, "%s", why.text);
-    return destroy_by_force(dir, epoch, e);
+    if (destroy_by_force(dir, epoch, e) < 0)
+        return -1;
+    fuses_forget(hv, uuid);
+    return 0;
 }
 
 const struct hv_ops xvm_driver = {

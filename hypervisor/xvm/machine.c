@@ -76,6 +76,7 @@ struct machine *machine_new(const char *run_dir, const char *log_dir)
         return NULL;
     }
     pthread_mutex_init(&m->run_lock, NULL);
+    pthread_mutex_init(&m->fuse.lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&m->run_cond, &attr);
@@ -103,6 +104,7 @@ void machine_free(struct machine **mp)
     if (m == NULL)
         return;
     *mp = NULL;
+    fuse_close(m);
     if (m->n_vcpus != 0)
         vcpus_free(m);
     quiesce_devices(m);
@@ -112,6 +114,7 @@ void machine_free(struct machine **mp)
         m->devices = d->next;
         d->ops->free(d);
     }
+    fuse_dispose(m);
     kvm_free_vm(m);
     dirty_free(m);
     ram_free(m);
@@ -179,23 +182,23 @@ static int check_pinning(const struct machine *m, struct err *e)
 }
 
 int machine_build(
-    struct machine *m, Migrd__Domain *def, int domid, uint64_t epoch, bool incoming, struct err *e)
+    struct machine *m, Migrd__Domain *def, const struct machine_how *how, struct err *e)
 {
     m->def = def;
-    m->domid = domid;
-    m->epoch = epoch;
-    m->incoming = incoming;
+    m->domid = how->domid;
+    m->epoch = how->epoch;
+    m->incoming = how->incoming;
     if (check_pinning(m, e) < 0 || ram_create(m, e) < 0 || alloc_bitmaps(m, e) < 0 ||
         kvm_create_vm(m, e) < 0 || cpuid_offered(m->kvm_fd, &m->offered, e) < 0 ||
         cpuid_limit(&m->offered, m->host_cpu_level, e) < 0 || vcpus_create(m, e) < 0 ||
         probe_vcpu_features(m, e) < 0 || platform_create(m, e) < 0 ||
-        devices_create(m, incoming, e) < 0)
+        devices_create(m, how->incoming, e) < 0)
         return -1;
-    if (!incoming && boot(m, e) < 0)
+    if (!how->incoming && boot(m, e) < 0)
         return -1;
-    if (vcpus_start_threads(m, e) < 0)
+    if (vcpus_start_threads(m, e) < 0 || fuse_open(m, how->blown, e) < 0)
         return -1;
-    m->life = incoming ? LIFE_INCOMING : LIFE_PAUSED;
+    m->life = how->incoming ? LIFE_INCOMING : LIFE_PAUSED;
     return 0;
 }
 
@@ -318,12 +321,14 @@ int machine_pause(struct machine *m, unsigned drain_ms, struct err *e)
 static void go_on(struct machine *m)
 {
     atomic_store(&m->goes, true);
+    fuse_look(m);
     start_devices(m);
     if (machine_suspended(m)) {
         m->life = LIFE_SUSPENDED;
         return;
     }
     m->life = LIFE_RUNNING;
+    fuse_ran(m);
     vcpus_run(m);
 }
 
@@ -341,16 +346,28 @@ int machine_yield(struct machine *m, struct err *e)
     return m->life == LIFE_PAUSED ? virtio_blk_yield(m, e) : wrong_life(m, "yield its disks", e);
 }
 
+static int refuse_blown(const struct machine *m, struct err *e)
+{
+    char text[160];
+
+    fuse_reason(&m->fuse, text, sizeof text);
+    return err_set(e, ERR_STATE, "domain %s: cannot run: %s", m->def->name, text);
+}
+
 int machine_resume(struct machine *m, struct err *e)
 {
     bool loaded = m->life == LIFE_LOADED;
+    bool lit = fuse_resume(m);
 
     switch (m->life) {
     case LIFE_RUNNING:
         return 0;
     case LIFE_LOADED:
     case LIFE_PAUSED:
+        break;
     case LIFE_SUSPENDED:
+        if (!lit)
+            return refuse_blown(m, e);
         break;
     case LIFE_INCOMING:
     case LIFE_BROKEN:

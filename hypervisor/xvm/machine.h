@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 #include "hypervisor/domain.pb-c.h"
+#include "hypervisor/hypervisor.h"
 
 struct machine;
 struct device;
@@ -117,6 +118,9 @@ void machine_suspend(
 void machine_unsuspend(struct machine *m, struct machine_hold *h);
 /* Is there any? */
 bool machine_suspended(struct machine *m);
+/* May anything be sent to its disks? Not under a blown fuse (fuse.h). Any thread, also with a
+ * device's lock held. */
+bool machine_may_write(struct machine *m);
 /* Did somebody pause the guest, or has it not run here yet? */
 bool machine_paused(const struct machine *m);
 
@@ -124,7 +128,7 @@ bool machine_paused(const struct machine *m);
 struct machine_storage {
     char host[256], secrets[256], initiator[224];
     bool leases;
-    bool proven; /* LEASE_PROVEN at boot */
+    enum hv_proof proof; /* of the boot */
     unsigned lease_ms, nfs_uid_base, io_timeout_ms;
 };
 
@@ -147,6 +151,10 @@ int virtio_blk_create(
 /* At each resume, before devices start: the disks are this host's under that epoch, from the first
  * resume of an incoming domain on; requests that failed are done again. Blocks for the storage. */
 int virtio_blk_claim(struct machine *m, uint64_t epoch, bool decided, struct err *e);
+/* Under a blown fuse requests were kept: they are done now. */
+void virtio_blk_again(struct machine *m);
+/* Network disks look at the fuse now; any thread. */
+void virtio_blk_poke(struct machine *m);
 /* The leases say that an operator may have the disks taken (lease_yield), until the next claim. */
 int virtio_blk_yield(struct machine *m, struct err *e);
 int virtio_net_create(

@@ -19,6 +19,7 @@
 
 #include "hypervisor/cpu_level.h"
 #include "hypervisor/hypervisor.h"
+#include "hypervisor/xvm/fuse.h"
 #include "hypervisor/xvm/machine.h"
 #include "hypervisor/xvm/state.h"
 
@@ -124,6 +125,8 @@ struct machine {
     char stop_detail[160];
     struct machine_hold *holds;
 
+    struct fuse fuse; /* locks itself */
+
     /* Control thread only. */
     enum life life;
     atomic_bool goes; /* RUNNING or SUSPENDED; for all threads */
@@ -140,9 +143,14 @@ struct machine {
 /* machine.c; all by the control thread. */
 struct machine *machine_new(const char *run_dir, const char *log_dir);
 void machine_free(struct machine **m);
+struct machine_how {
+    int domid;
+    uint64_t epoch;
+    bool incoming, blown; /* as in hv_start */
+};
 /* Takes def over in any case. */
 int machine_build(
-    struct machine *m, Migrd__Domain *def, int domid, uint64_t epoch, bool incoming, struct err *e);
+    struct machine *m, Migrd__Domain *def, const struct machine_how *how, struct err *e);
 /* ERR_TIMEOUT, and the guest goes on, when a device has requests in flight for longer than that. */
 int machine_pause(struct machine *m, unsigned drain_ms, struct err *e);
 int machine_resume(struct machine *m, struct err *e);

@@ -126,6 +126,8 @@ enum hv_event_type machine_take_holds(struct machine *m)
     }
     if (m->life == LIFE_SUSPENDED && !held) {
         m->life = LIFE_RUNNING;
+        fuse_ran(m);
+        virtio_blk_again(m);
         vcpus_run(m);
         return HV_EV_RESUMED;
     }

@@ -218,6 +218,8 @@ static void run_guest(struct vcpu *v)
     char text[80];
 
     for (;;) {
+        if (!fuse_lit(&v->m->fuse))
+            fuse_look(v->m); /* asks us to park, before the guest executes anything */
         if (ioctl(v->fd, KVM_RUN, 0) == 0) {
             handle_exit(v);
             continue;

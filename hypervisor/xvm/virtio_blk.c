@@ -176,6 +176,23 @@ int virtio_blk_claim(struct machine *m, uint64_t epoch, bool decided, struct err
     return 0;
 }
 
+void virtio_blk_again(struct machine *m)
+{
+    struct virtio *v = NULL;
+
+    while ((v = virtio_find(m, VIRTIO_BLK, v)) != NULL)
+        blk_redo(blk_of(v), false);
+}
+
+void virtio_blk_poke(struct machine *m)
+{
+    struct virtio *v = NULL;
+
+    while ((v = virtio_find(m, VIRTIO_BLK, v)) != NULL)
+        if (blk_of(v)->network)
+            disk_poke(blk_of(v)->disk);
+}
+
 int virtio_blk_yield(struct machine *m, struct err *e)
 {
     struct virtio *v = NULL;
@@ -373,6 +390,11 @@ static int check_disk(const struct blk *b, const struct disk *d, struct err *e)
     return 0;
 }
 
+static enum lease_claim claim_of(enum hv_proof proof)
+{
+    return proof == HV_PROOF_NONE ? LEASE_FREE : LEASE_PROVEN;
+}
+
 /* Opens, or for the file of an incoming domain only looks; takes or prepares the lease. */
 static int attach(struct blk *b, struct err *e)
 {
@@ -391,9 +413,9 @@ static int attach(struct blk *b, struct err *e)
         return r;
     if (b->incoming)
         return prepare_lease(b, LEASE_HANDOVER, e);
-    if (prepare_lease(b, s->proven ? LEASE_PROVEN : LEASE_FREE, e) < 0)
+    if (prepare_lease(b, claim_of(s->proof), e) < 0)
         return -1;
-    return take_lease(b, machine_epoch(b->v.d.m), s->proven ? LEASE_PROVEN : LEASE_FREE, e);
+    return take_lease(b, machine_epoch(b->v.d.m), claim_of(s->proof), e);
 }
 
 static void set_options(struct blk *b)
@@ -407,7 +429,8 @@ static void set_options(struct blk *b)
         .secrets = s->secrets[0] != '\0' ? s->secrets : NULL,
         .timeout_ms = b->io_timeout_ms < DISK_TIMEOUT_MS ? b->io_timeout_ms : DISK_TIMEOUT_MS,
         .event = blk_disk_event,
-        .event_arg = b };
+        .event_arg = b,
+        .may_send = blk_may_send };
 }
 
 static Migrd__OnIoError policy_of(const Migrd__Disk *disk, bool network)

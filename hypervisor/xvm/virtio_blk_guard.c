@@ -11,6 +11,9 @@
  *                              writes) are kept; what is in flight may be given up by the
  *                              lease: it is kept, too
  *   lease lost                 the same, for good
+ *   fuse blown                 the machine stops the guest (fuse.h); all requests (of files:
+ *                              writes) are kept, those in flight on the network are given up,
+ *                              until the guest runs again
  *
  * The default is report for files and stop for network disks: a server that is away for a
  * while must not make a guest's file system read-only. A flush that fails on a file, or tells of
@@ -127,6 +130,10 @@ static enum blk_end judge_cancelled(struct blk *b, const struct blk_request *r)
 {
     if (b->dropping > 0)
         return BLK_DROPPED;
+    if (b->keeping == 0 && b->failing == 0 && !machine_may_write(b->v.d.m)) {
+        keep(b, r->c.head);
+        return BLK_KEPT;
+    }
     if (b->keeping == 0 && b->failing == 0 && b->lease != NULL && !b->lease_lost)
         wait_for_lease(b);
     if (b->keeping > 0 || b->failing == 0 || b->lease_lost || stops(b)) {
@@ -177,11 +184,19 @@ enum blk_end blk_judge(struct blk_request *r, int error)
 bool blk_may_submit(struct blk_request *r)
 {
     struct blk *b = r->b;
-    bool sure = b->lease == NULL || lease_sure(b->lease);
+    bool sure = b->lease == NULL || lease_sure(b->lease), may = machine_may_write(b->v.d.m);
 
-    if (sure)
+    if (sure && may)
         return true;
     pthread_mutex_lock(&b->lock);
+    /* The same for the fuse: what is kept with its hold on is released when that has ended. */
+    may = machine_may_write(b->v.d.m);
+    if (!may)
+        keep(b, r->c.head);
+    if (sure || !may) {
+        pthread_mutex_unlock(&b->lock);
+        return may;
+    }
     /* Looked at again: whoever made it sure meanwhile has released what was kept by then. */
     sure = !b->lease_lost && lease_sure(b->lease);
     if (!sure) {
@@ -270,6 +285,13 @@ void blk_abandon(struct virtio *v, bool keep_them)
 }
 
 /* ---- the disk's and the lease's word ---- */
+
+bool blk_may_send(void *arg)
+{
+    struct blk *b = arg;
+
+    return machine_may_write(b->v.d.m);
+}
 
 void blk_disk_event(void *arg, enum disk_event ev, const char *text)
 {

@@ -155,10 +155,11 @@ void blk_guard_stop(struct blk *b);
 /* Callbacks of the disk and of the lease; arg is the struct blk. */
 void blk_disk_event(void *arg, enum disk_event ev, const char *text);
 void blk_lease_lost(void *arg, const char *text);
+bool blk_may_send(void *arg);
 void blk_lease_sure(void *arg, bool sure, const char *text);
 
-/* False: the lease is not sure; the request was kept, and the guest is being stopped. On a network
- * disk all requests are asked about: even a read would make it connect anew, and send again what a
+/* False: the lease is not sure, or the fuse is blown; the request was kept, and the guest is being
+ * stopped. On a network disk all requests are asked about: even a read would make it connect anew, and send again what a
  * server that restarted had not committed. */
 bool blk_may_submit(struct blk_request *r);
 /* The first one of a time of trouble. */

@@ -7,6 +7,7 @@
  *   xvm_smoke KERNEL [name=value ...]
  *     cmdline=... initrd=... mem=MiB vcpus=N moves=N warm=S settle=S want=TEXT disk=PATH huge=1
  *     cpu=LEVEL
+ *     The copy of each move begins with a blown fuse, which is lit after its resume.
  *     want: after the last move the console log must get this text again within 60 s.
  *     The guest's CPU must be what the level says, on every host.
  *
@@ -209,7 +210,7 @@ static void check_same(struct hv_mig *from, struct hv_mig *to, const struct hv_l
 
 static void move(struct host *from, struct host *to, const Migrd__Domain *d, uint64_t epoch)
 {
-    struct hv_start how = { .epoch = epoch, .domid = (int)epoch, .incoming = true };
+    struct hv_start how = { .epoch = epoch, .domid = (int)epoch, .incoming = true, .blown = true };
     struct hv_mig *s = NULL, *t = NULL;
     struct hv_layout l;
     struct err e;
@@ -248,6 +249,7 @@ static void move(struct host *from, struct host *to, const Migrd__Domain *d, uin
     if (getenv("SMOKE_COMPARE") != NULL)
         check_same(s, t, &l);
     STEP("resume", ops->mig_resume(t, epoch, &e));
+    STEP("fuse", ops->fuse(to->hv, UUID, epoch, UINT64_MAX, &e));
     printf(" pause in all %.3f ms\n ", ms_since(pause));
     free(blob);
     free(bits);

@@ -43,6 +43,7 @@ struct machine {
     struct machine_storage storage;
     uint64_t epoch;
     struct machine_hold *hold; /* of one device at most; atomic */
+    bool blown;                /* the fuse; atomic */
 };
 
 int machine_add_device(struct machine *m, struct device *d, struct err *e)
@@ -134,6 +135,11 @@ void machine_unsuspend(struct machine *m, struct machine_hold *h)
 bool machine_suspended(struct machine *m)
 {
     return __atomic_load_n(&m->hold, __ATOMIC_SEQ_CST) != NULL;
+}
+
+bool machine_may_write(struct machine *m)
+{
+    return !__atomic_load_n(&m->blown, __ATOMIC_SEQ_CST);
 }
 
 bool machine_paused(const struct machine *m)

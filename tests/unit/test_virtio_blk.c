@@ -1041,7 +1041,7 @@ static void test_lease_boot(void **state)
     assert_false(fake.yielded);
     fake_free(&m);
     m = fake_new();
-    m->storage.proven = true;
+    m->storage.proof = HV_PROOF_WORD;
     assert_int_equal(add(m, &s, &e), 0);
     assert_int_equal(fake.claim, LEASE_PROVEN);
     fake_free(&m);

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * fuse_page: the one page of memory that migrd and a domain's process share, RUN_DIR/<uuid>/fuse.
+ * The process makes the file before it can be found, and maps it for reading only; migrd maps it
+ * for writing, under a lock of its own (driver_fuse.c). Neither trusts its length or content: it is
+ * never truncated, and what it says is an epoch and a time.
+ *
+ * Epoch and deadline can't be written at once. The deadline is 0 while the epoch changes, and the
+ * epoch only grows, so a reader who sees the same epoch before and after has a deadline of that
+ * very epoch, or 0: blown. A writer who dies in between leaves a blown fuse.
+ */
+#ifndef XVM_FUSE_PAGE_H
+#define XVM_FUSE_PAGE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define FUSE_FILE "fuse"
+#define FUSE_PAGE_LEN 4096u
+#define FUSE_MAGIC UINT64_C(0x31657375665f6768)
+
+struct fuse_page {
+    uint64_t magic;
+    _Atomic uint64_t epoch;    /* of the copy that the deadline is for; 0: none was ever set */
+    _Atomic uint64_t deadline; /* as in hv_ops.fuse */
+    _Atomic uint32_t turn;     /* changes when the process must look before the old deadline */
+};
+
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
+    "shared with another process: no hidden lock");
+
+struct fuse_order {
+    uint64_t epoch, deadline;
+};
+
+static inline struct fuse_order fuse_page_read(const struct fuse_page *page)
+{
+    struct fuse_page *p = (struct fuse_page *)page; /* C11 loads atomics through no const */
+    struct fuse_order o;
+
+    do {
+        o.epoch = atomic_load(&p->epoch);
+        o.deadline = atomic_load(&p->deadline);
+    } while (atomic_load(&p->epoch) != o.epoch);
+    return o;
+}
+
+/* One writer at a time. */
+static inline void fuse_page_write(struct fuse_page *p, struct fuse_order o)
+{
+    if (atomic_load(&p->epoch) != o.epoch) {
+        atomic_store(&p->deadline, 0);
+        atomic_store(&p->epoch, o.epoch);
+    }
+    atomic_store(&p->deadline, o.deadline);
+}
+
+#endif
