@@ -1,15 +1,6 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: ISC
 """A cluster on one machine: nodes with corosync, migrd and guests, an NFS server, and the means to
 hurt them.
-
-    ha_lab.py [-n NODES] [--token MS] [--only-corosync] [COMMAND...]
-
-makes one, runs COMMAND in it (environment: HA_LAB, its folder), and ends with it. Without a COMMAND it stays
-until a signal or "down". Meanwhile, from any shell:
-
-    $HA_LAB/on 1 corosync-quorumtool      runs that on node 1; "net" is the switch, "storage" the server
-    echo kill 1 >$HA_LAB/ctl              a verb, see VERBS below
 
 On top of lab.sh, which has the hosts' cables and names, and storage.sh. What makes a host a node: while it is
 on, it has mount, ipc and process namespaces of its own, whose first process holds /run, /dev/shm,
@@ -20,9 +11,7 @@ Cuts are made in the switch, by nftables' bridge family: nobody on either side i
 namespaces; all of it goes when the process that made it ends, however it ends.
 """
 
-import argparse
 import os
-import select
 import shlex
 import shutil
 import signal
@@ -34,7 +23,7 @@ import uuid
 HERE = os.path.dirname(os.path.realpath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.path.abspath(os.environ.get("BUILD") or os.path.join(TOP, "build"))
-COROSYNC_PORT, BEAT_PORT, RELOCATION_PORT = 5405, 8004, 8002
+COROSYNC_PORT, BEAT_PORT = 5405, 8004
 SKIP = 77
 
 # Answers each line of its input, a shell command, with its output and "@end STATUS"; see storage.sh
@@ -68,15 +57,23 @@ mount --bind "$1/etc/corosync" /etc/corosync
 mount --bind "$1/var/lib/corosync" /var/lib/corosync
 mount --bind "$1/var/log/corosync" /var/log/corosync
 mount --bind "$1/boot_id" /proc/sys/kernel/random/boot_id
+mkdir -p "$1/run"
+mount -t tmpfs -o mode=755 tmpfs "$1/run"
 exec env --ignore-signal=CHLD sleep infinity
 """
 
 ON = r"""#!/bin/sh
 # Runs a command on a node of this lab, or in "net" or "storage".
 node=$1 lab=$(dirname "$0")
+BUILD=${BUILD:-%s}
 shift
 case $node in
-[0-9]*) exec nsenter -t "$(cat "$lab/h$node.pid")" -m -u -i -n -p --wdns="$PWD" -- "$@" ;;
+[0-9]*)
+    case $1 in
+    xm | migctl) tool=$1 && shift && set -- "$BUILD/$tool" --root "$lab/h$node" "$@" ;;
+    esac
+    exec nsenter -t "$(cat "$lab/h$node.pid")" -m -u -i -n -p --wdns="$PWD" -- "$@"
+    ;;
 *) exec nsenter -t "$(cat "$lab/$node.pid")" -m -u -n --wdns="$PWD" -- "$@" ;;
 esac
 """
@@ -291,6 +288,8 @@ def corosync_conf(nodes, token, more=()):
 class Lab:
     """The whole of it. Use it in a `with`: all ends with it."""
 
+    node_class = Node
+
     def __init__(self, count=3, token=1000, storage=True):
         self.token, self.cuts, self.nodes = token, {}, []
         for program in ("corosync", "nft", "nsenter", "unshare", "setpriv"):
@@ -303,9 +302,9 @@ class Lab:
         try:
             self._answer("the lab")
             self.dir = self.sh("echo $LAB_DIR")
-            self.nodes = [Node(self, i) for i in range(1, count + 1)]
+            self.nodes = [self.node_class(self, i) for i in range(1, count + 1)]
             self.switch = self.holder("net")
-            write_file(f"{self.dir}/on", ON, 0o755)
+            write_file(f"{self.dir}/on", ON % BUILD, 0o755)
             write_file(f"{self.dir}/net.pid", f"{self.switch}\n")
             self._nft("")
             self._configure()
@@ -426,13 +425,15 @@ class Lab:
         return [f'iifname "{a.port}" oifname "{b.port}" {what}' for a in ones for b in others]
 
     def cut_off(self, node, ways="both"):
-        """Between `node` and the other nodes, silently; the storage stays. ways: in, out, both."""
+        """Between `node` and the other nodes, silently; the storage stays. ways: in, out, both. One way only
+        spares ARP: else the other way ends with it."""
         others = [n for n in self.nodes if n is not node]
+        what = "" if ways == "both" else "ether type ip"
         matches = []
         if ways in ("out", "both"):
-            matches += self._pairs([node], others)
+            matches += self._pairs([node], others, what)
         if ways in ("in", "both"):
-            matches += self._pairs(others, [node])
+            matches += self._pairs(others, [node], what)
         self.cut(f"off {node.number}", matches)
 
     def cut_dead(self, node):
@@ -463,82 +464,3 @@ class Lab:
         """These nodes on one side, the others on the other; both reach the storage."""
         others = [n for n in self.nodes if n not in ones]
         self.cut("split", self._pairs(ones, others) + self._pairs(others, ones))
-
-
-# --- by hand
-
-VERBS = {
-    "on": lambda lab, n: lab.node(int(n)).power_on(),
-    "corosync": lambda lab, n: lab.node(int(n)).start_corosync(),
-    "kill": lambda lab, n: lab.node(int(n)).kill(),
-    "signal": lambda lab, n, name, sig: lab.node(int(n)).send(name, getattr(signal, "SIG" + sig)),
-    "unplug": lambda lab, n: lab.unplug(lab.node(int(n))),
-    "cut": lambda lab, n, ways="both": lab.cut_off(lab.node(int(n)), ways),
-    "cut-all": lambda lab, n: lab.cut_dead(lab.node(int(n))),
-    "cut-beats": lambda lab, n, ways="both": lab.cut_beats(lab.node(int(n)), ways),
-    "cut-corosync": lambda lab, n, ways="both": lab.cut_corosync(lab.node(int(n)), ways),
-    "cut-storage": lambda lab, n, ways="both": lab.cut_storage(lab.node(int(n)), ways),
-    "split": lambda lab, *n: lab.split([lab.node(int(i)) for i in n]),
-    "heal": lambda lab: lab.heal(),
-}
-
-
-def obey(lab, line):
-    words = line.split()
-    if not words:
-        return
-    try:
-        VERBS[words[0]](lab, *words[1:])
-        print(f"{line}: done", flush=True)
-    except KeyError:
-        print(f"{words[0]}? There are: down {' '.join(VERBS)}", flush=True)
-    except (Trouble, TypeError, ValueError, IndexError, AttributeError) as why:
-        print(f"{line}: {why}", flush=True)
-
-
-def by_hand(lab, command):
-    """Obeys what is written into LAB/ctl, until the command ends, or "down"."""
-    ctl = f"{lab.dir}/ctl"
-    os.mkfifo(ctl)
-    fifo = os.open(ctl, os.O_RDWR | os.O_NONBLOCK)
-    child = subprocess.Popen(command, env=dict(os.environ, HA_LAB=lab.dir, BUILD=BUILD)) if command else None
-    rest = ""
-    while True:
-        if child and child.poll() is not None:
-            return child.returncode
-        if not select.select([fifo], [], [], 0.1)[0]:
-            continue
-        rest += os.read(fifo, 4096).decode(errors="replace")
-        *lines, rest = rest.split("\n")
-        for line in lines:
-            if line.strip() == "down":
-                return 0
-            obey(lab, line.strip())
-
-
-def main():
-    p = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    p.add_argument("-n", type=int, default=3, help="nodes (3)")
-    p.add_argument("--token", type=int, default=1000, help="corosync's, ms (1000)")
-    p.add_argument("--only-corosync", action="store_true", help="no storage server, no migrd")
-    p.add_argument("command", nargs=argparse.REMAINDER)
-    a = p.parse_args()
-    signals_end()
-    began = time.monotonic()
-    try:
-        with Lab(a.n, a.token, storage=not a.only_corosync) as lab:
-            lab.power_on()
-            lab.start_corosync()
-            print(f"HA_LAB={lab.dir}   {a.n} nodes, ready after {time.monotonic() - began:.1f} s",
-                  flush=True)
-            return by_hand(lab, a.command)
-    except Skip as why:
-        print(f"skip: {why}")
-        return SKIP
-    except Trouble as why:
-        print(f"FAILED: {why}", file=sys.stderr)
-        return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

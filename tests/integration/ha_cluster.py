@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: ISC
+"""Nodes of ha_lab.py with a migrd each, and guests with a disk on the NFS server."""
+
+import json
+import uuid
+
+from ha_lab import BUILD, Lab, Node, Trouble, read_file, wait_for, write_file
+
+# Daemons of a host, for their names' sake.
+MIGRD, COROSYNC, DOMAIN = "migrd", "corosync", "xvm-domain"
+
+
+class Host(Node):
+    """A node with a migrd."""
+
+    def tool(self, name, *words, check=True, limit=60):
+        """xm or migctl on this host: what it prints."""
+        return self.run(f"{BUILD}/{name}", "--root", self.root, *words, check=check, limit=limit)
+
+    def migctl(self, *words, **more):
+        return self.tool("migctl", *words, **more)
+
+    def xm(self, *words, **more):
+        return self.tool("xm", *words, **more)
+
+    def begin_migrd(self):
+        write_file(f"{self.root}/etc/migrd/migrd.conf", "".join(f"{k} = {v}\n" for k, v in self.config()))
+        self.daemon = self.begin("migrd-output", f"{BUILD}/migrd", "--root", self.root)
+
+    def end_migrd_start(self):
+        wait_for(15, f"migrd of {self} answers", self._answers, 0.05)
+
+    def start_migrd(self):
+        self.begin_migrd()
+        self.end_migrd_start()
+
+    def _answers(self):
+        if self.daemon.poll() is not None:
+            raise Trouble(f"migrd of {self} has ended: {read_file(f'{self.root}/migrd-output.log')[-1500:]}")
+        return "Hypervisor" in self.migctl("status", check=False)
+
+    def config(self):
+        """migrd.conf: keys and values."""
+        return [("xend-relocation-address", '""'),
+                ("xend-relocation-hosts-allow", r'"^host[0-9]+\.lab$"'),
+                ("relocation-dead-peer-timeout", "2s"),
+                ("storage-nfs-uid-base", "100000"),
+                ("log-file", f"{self.root}/migrd.log"),
+                ("log-level", "info"), *self.lab.config]
+
+    def kill_migrd(self):
+        self.end(MIGRD)
+        self.daemon.wait()
+
+    def start_daemons(self):
+        self.start_corosync()
+        self.start_migrd()
+
+    def log(self):
+        return read_file(f"{self.root}/migrd.log")
+
+
+class Guest:
+    """A test guest whose disk the oracle reads."""
+
+    def __init__(self, lab, name, mib, words, disk_mib):
+        self.lab, self.name, self.uuid = lab, name, str(uuid.uuid4())
+        image = f"{name}.img"
+        self.image = f"{lab.exports}/{image}"
+        with open(self.image, "wb") as f:
+            f.truncate(disk_mib << 20)
+        self.file = f"{lab.dir}/{name}.cfg"
+        write_file(self.file, "\n".join([
+            f'name = "{name}"', f'uuid = "{self.uuid}"', f"memory = {mib}", "vcpus = 1", f'kernel = "{BUILD}/guests/testguest"',
+            f'extra = "disk={disk_mib} disk_rate=60 disk_depth=2 tick_ms=200 verify_s=0 {words}"',
+            f"disk = ['nfs://storage.lab/export/{image},vda,w']", ""]))
+
+    def create(self, node):
+        """Started by hand, not protected yet."""
+        node.xm("create", self.file)
+        return self
+
+    def domain_on(self, node):
+        for d in json.loads(node.migctl("list", "--json")).get("domains", []):
+            if d["domain"]["name"] == self.name:
+                return d["domain"] | {"console": d.get("console", "")}
+        raise Trouble(f"{self.name} is not on {node}")
+
+    def console(self, node):
+        return read_file(f"{node.root}/var/log/migrd/console-{self.name}.log")
+
+    def type(self, node, line):
+        """A line on its console there."""
+        with open(self.domain_on(node)["console"], "wb", buffering=0) as f:
+            f.write(line.encode() + b"\n")
+
+
+class Cluster(Lab):
+    """The lab with migrd on each node."""
+
+    node_class = Host
+
+    def __init__(self, count=3, token=1000, storage=True, config=()):
+        self.config, self.guests = list(config), []
+        super().__init__(count, token, storage)
+        self.exports = self.sh("nfs_file .").removesuffix("/.") if storage else ""
+
+    def start_migrd(self, nodes=None):
+        nodes = self.nodes if nodes is None else nodes
+        for node in nodes:
+            node.begin_migrd()
+        for node in nodes:
+            node.end_migrd_start()
+
+    def guest(self, name, mib=32, words="", disk_mib=1):
+        guest = Guest(self, name, mib, words, disk_mib)
+        self.guests.append(guest)
+        return guest
