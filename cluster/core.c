@@ -40,6 +40,11 @@
  * named, and asks with a higher promise, which it has written before: the others only follow.
  *   - A node without a memory (new disk) may have acknowledged what it has forgotten: it counts for
  * a majority of promises only if all are without, or all nodes are here.
+ *   - Times of its own in a node's configuration: the log's count, which the first JOIN brought;
+ * they change while the cluster is disarmed. So the inequality of the timers is one of all nodes.
+ *   - Versions: the state's is the oldest that any configured node has joined with, and never
+ * falls; what an older one would apply otherwise is proposed above it only. A node that is older
+ * than the state stays out, and people are told.
  *   - Other configured nodes in a member's configuration: it stays out, and people are told. To add
  * or remove a node, disarm, change one at a time everywhere, arm.
  *   - The donor may not know yet that an entry is committed: who has applied it keeps his state.
@@ -357,6 +362,9 @@ struct ha_core *ha_core_new(const struct ha_config *config, const struct ha_reco
         return NULL;
     }
     c->config = *config;
+    c->own_times = config->times;
+    if (c->config.version == 0)
+        c->config.version = HA_VERSION;
     c->now = now;
     sort_nodes(&c->config);
     arena_init(&c->arena, &c->oom);
@@ -394,6 +402,11 @@ void ha_core_place(const struct ha_core *c, struct ha_place *out)
         .armed = c->state.armed,
         .joined = c->joined,
         .dead = c->dead };
+}
+
+const struct ha_times *ha_core_times(const struct ha_core *c)
+{
+    return &c->config.times;
 }
 
 static void local_message(const struct ha_core *c, struct ha_arena *a, Migrd__HaState *m)

@@ -59,7 +59,8 @@ struct ha_config {
     unsigned n_nodes;
     unsigned starts_at_once; /* on one node */
     unsigned moves_at_once;  /* of a drain */
-    struct ha_times times;
+    struct ha_times times; /* until the log has some: those count on all nodes alike */
+    unsigned version;      /* of the protocol; 0: this build's, else a test of a mix */
 };
 
 /* --- what happened -------------------------------------------------------------------------------
@@ -207,6 +208,8 @@ void ha_core_place(const struct ha_core *c, struct ha_place *out);
 
 /* The following read only; the caller frees with free_unpacked of the type; NULL: no memory. */
 
+/* The times in force; the core's. */
+const struct ha_times *ha_core_times(const struct ha_core *c);
 /* What the log says: for status, explain, tests. All but `local` is equal on each node that has
  * the same term and index. */
 Migrd__HaState *ha_core_state(const struct ha_core *c);

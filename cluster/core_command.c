@@ -455,5 +455,7 @@ bool command_outcome(struct ha_core *c, const struct ha_request *r, char *text, 
                (d->state == DS(HANDED) || d->state == DS(RUNNING));
     if (r->kind == KIND(TAKE_BACK))
         return d && d->epoch == r->epoch + 1 && d->owner == c->config.node;
+    if (r->kind == KIND(ADD) || r->kind == KIND(REMOVE))
+        return (d != NULL) == (r->kind == KIND(ADD));
     return true;
 }

@@ -17,6 +17,8 @@
 #include "cluster/core.h"
 
 #define HA_VERSION 1u
+#define HA_OLDEST 1u /* what a node must understand to take part in a comparison */
+#define HA_LOG_TIMES 6
 #define HA_WHY_LEN 240
 #define HA_GROUP_LEN 32
 #define HA_FAILED_MAX 8 /* nodes on which a domain failed, that are remembered */
@@ -145,6 +147,7 @@ struct ha_state {
     uint32_t nodes[HA_NODES_MAX]; /* configured, sorted */
     unsigned n_nodes;
     Migrd__HaArmed armed;
+    uint32_t times[HA_LOG_TIMES]; /* [0] 0: none yet */
     struct ha_node node[HA_NODES_MAX]; /* sorted by id */
     unsigned n_node;
     struct ha_domain **domain; /* sorted by uuid */
@@ -244,6 +247,7 @@ struct ha_lease {
     uint64_t began;     /* this life */
     uint64_t pause;     /* between lives that did not last */
     uint64_t again_at;  /* not before, where a life has ended */
+    bool asked;         /* by this daemon, for a life */
     uint64_t tilt_until;
     uint64_t warned;
 };
@@ -291,6 +295,7 @@ struct ha_log {
     struct ha_pending_ack acked_own; /* the newest that was sent */
     uint64_t ack_again;
     size_t written, whole; /* bytes since the last whole record, and of that */
+    bool out; /* the cluster speaks a newer version than this node: `why` */
     char why[HA_WHY_LEN];
 };
 
@@ -313,7 +318,8 @@ struct ha_fence {
 };
 
 struct ha_core {
-    struct ha_config config;
+    struct ha_config config; /* its times: those in force */
+    struct ha_times own_times;
     unsigned me; /* slot */
     struct ha_arena arena;
     jmp_buf oom;
@@ -379,6 +385,8 @@ void log_message(struct ha_core *c, uint32_t from, const uint8_t *bytes, size_t 
 void log_persisted(struct ha_core *c, uint64_t id);
 void log_time(struct ha_core *c);
 uint64_t log_wake(const struct ha_core *c);
+/* This node is too old for what the others have: it stays out. */
+void log_out(struct ha_core *c, const char *text);
 void log_send(struct ha_core *c, Migrd__HaMessage *m);
 
 /* --- core_sync.c: members compare what they have
@@ -426,6 +434,8 @@ uint64_t lease_wake(const struct ha_core *c);
 void lease_admitted(struct ha_core *c, uint32_t node);
 void lease_alive(struct ha_core *c, uint32_t node);
 bool lease_valid(const struct ha_core *c);
+/* As a JOIN and the state have them. */
+void lease_times(const struct ha_times *t, uint32_t *list);
 /* The log has admitted this node, under that life. */
 void lease_begins(struct ha_core *c, uint64_t life);
 /* A majority has acknowledged this life, and the log does not know it yet. */

@@ -27,6 +27,36 @@ bool lease_valid(const struct ha_core *c)
     return c->lease.until > c->now;
 }
 
+void lease_times(const struct ha_times *t, uint32_t *list)
+{
+    const uint32_t times[HA_LOG_TIMES] = { t->token, t->beat, t->lease, t->slack, t->proof,
+        t->tilt };
+
+    memcpy(list, times, sizeof times);
+}
+
+/* The log's times, as soon as it has some. What was granted by others does not count. */
+static void times_in_force(struct ha_core *c)
+{
+    const uint32_t *x = c->state.times;
+    struct ha_times *t = &c->config.times;
+    uint32_t own[HA_LOG_TIMES];
+    struct err e;
+
+    lease_times(t, own);
+    if (x[0] == 0 || memcmp(own, x, sizeof own) == 0)
+        return;
+    t->token = x[0];
+    t->beat = x[1];
+    t->lease = x[2];
+    t->slack = x[3];
+    t->proof = x[4];
+    t->tilt = x[5];
+    c->lease.until = 0;
+    if (ha_times_check(t, &e) < 0)
+        log_out(c, e.text);
+}
+
 /* Whose beats this node acknowledges: the life that its log has admitted, unless a vote of its own,
  * given or on its way, says that it has ended. */
 static bool admitted(const struct ha_node *n)
@@ -212,7 +242,7 @@ static void beat(struct ha_core *c)
     uint8_t *bytes;
     size_t len;
 
-    m.version = HA_VERSION;
+    m.version = c->config.version;
     m.from = c->config.node;
     m.incarnation = c->config.incarnation;
     m.life = l->life;
@@ -354,25 +384,26 @@ static bool echoed(const struct ha_core *c)
 static bool wants_join(const struct ha_core *c, const struct ha_node *n)
 {
     if (n->incarnation != c->config.incarnation)
-        return true;
+        return c->now >= c->lease.again_at;
     if (!admitted(n) || gave_up(c, n))
         return c->now >= c->lease.again_at && echoed(c);
     return c->lease.rejoin && c->now >= c->lease.rejoin_at;
 }
 
-/* Lives that do not last begin less and less often. */
-static void pause_after(struct ha_core *c, bool first)
+/* Lives that do not last, or are not admitted, are asked for less and less often. */
+static void pause_after(struct ha_core *c)
 {
     struct ha_lease *l = &c->lease;
     uint64_t proof = c->config.times.proof;
 
-    if (first || c->now - l->began >= LASTED * proof)
+    if (!l->asked || (l->began && c->now - l->began >= LASTED * proof))
         l->pause = 0;
     else
         l->pause = l->pause ? 2 * l->pause : PAUSE_FIRST * proof;
     if (l->pause > PAUSE_MAX * proof)
         l->pause = PAUSE_MAX * proof;
     l->again_at = c->now + l->pause;
+    l->asked = true;
 }
 
 static void join(struct ha_core *c)
@@ -380,6 +411,7 @@ static void join(struct ha_core *c)
     const struct ha_node *n = state_node(&c->state, c->config.node);
     Migrd__HaEntry e = MIGRD__HA_ENTRY__INIT;
     Migrd__HaJoin j = MIGRD__HA_JOIN__INIT;
+    uint32_t times[HA_LOG_TIMES];
 
     if (!core_active(c) || !c->host_known || c->joining || !n || !wants_join(c, n) ||
         !request_room(c))
@@ -387,15 +419,18 @@ static void join(struct ha_core *c)
     j.life = n->incarnation == c->config.incarnation ? n->life + 1 : 1;
     j.name = c->config.name;
     j.boot_id = c->config.boot_id;
-    j.version = HA_VERSION;
+    j.version = c->config.version;
     j.memory_kib = c->memory_kib;
     j.cpus = c->cpus;
     j.others_kib = c->others_kib;
     j.starts_at_once = c->config.starts_at_once;
     j.moves_at_once = c->config.moves_at_once;
     j.ready = c->config.times.ready;
+    lease_times(&c->own_times, times);
+    j.times = times;
+    j.n_times = HA_LOG_TIMES;
     e.join = &j;
-    pause_after(c, j.life == 1);
+    pause_after(c);
     c->lease.rejoin = false;
     c->lease.rejoin_at = c->now + REJOIN_PAUSE * (uint64_t)c->config.times.proof;
     request_send(c, &e, NULL, &c->joining);
@@ -448,6 +483,7 @@ static void warn(struct ha_core *c)
 
 void lease_time(struct ha_core *c)
 {
+    times_in_force(c);
     admissions(c);
     if (c->now >= c->lease.next_beat)
         beat(c);

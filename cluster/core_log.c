@@ -129,6 +129,14 @@ static int known_part(struct ha_core *c, struct ha_state *fresh, const Migrd__Ha
     return (int)n;
 }
 
+static const char *too_old(const struct ha_core *c, unsigned version)
+{
+    return arena_text((struct ha_arena *)&c->arena,
+        "the cluster has gone on to version %u of its protocol, this node speaks version %u and "
+        "stays out: update migrd here",
+        version, c->config.version);
+}
+
 int log_snapshot_read(
     struct ha_core *c, const Migrd__HaSnapshot *s, uint64_t index, uint64_t chain, struct err *e)
 {
@@ -140,6 +148,12 @@ int log_snapshot_read(
     if (ha_state_parse(&fresh, &c->arena, s->state.data, s->state.len, e) < 0) {
         state_dispose(&fresh);
         return -1;
+    }
+    if (fresh.version > c->config.version) {
+        unsigned version = fresh.version;
+
+        state_dispose(&fresh);
+        return err_set(e, ERR_UNSUPPORTED, "%s", too_old(c, version));
     }
     if (s->n_tail > 2 * HA_TAIL_MAX || fresh.index + s->n_tail != index) {
         state_dispose(&fresh);
@@ -243,8 +257,8 @@ void log_send(struct ha_core *c, Migrd__HaMessage *m)
     struct ha_action *a = core_act(c, HA_ACT_SEND);
     uint8_t *bytes;
 
-    m->version = HA_VERSION;
-    m->needs = HA_VERSION;
+    m->version = c->config.version;
+    m->needs = HA_OLDEST;
     m->from = c->config.node;
     m->incarnation = c->config.incarnation;
     a->len = migrd__ha_message__get_packed_size(m);
@@ -438,22 +452,31 @@ static void propose_message(
  * ------------------------------------------------------------------------------------------------------
  */
 
+void log_out(struct ha_core *c, const char *text)
+{
+    struct ha_log *l = &c->log;
+
+    if (!l->out)
+        core_note(c, true, "%s", text);
+    l->out = true;
+    l->phase = PHASE(ALONE);
+    ha_copy(l->why, sizeof l->why, text);
+}
+
 void log_message(struct ha_core *c, uint32_t from, const uint8_t *bytes, size_t len)
 {
     ProtobufCAllocator pa = arena_protobuf(&c->arena);
     Migrd__HaMessage *m = len <= HA_MESSAGE_MAX ? migrd__ha_message__unpack(&pa, len, bytes) : NULL;
     int slot = core_slot(c, from);
 
-    if (slot < 0 || !ha_node_in(c->log.members, c->log.n_members, from))
+    if (c->log.out || slot < 0 || !ha_node_in(c->log.members, c->log.n_members, from))
         return;
     if (!m || m->from != from) {
         core_note(c, true, "node %u sent %zu bytes that are no message of the cluster", from, len);
         return;
     }
-    if (m->needs > HA_VERSION) {
-        core_note(c, true,
-            "node %u speaks version %u of the cluster's protocol, this node %u: update this node",
-            from, m->needs, HA_VERSION);
+    if (m->needs > c->config.version) {
+        log_out(c, too_old(c, m->needs));
         return;
     }
     if (m->sync)

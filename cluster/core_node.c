@@ -170,14 +170,39 @@ static void domains_of_before(struct ha_core *c, struct ha_node *n, bool booted)
     }
 }
 
-/* What the oldest of those that are here, or may be back at any time, understands. */
+/* What all configured nodes understand that have ever been here: one that is away comes back as it
+ * was. */
 static void oldest_version(struct ha_state *s)
 {
-    s->version = HA_VERSION;
+    unsigned oldest = 0;
+
     for (unsigned i = 0; i < s->n_node; i++)
-        if ((s->node[i].state == NS(ONLINE) || s->node[i].state == NS(AWAY)) &&
-            s->node[i].version < s->version)
-            s->version = s->node[i].version;
+        if (s->node[i].incarnation && ha_node_in(s->nodes, s->n_nodes, s->node[i].id) &&
+            (oldest == 0 || s->node[i].version < oldest))
+            oldest = s->node[i].version;
+    if (oldest > s->version)
+        s->version = oldest;
+}
+
+/* The inequality of the timers is one of all nodes: the log's times are everybody's. They change
+ * while nothing depends on them. */
+static void join_times(struct ha_core *c, const Migrd__HaEntry *e)
+{
+    const Migrd__HaJoin *j = e->join;
+    struct ha_state *s = &c->state;
+
+    if (j->n_times != HA_LOG_TIMES || memcmp(s->times, j->times, sizeof s->times) == 0)
+        return;
+    if (s->times[0] == 0 || s->armed == ARMED(DISARMED)) {
+        memcpy(s->times, j->times, sizeof s->times);
+        return;
+    }
+    if (j->life > 1)
+        return; /* it was said */
+    core_note(c, e->node == c->config.node,
+        "node %u has a token of %u ms, the cluster's log one of %u: the log's times count on all "
+        "nodes; to change them disarm, restart the daemons, arm",
+        e->node, j->times[0], s->times[0]);
 }
 
 static void life_begins(struct ha_core *c, const struct ha_node *n)
@@ -202,6 +227,14 @@ void node_join(struct ha_core *c, const Migrd__HaEntry *e)
     anew = n->incarnation != e->incarnation;
     if (!anew && j->life <= n->life)
         return;
+    if (j->version < c->state.version) {
+        core_note(c, true,
+            "node %u speaks version %u of the cluster's protocol, all others %u: it stays out; "
+            "update it",
+            e->node, j->version, c->state.version);
+        return;
+    }
+    join_times(c, e);
     booted = n->incarnation != 0 && strcmp(n->boot_id, j->boot_id) != 0;
     n->incarnation = e->incarnation;
     if (anew || (n->state != NS(ONLINE) && n->state != NS(AWAY)))

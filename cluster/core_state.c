@@ -7,7 +7,7 @@
 void state_init(struct ha_state *s)
 {
     memset(s, 0, sizeof *s);
-    s->version = HA_VERSION;
+    s->version = HA_OLDEST;
     s->wake = HA_NEVER;
 }
 
@@ -267,6 +267,8 @@ Migrd__HaState *state_message(const struct ha_state *s, struct ha_arena *a)
     m->nodes = (uint32_t *)s->nodes;
     m->n_nodes = s->n_nodes;
     m->armed = s->armed;
+    m->times = (uint32_t *)s->times;
+    m->n_times = s->times[0] ? HA_LOG_TIMES : 0;
     m->n_node = s->n_node;
     m->node = arena_alloc(a, s->n_node * sizeof *m->node + 1);
     for (unsigned i = 0; i < s->n_node; i++)
@@ -427,6 +429,8 @@ int ha_state_parse(
     s->time = m->time;
     s->n_nodes = numbers(s->nodes, HA_NODES_MAX, m->nodes, m->n_nodes);
     s->armed = m->armed;
+    if (m->n_times == HA_LOG_TIMES)
+        numbers(s->times, HA_LOG_TIMES, m->times, m->n_times);
     if (nodes_read(s, m, e) < 0 || domains_read(s, a, m, e) < 0)
         return -1;
     return 0;

@@ -45,6 +45,8 @@ void sync_view(struct ha_core *c)
 {
     struct ha_log *l = &c->log;
 
+    if (l->out)
+        return;
     if (l->n_members < core_majority(c) || !ha_node_in(l->members, l->n_members, c->config.node)) {
         if (l->phase != PHASE(ALONE))
             core_note(c, true, "only %u of %u nodes are here: nothing is decided on this side",
@@ -393,7 +395,10 @@ static bool take_state(struct ha_core *c, const Migrd__HaInstall *m)
         return false;
     }
     if (log_snapshot_read(c, s, m->base_index, m->base_chain, &e) < 0) {
-        core_note(c, true, "node %u: %s", c->log.donor, e.text);
+        if (e.code == ERR_UNSUPPORTED)
+            log_out(c, e.text);
+        else
+            core_note(c, true, "node %u: %s", c->log.donor, e.text);
         c->dead = e.code == ERR_INTEGRITY; /* ours is gone */
         return false;
     }

@@ -22,6 +22,7 @@
 #include "cluster/sim/text.h"
 
 #define SCAN_MS 2000
+#define NEWER 2          /* version of the protocol */
 #define TOKENS_TO_JOIN 5 /* so long it counts as ill */
 #define CONNECT_MS 400   /* of the daemon to a corosync that has just started */
 
@@ -333,6 +334,7 @@ static void scan(struct world *w, const struct event *e)
 static void configure(struct world *w, struct node *n)
 {
     struct ha_config *c = &n->config;
+    bool odd = w->plan->odd != 0 && n->id == w->nodes;
 
     memset(c, 0, sizeof *c);
     c->node = n->id;
@@ -344,7 +346,9 @@ static void configure(struct world *w, struct node *n)
         c->nodes[c->n_nodes++] = id;
     c->starts_at_once = 2;
     c->moves_at_once = 2;
-    c->times = w->times;
+    ha_times_derive(&c->times, odd ? w->plan->odd : w->plan->token, 0);
+    if (w->plan->upgrade != 0 && w->now >= w->plan->upgrade * MS)
+        c->version = NEWER;
 }
 
 static struct ha_core *load(struct world *w, struct node *n, struct err *e)

@@ -33,7 +33,7 @@
 #define HEALTHY_LEASES 3 /* so long nothing may have been wrong */
 #define LIVES_FREE 6     /* of a daemon, and one more in so many proofs: */
 #define LIFE_PROOFS 4
-#define CALM_LOSS 50     /* of beats, in a thousand, that a healthy net may lose */
+#define CALM_LOSS 50 /* of beats, in a thousand, that a healthy net may lose */
 
 struct seen {
     uint64_t life, sent_ms; /* of the newest beat, by the sender's clock */
@@ -54,6 +54,7 @@ struct oracle {
     uint64_t term[SIM_NODES_MAX], index[SIM_NODES_MAX]; /* that each was last looked at */
     uint64_t life[SIM_NODES_MAX];
     bool armed[SIM_NODES_MAX];
+    unsigned lease[SIM_NODES_MAX]; /* that it knows */
     uint64_t second[SIM_NODES_MAX], steps[SIM_NODES_MAX];
 };
 
@@ -173,7 +174,7 @@ static uint64_t entitled_until(struct world *w, const struct node *n)
                 sent[i] = sent[j];
                 sent[j] = t;
             }
-    return sent[need - 1] + w->times.lease;
+    return sent[need - 1] + w->oracle->lease[n->id - 1];
 }
 
 void oracle_fuse(struct world *w, struct node *n, const struct ha_action *a)
@@ -416,13 +417,25 @@ static void check_lives(struct world *w, const Migrd__HaState *s)
 
     for (size_t i = 0; i < s->n_node; i++)
         if (s->node[i]->life > most)
-            broken(w, "restless", "node %u has begun life %" PRIu64, s->node[i]->id,
-                s->node[i]->life);
+            broken(
+                w, "restless", "node %u has begun life %" PRIu64, s->node[i]->id, s->node[i]->life);
+}
+
+/* What the log has counts, whatever a node's configuration says. The ring's token is corosync's. */
+static void times_of(struct world *w, const Migrd__HaState *s)
+{
+    unsigned token = w->times.token;
+
+    if (s->n_times == 0)
+        return;
+    ha_times_derive(&w->times, s->times[0], 0);
+    w->times.token = token;
 }
 
 static void advance(struct world *w, Migrd__HaState *s)
 {
     check_lives(w, s);
+    times_of(w, s);
     for (uint32_t d = 0; d < w->plan->domains; d++)
         w->domain[d].in_log = find(s, w->domain[d].uuid) != NULL;
     for (size_t i = 0; i < s->n_domain; i++)
@@ -447,6 +460,7 @@ void oracle_state(struct world *w, struct node *n)
         migrd__ha_local__free_unpacked(s->local, NULL);
     s->local = NULL;
     o->armed[i] = s->armed != MIGRD__HA_ARMED__DISARMED;
+    o->lease[i] = s->n_times > 0 ? s->times[2] : n->config.times.lease;
     if (o->life[i] == n->life && s->index < o->index[i])
         broken(w, "same-log", "node %u went back from index %" PRIu64 " to %" PRIu64, n->id,
             o->index[i], s->index);

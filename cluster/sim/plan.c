@@ -15,6 +15,8 @@
  *   memory 8192
  *   fence 1
  *   early 0
+ *   odd 0
+ *   upgrade 0
  *   noise beat-loss 20
  *   domain memory 512 node 1 fuse 1 protected 1 priority 2 group 0 hard 0
  *   at 12000 host-crash node 2 back 5000
@@ -119,6 +121,8 @@ static const struct number {
     { "memory", offsetof(struct sim_plan, memory_mib), 1, 1u << 20 },
     { "fence", offsetof(struct sim_plan, fence), 0, 1 },
     { "early", offsetof(struct sim_plan, early), 0, 1 },
+    { "odd", offsetof(struct sim_plan, odd), 0, 60000 },
+    { "upgrade", offsetof(struct sim_plan, upgrade), 0, 3600000 },
 };
 #define NUMBERS (sizeof numbers / sizeof *numbers)
 
@@ -307,6 +311,8 @@ void sim_plan_make(struct sim_plan *p, uint64_t seed, unsigned nodes)
     make_noise(p, &d);
     make_domains(p, &d);
     make_faults(p, &d, &t);
+    p->odd = chance(&d, 8) ? tokens[upto(&d, sizeof tokens / sizeof *tokens - 1)] : 0;
+    p->upgrade = chance(&d, 8) ? 1 + upto(&d, p->horizon_ms) : 0;
 }
 
 /* --- text --- */

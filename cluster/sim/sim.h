@@ -91,6 +91,8 @@ struct sim_plan {
     unsigned memory_mib; /* of a node */
     unsigned fence;      /* 1: there are fence devices */
     unsigned early;      /* 1: faults begin with the boot of the hosts */
+    unsigned odd;        /* token that the last node's configuration has; 0: as all */
+    unsigned upgrade;    /* daemons that start later, ms, speak a newer version; 0: none */
     unsigned noise[SIM_NOISES];
     struct sim_domain domain[SIM_DOMAINS_MAX];
     struct sim_fault fault[SIM_FAULTS_MAX];
