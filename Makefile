@@ -161,7 +161,7 @@ run-check:
 	  --also address- $(ADDRESS_TESTS:$(B)/%=$(B)-address/%) $(REPLAYS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%)
 
 test: deps
-	$(SUB) tests all guests $(B)/xvm_smoke $(B)/lease_smoke $(B)/disk_smoke $(B)/cgroup_smoke
+	$(SUB) tests all guests $(B)/xvm_smoke $(B)/lease_smoke $(B)/disk_smoke $(B)/cgroup_smoke $(B)/ring_smoke
 	$(SUB) B=$(B)-address SAN=address tests replays
 	$(SUB) B=$(B)-thread SAN=thread thread-tests
 	$(SUB) B=$(B) run-test

@@ -110,7 +110,7 @@ struct corosync_ring {
     struct handles h;
     struct watch *cpg_watch, *quorum_watch;
     struct ring_group group;
-    bool closed, counting;
+    bool closed, counting, count_again;
     unsigned pause;
     struct err err; /* why not up */
     char said[sizeof((struct err *)0)->text];
@@ -703,8 +703,9 @@ static void on_votes(struct blocking_job *b)
     struct votes_job *j = (struct votes_job *)b;
     struct corosync_ring *r = j->owner;
     const struct votequorum_info *i = &j->info;
+    bool again = r->count_again;
 
-    r->counting = false;
+    r->counting = r->count_again = false;
     if (j->ok && (r->state == JOINED || r->state == UP)) {
         r->f.votes = i->total_votes;
         r->f.expected = i->highest_expected;
@@ -715,12 +716,15 @@ static void on_votes(struct blocking_job *b)
             i->flags & VOTEQUORUM_INFO_QDEVICE_REGISTERED ? i->qdevice_name : "");
     }
     free(j);
+    if (again && (r->state == JOINED || r->state == UP))
+        count_votes(r);
 }
 
 static void count_votes(struct corosync_ring *r)
 {
     struct votes_job *j;
 
+    r->count_again = r->counting; /* what is being counted may be older */
     if (r->counting || (j = calloc(1, sizeof *j)) == NULL)
         return;
     r->counting = true;
