@@ -92,6 +92,13 @@ static const char node_options[] =
     "  undrain NODE [--return-home]    end that, also half-way\n\n"
     "'migctl help node drain' and so on say more.\n";
 
+static const char cluster_options[] =
+    "  init NAME --node NAME=ADDRESS...  set corosync up here, and make a bundle\n"
+    "  join BUNDLE                     set corosync up with that bundle\n"
+    "  leave                           take its configuration and key away\n"
+    "  status                          all that must be right for this host to take part\n\n"
+    "'migctl help cluster init' and so on say more.\n";
+
 static const char acl_options[] =
     "  --config FILE        ask that migrd.conf, not the running migrd\n\n"
     "Exit status 0: admitted, 1: refused.\n";
@@ -136,6 +143,8 @@ static const struct tool_cmd commands[] = {
         ha_options, true },
     { "node", "list|drain|undrain ...", "The hosts of the cluster: empty one, and fill it again.",
         migctl_node, node_options, true },
+    { "cluster", "init|join|leave|status ...", "Set corosync up for several hosts.",
+        migctl_cluster, cluster_options, true },
     { "acl", "test NAME|ADDRESS [--config FILE]",
         "Which expression admits or refuses a host, and why.", migctl_acl, acl_options, false },
     { "pki", "init|issue|client|renew|show [options]", "Certificates for the hosts of a cluster.",
@@ -178,7 +187,7 @@ static int migctl_help(struct tool *t, int argc, char **argv)
     c = tool_find(t, argv[1]);
     if (c == NULL)
         return tool_usage(t, "Subcommand '%s' not found!", argv[1]);
-    if (argc > 2 && (c->run == migctl_ha || c->run == migctl_node))
+    if (argc > 2 && (c->run == migctl_ha || c->run == migctl_node || c->run == migctl_cluster))
         return help_sub(t, c, argv[2]);
     return tool_cmd_help(t, c);
 }
