@@ -46,7 +46,7 @@ class Host(Node):
                 ("relocation-dead-peer-timeout", "2s"),
                 ("storage-nfs-uid-base", "100000"),
                 ("log-file", f"{self.root}/migrd.log"),
-                ("log-level", "info"), *self.lab.config]
+                ("cluster", "yes"), *self.lab.config]
 
     def kill_migrd(self):
         self.end(MIGRD)

@@ -23,7 +23,7 @@ import uuid
 HERE = os.path.dirname(os.path.realpath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.path.abspath(os.environ.get("BUILD") or os.path.join(TOP, "build"))
-COROSYNC_PORT, BEAT_PORT = 5405, 8004
+COROSYNC_PORT, BEAT_PORT = 5405, 8003
 SKIP = 77
 
 # Answers each line of its input, a shell command, with its output and "@end STATUS"; see storage.sh
