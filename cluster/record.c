@@ -1,20 +1,19 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * record: written through stdio, so that an event costs a copy; what a crash of the daemon leaves
- * in the buffer is lost, which is why alarms and fences sync. A file that was turned over begins
- * with the view of that moment; what a core knows by itself and has nowhere written (whose beats it
- * saw when) is not in it, so a replay is exact from the next view on.
+ * record: an event costs a copy, the rest is done by the file's thread. A file that was turned
+ * over begins with the view of that moment; what a core knows by itself and has nowhere written
+ * (whose beats it saw when) is not in it, so a replay is exact from the next view on.
  */
 #include "cluster/record.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include "base/log.h"
 #include "cluster/record.pb-c.h"
+#include "cluster/record_file.h"
 
 #define MAGIC "MIGRDHA1"
 #define MAGIC_LEN 8
@@ -26,8 +25,8 @@ _Static_assert(sizeof(struct ha_times) == 9 * sizeof(unsigned), "times are a lis
 /* --- writer --- */
 
 struct flight {
-    FILE *file;
-    char path[4096];
+    struct record_file *file;
+    bool stopped; /* it can't be written any more */
     size_t limit, len;
     struct ha_config config;
     struct ha_event view; /* the newest */
@@ -40,32 +39,28 @@ static void put32(uint8_t *at, uint32_t v)
         at[i] = (uint8_t)(v >> 8 * i);
 }
 
-static void stop(struct flight *f, const char *what)
+static void stop(struct flight *f, const char *why)
 {
-    if (f->file == NULL)
-        return;
-    log_warn("ha", "%s: %s; the cluster's decisions are not recorded any more", f->path, what);
-    fclose(f->file);
-    f->file = NULL;
+    f->stopped = true;
+    log_warn("ha", "%s; the cluster's decisions are not recorded any more", why);
 }
 
 static void put_frame(struct flight *f, const Migrd__HaFlightFrame *frame)
 {
     size_t len = migrd__ha_flight_frame__get_packed_size(frame);
-    uint8_t head[8], *bytes;
+    uint8_t *bytes;
 
-    if (f->file == NULL)
+    if (f->stopped)
         return;
-    if (len > FLIGHT_FRAME_MAX || (bytes = malloc(len + 1)) == NULL) {
-        stop(f, "an event does not fit");
+    if (len > FLIGHT_FRAME_MAX || (bytes = malloc(8 + len)) == NULL) {
+        stop(f, "an event does not fit into the flight record");
         return;
     }
-    migrd__ha_flight_frame__pack(frame, bytes);
-    put32(head, (uint32_t)len);
-    put32(head + 4, XXH32(bytes, len, 0));
-    if (fwrite(head, sizeof head, 1, f->file) != 1 || fwrite(bytes, 1, len, f->file) != len)
-        stop(f, "can't be written");
-    f->len += sizeof head + len;
+    migrd__ha_flight_frame__pack(frame, bytes + 8);
+    put32(bytes, (uint32_t)len);
+    put32(bytes + 4, XXH32(bytes + 8, len, 0));
+    record_file_put(f->file, bytes, 8 + len);
+    f->len += 8 + len;
     free(bytes);
 }
 
@@ -94,15 +89,15 @@ static void put_start(struct flight *f, size_t saved, uint64_t now, bool continu
     put_frame(f, &frame);
 }
 
-static int begin(struct flight *f, const struct ha_record *saved, size_t n, uint64_t now,
-    bool continued, struct err *e)
+static void begin(
+    struct flight *f, const struct ha_record *saved, size_t n, uint64_t now, bool continued)
 {
-    f->file = fopen(f->path, "we");
     f->len = MAGIC_LEN;
-    if (f->file == NULL)
-        return err_sys(e, "%s", f->path);
-    if (n > FLIGHT_SAVED_MAX || fwrite(MAGIC, MAGIC_LEN, 1, f->file) != 1)
-        stop(f, "can't be begun");
+    if (n > FLIGHT_SAVED_MAX) {
+        stop(f, "the cluster's saved state has too many records for the flight record");
+        return;
+    }
+    record_file_put(f->file, MAGIC, MAGIC_LEN);
     put_start(f, n, now, continued);
     for (size_t i = 0; i < n; i++) {
         Migrd__HaFlightFrame frame = MIGRD__HA_FLIGHT_FRAME__INIT;
@@ -110,7 +105,6 @@ static int begin(struct flight *f, const struct ha_record *saved, size_t n, uint
         frame.saved = (ProtobufCBinaryData){ saved[i].len, (uint8_t *)saved[i].bytes };
         put_frame(f, &frame);
     }
-    return 0;
 }
 
 struct flight *flight_open(const char *path, size_t limit, const struct ha_config *config,
@@ -122,13 +116,14 @@ struct flight *flight_open(const char *path, size_t limit, const struct ha_confi
         err_set(e, ERR_MEMORY, "no memory to record the cluster's decisions");
         return NULL;
     }
-    snprintf(f->path, sizeof f->path, "%s", path);
     f->limit = limit;
     f->config = *config;
-    if (begin(f, saved, n, now, false, e) < 0) {
+    f->file = record_file_open(path, e);
+    if (f->file == NULL) {
         free(f);
         return NULL;
     }
+    begin(f, saved, n, now, false);
     return f;
 }
 
@@ -181,6 +176,7 @@ bool flight_event(struct flight *f, const struct ha_event *event, uint64_t now)
 {
     Migrd__HaFlightEvent m = MIGRD__HA_FLIGHT_EVENT__INIT;
     Migrd__HaFlightFrame frame = MIGRD__HA_FLIGHT_FRAME__INIT;
+    struct err e;
 
     if (event->type == HA_EV_VIEW) {
         f->view = *event;
@@ -191,36 +187,31 @@ bool flight_event(struct flight *f, const struct ha_event *event, uint64_t now)
     fill_event(&m, event);
     frame.event = &m;
     put_frame(f, &frame);
-    return f->file != NULL && f->len >= f->limit;
+    if (!f->stopped && record_file_failed(f->file, &e))
+        stop(f, e.text);
+    return !f->stopped && f->len >= f->limit;
 }
 
 void flight_turn(struct flight *f, const struct ha_record *saved, size_t n, uint64_t now)
 {
-    char old[sizeof f->path + 2];
-    struct err e;
-
-    if (f->file == NULL)
+    if (f->stopped)
         return;
-    fclose(f->file);
-    f->file = NULL;
-    snprintf(old, sizeof old, "%s.1", f->path);
-    if (rename(f->path, old) < 0 || begin(f, saved, n, now, true, &e) < 0)
-        log_warn("ha",
-            "%s: can't be turned over; the cluster's decisions are not recorded any more", f->path);
-    else if (f->has_view)
+    record_file_turn(f->file);
+    begin(f, saved, n, now, true);
+    if (f->has_view)
         flight_event(f, &f->view, now);
 }
 
 void flight_sync(struct flight *f)
 {
-    if (f->file != NULL && (fflush(f->file) != 0 || fdatasync(fileno(f->file)) < 0))
-        stop(f, "can't be synced");
+    if (!f->stopped)
+        record_file_sync(f->file);
 }
 
 void flight_close(struct flight **f)
 {
-    if (*f != NULL && (*f)->file != NULL)
-        fclose((*f)->file);
+    if (*f != NULL)
+        record_file_close(&(*f)->file);
     free(*f);
     *f = NULL;
 }

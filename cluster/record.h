@@ -2,8 +2,9 @@
 /*
  * record: the flight record of a decision core, a file with all that it was given, so that what it
  * decided can be looked at again with `ha-sim --replay FILE`. The writer never makes the daemon
- * fail: a file that can't be written ends the recording and is said once. It owns its file; nothing
- * that it is given is kept. The reader takes bytes that may be damaged.
+ * fail, nor wait: the disk is a thread's; a file that can't be written ends the recording and is
+ * said once. It owns its file; nothing that it is given is kept. The reader takes bytes that may be
+ * damaged.
  *
  * The file: "MIGRDHA1", then frames: length and XXH32 of the payload as 32-bit little-endian
  * numbers, and an HaFlightFrame (record.proto): a start, its saved records, events. When the
@@ -16,7 +17,7 @@
 #include "cluster/core.h"
 
 #define FLIGHT_FRAME_MAX (8u << 20)
-#define FLIGHT_SAVED_MAX 65536u /* saved records of a core */
+#define FLIGHT_SAVED_MAX (1u << 20) /* saved records of a core */
 
 struct flight;
 
@@ -26,7 +27,7 @@ struct flight *flight_open(const char *path, size_t limit, const struct ha_confi
 /* Before the step. True: the limit is reached; flight_turn() with what the disk has is due. */
 bool flight_event(struct flight *f, const struct ha_event *event, uint64_t now);
 void flight_turn(struct flight *f, const struct ha_record *saved, size_t n, uint64_t now);
-/* Written to the disk: before a fence, or after an alarm. */
+/* Gets on the disk soon: before a fence, or after an alarm. */
 void flight_sync(struct flight *f);
 void flight_close(struct flight **f);
 
