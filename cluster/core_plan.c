@@ -290,8 +290,8 @@ static Migrd__HaPlanStep *plan_step(struct ha_plan *p, Migrd__HaPlan *m, unsigne
     Migrd__HaPlanStep *step = arena_alloc(p->arena, sizeof *step);
 
     migrd__ha_plan_step__init(step);
-    step->uuid = (char *)d->uuid;
-    step->name = (char *)d->name;
+    step->uuid = arena_text(p->arena, "%s", d->uuid); /* a rehearsal's state goes before its plan */
+    step->name = arena_text(p->arena, "%s", d->name);
     step->class_ = d->policy.class;
     m->step[m->n_step++] = step;
     return step;
