@@ -52,7 +52,7 @@ static void end(struct ha_task *t, const struct err *e)
     t->over = true;
     t->wish = NULL;
     if (!ok)
-        log_error("ha", "%s: %s under epoch %llu: %s", t->uuid, names[t->type],
+        log_error("ha", "%s: %s under epoch %llu: %s", t->name, names[t->type],
             (unsigned long long)t->epoch, e->text);
     if (t->id != 0 && h->cluster != NULL && !h->stopping)
         cluster_result(h->cluster, t->id, ok, ok ? "" : e->text);
@@ -195,7 +195,7 @@ static void migrate(struct ha_task *t, struct domain *d)
         return;
     rq.domain = d->uuid;
     rq.host = t->host;
-    rq.target = t->name;
+    rq.target = t->target;
     if (migration_start(t->h->m, d, &rq, &t->mig, &e) < 0 ||
         migration_watch(t->mig, moved, t) < 0) {
         t->mig = NULL;
@@ -262,6 +262,7 @@ bool ha_do_more(struct ha *h)
 static struct ha_task *add(struct ha *h, const char *uuid, enum ha_action_type type, uint64_t epoch)
 {
     struct ha_task *t = calloc(1, sizeof *t), **tail = &h->tasks;
+    const Migrd__HaDomain *rec = cluster_find(h->cluster, uuid);
 
     if (t == NULL)
         return NULL;
@@ -269,6 +270,7 @@ static struct ha_task *add(struct ha *h, const char *uuid, enum ha_action_type t
     t->type = type;
     t->epoch = epoch;
     snprintf(t->uuid, sizeof t->uuid, "%s", uuid);
+    snprintf(t->name, sizeof t->name, "%s", rec != NULL ? rec->name : uuid);
     while (*tail != NULL)
         tail = &(*tail)->next;
     *tail = t;
@@ -342,13 +344,13 @@ void ha_do_act(void *host, const struct ha_action *a)
         cancel(h, a);
         return;
     }
-    log_info("ha", "%s: %s under epoch %llu: %s", a->uuid, names[a->type],
-        (unsigned long long)a->epoch, a->text);
     t = add(h, a->uuid, a->type, a->epoch);
     if (t == NULL) {
         cluster_result(h->cluster, a->id, false, "this host's migrd is out of memory");
         return;
     }
+    log_info("ha", "%s: %s under epoch %llu: %s", t->name, names[a->type],
+        (unsigned long long)a->epoch, a->text);
     t->id = a->id;
     t->deadline = a->deadline;
     err_clear(&e);
@@ -356,7 +358,7 @@ void ha_do_act(void *host, const struct ha_action *a)
         end(t, &e);
     if (a->type == HA_ACT_MIGRATE) {
         snprintf(t->host, sizeof t->host, "%s", cluster_node_address(h->cluster, a->node));
-        snprintf(t->name, sizeof t->name, "%s", cluster_node_name(h->cluster, a->node));
+        snprintf(t->target, sizeof t->target, "%s", cluster_node_name(h->cluster, a->node));
     }
 }
 

@@ -19,7 +19,6 @@
 /* What there is to know of one domain's copy on this host; ha_look.c. */
 struct ha_look {
     bool live;                   /* exists in the hypervisor */
-    uint64_t starting;           /* a start is under way, under that epoch; 0 not */
     bool stopping;               /* the log's STOP is under way: its own power-off is our doing */
     bool rebooting;              /* it waits for its restart, or is being restarted */
     const struct hv_info *info;  /* valid while live */
@@ -49,9 +48,9 @@ struct ha_task {
     enum ha_action_type type;
     uint64_t id, epoch, deadline;
     char uuid[HV_UUID_LEN];
-    char why[200];
-    Migrd__Domain *def;                                /* START */
-    char host[CLUSTER_ADDRESS_LEN], name[HA_NAME_LEN]; /* MIGRATE: the target */
+    char name[HA_NAME_LEN];
+    Migrd__Domain *def;                                  /* START */
+    char host[CLUSTER_ADDRESS_LEN], target[HA_NAME_LEN]; /* MIGRATE */
     struct migration *mig;
     bool begun;         /* an operation of the registry is under way for it, or the migration */
     bool asked, asking; /* STOP: the guest */

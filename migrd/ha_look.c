@@ -3,7 +3,7 @@
  * A copy in the core's words. `blown` means: it stands still and only its fuse is the reason.
  *
  *   hypervisor                      told
- *   no copy, a start is under way   paused, blown   (under the epoch of that start)
+ *   none, also while one is started nothing         (the result of that start is the next word)
  *   running, idle                   running
  *   paused                          paused, blown if its fuse did it
  *   incoming, of a hand-over        incoming
@@ -65,12 +65,8 @@ bool ha_look_event(const struct ha_look *l, struct ha_event *e)
 {
     e->type = HA_EV_DOMAIN;
     e->u.domain.by_guest = e->u.domain.blown = e->u.domain.fused = false;
-    if (!l->live) {
-        e->u.domain.epoch = l->starting;
-        e->u.domain.fused = true;
-        paused(e, true);
-        return l->starting != 0;
-    }
+    if (!l->live)
+        return false;
     e->u.domain.fused = l->info->fused;
     if (l->info->state == HV_CRASHED && l->info->domid < 0) {
         e->u.domain.epoch = l->epoch;

@@ -18,11 +18,9 @@ uint64_t ha_copy_epoch(const struct domain *d)
 
 static void look(const struct ha *h, const struct domain *d, struct ha_look *l)
 {
-    const struct ha_task *start = ha_task_of(h, d->uuid, HA_ACT_START);
     bool restart = d->busy != NULL && strcmp(d->busy, registry_op_name(REG_RESTART)) == 0;
 
     *l = (struct ha_look){ .live = d->live,
-        .starting = start != NULL && start->begun ? start->epoch : 0,
         .stopping = ha_task_of(h, d->uuid, HA_ACT_STOP) != NULL,
         .rebooting = restart || d->last_end == HV_EV_REBOOT,
         .info = &d->info,
