@@ -2,6 +2,7 @@
 """Nodes of ha_lab.py with a migrd each, and guests with a disk on the NFS server."""
 
 import json
+import signal
 import uuid
 
 from ha_lab import BUILD, Lab, Node, Trouble, read_file, wait_for, write_file
@@ -53,8 +54,19 @@ class Host(Node):
         self.daemon.wait()
 
     def start_daemons(self):
-        self.start_corosync()
-        self.start_migrd()
+        """What of them does not run."""
+        if not self.pids(COROSYNC):
+            self.start_corosync()
+        if not self.pids(MIGRD):
+            self.start_migrd()
+
+    def overview(self):
+        """`migctl ha status`; {} while migrd does not answer."""
+        text = self.migctl("ha", "status", "--json", check=False, limit=15)
+        try:
+            return json.loads(text)
+        except ValueError:
+            return {}
 
     def log(self):
         return read_file(f"{self.root}/migrd.log")
@@ -79,6 +91,18 @@ class Guest:
         """Started by hand, not protected yet."""
         node.xm("create", self.file)
         return self
+
+    def protect(self, node, *options):
+        """`migctl ha add` there."""
+        node.migctl("ha", "add", self.name, *options)
+        return self
+
+    def record(self, node):
+        """What the log says of it, as that node knows it; {}: not protected."""
+        for d in node.overview().get("state", {}).get("domain", []):
+            if d["uuid"] == self.uuid:
+                return d
+        return {}
 
     def domain_on(self, node):
         for d in json.loads(node.migctl("list", "--json")).get("domains", []):
@@ -116,3 +140,46 @@ class Cluster(Lab):
         guest = Guest(self, name, mib, words, disk_mib)
         self.guests.append(guest)
         return guest
+
+    def decider(self):
+        """A node that takes part in decisions; None: there is none."""
+        for node in self.on():
+            view = node.overview()
+            if view and not view.get("undecided") and view["state"]["local"].get("joined"):
+                return node
+        return None
+
+    def ready(self, nodes=None):
+        """Each of these nodes is a member of the log's view, says each of them."""
+        want = {n.number for n in (self.nodes if nodes is None else nodes)}
+        for node in (self.nodes if nodes is None else nodes):
+            view = node.overview()
+            if not view or view.get("undecided") or not view["state"]["local"].get("joined"):
+                return False
+            there = {n["id"] for n in view["state"].get("node", [])
+                     if n.get("member") and n.get("state") == "online"}
+            if not want <= there:
+                return False
+        return True
+
+    def up(self):
+        """Everything on, everybody a member."""
+        self.power_on()
+        self.start_corosync()
+        self.start_migrd()
+        wait_for(30, "all nodes are members of the log", self.ready, 0.1)
+
+    def repair(self):
+        """Heals and starts whatever a test has broken."""
+        self.heal()
+        for node in self.nodes:
+            if not node.init:
+                node.power_on()
+            for name in (MIGRD, COROSYNC, DOMAIN):
+                node.send(name, signal.SIGCONT)
+        begun = [(n, n.begin_corosync()) for n in self.nodes if not n.pids(COROSYNC)]
+        for node, process in begun:
+            node.end_corosync_start(process)
+        asleep = [n for n in self.nodes if not n.pids(MIGRD)]
+        self.start_migrd(asleep)
+        wait_for(30, "all nodes are members of the log again", self.ready, 0.1)
