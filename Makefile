@@ -143,7 +143,7 @@ SUB   = +@$(MAKE) --no-print-directory -j$(JOBS)
 # Programs with threads of their own, run under the thread sanitizer as well.
 TSAN_TESTS := $(addprefix $(B)/tests/,test_base test_serial test_virtio test_virtio_blk test_virtio_net test_transport \
               test_transport_tls test_transport_record test_receiver test_precopy test_lease_file \
-              test_disk_loop)
+              test_disk_loop test_ring)
 
 # The hunt for deliberate bugs is long, and sim_ha runs the same code under the address sanitizer.
 ADDRESS_TESTS := $(filter-out $(B)/tests/sim_ha_mutants,$(TESTS))

@@ -230,7 +230,6 @@ static void tune(int fd, bool six)
 {
     const int on = 1, class = IPTOS_CLASS_CS6, bytes = RECEIVE_BYTES, priority = PRIORITY;
 
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof on);
     if (six) {
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
