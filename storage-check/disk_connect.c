@@ -337,6 +337,7 @@ void net_connected(struct net_disk *n)
     void *gate_arg;
 
     net_heard(n);
+    disk_drop_unsent(n->ops->fd(n)); /* also when this process is killed */
     pthread_mutex_lock(&n->lock);
     gate = n->gate;
     gate_arg = n->gate_arg;

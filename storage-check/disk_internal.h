@@ -87,8 +87,8 @@ int disk_iscsi_run(struct disk *d, const struct disk_scsi *s, unsigned timeout_m
 
 /* ---- connections of one's own ---- */
 
-/* Before the socket of a connection is closed (-1: none): what the kernel has not sent yet is
- * dropped, with a reset. Otherwise it would go on sending for minutes, and reach a server that was
+/* Once the socket of a connection is closed (-1: none), by whomever: what the kernel has not sent yet
+ * is dropped, with a reset. Otherwise it would go on sending for minutes, and reach a server that was
  * cut off after the same was done again, here or by another host. */
 void disk_drop_unsent(int fd);
 

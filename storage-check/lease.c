@@ -451,6 +451,18 @@ int lease_take(struct lease *l, uint64_t epoch, enum lease_claim claim, struct e
     return r;
 }
 
+void lease_drain(struct lease *l)
+{
+    uint64_t now = lease_clock();
+
+    pthread_mutex_lock(&l->lock);
+    while (!atomic_load(&l->stop) && now < l->drained_ns) {
+        wait_until(l, l->drained_ns);
+        now = lease_clock();
+    }
+    pthread_mutex_unlock(&l->lock);
+}
+
 /* With `io` held. */
 static int yield(struct lease *l, bool yielded, struct err *e)
 {

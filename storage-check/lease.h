@@ -21,6 +21,9 @@ enum lease_claim {
                        newer */
     LEASE_PROVEN,   /* its owner is said not to run (by an operator): believed, unless its record
                        shows that it is alive and does not yield */
+    LEASE_CLUSTER,  /* the cluster's log has proof that its guest does not run and sends nothing
+                       more: taken at once, also from a holder that still renews; the disk may be
+                       used after lease_drain */
 };
 
 struct lease_record {
@@ -61,6 +64,11 @@ int lease_prepare(const struct lease_wish *w, struct disk *d, struct lease **out
  * with LEASE_FREE up to 2.5 times its valid_ms, with LEASE_PROVEN 1.3 times. Also moves a lease that is held, or was lost, to a newer
  * epoch. After a failure it may be called again, with the same epoch or a newer one. */
 int lease_take(struct lease *l, uint64_t epoch, enum lease_claim claim, struct err *e);
+
+/* Waits until the server has finished what it had begun for the owner before: of use after
+ * LEASE_CLUSTER, which does not wait for it, so that other work can be done meanwhile. At most
+ * 250 ms after lease_take. */
+void lease_drain(struct lease *l);
 
 /* The guest was paused for good and another host may be told to run it; who that is, is not known
  * here. The lease stays ours and says so on the storage: a newer epoch by LEASE_PROVEN may then

@@ -198,9 +198,10 @@ static int judge(
 static int judge_device(struct lease *l, const struct lease_bid *b, struct err *e)
 {
     struct lease_file *f = l->kind;
+    bool at_once = b->claim == LEASE_HANDOVER || b->claim == LEASE_CLUSTER;
     struct lease_note other = { 0 };
     int locked =
-        others_lock(f->fd, b->claim != LEASE_HANDOVER ? 0 : b->epoch, UINT64_MAX, &other.r.epoch);
+        others_lock(f->fd, at_once ? b->epoch : 0, UINT64_MAX, &other.r.epoch);
 
     if (locked < 0)
         return err_sys(e, "%s: lock", f->path);

@@ -143,6 +143,7 @@ struct lease {
     pthread_mutex_t io; /* around calls of ops; taken before `lock` */
     uint64_t epoch;     /* under io: that was taken last */
     uint64_t deadline_ns;
+    uint64_t drained_ns; /* lease_clock(); from then on nothing of an owner before gets through */
 
     pthread_mutex_t lock; /* what follows */
     pthread_cond_t wake;

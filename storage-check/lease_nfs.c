@@ -19,7 +19,7 @@
  * valid_ms. Not on an operator's word (PROVEN): it says what this wait is to make sure of. 5  give
  * the disk to the user id of E (below), the data connection too. The server may have looked at the
  * user of a WRITE just before, and not have written yet: unless an owner who has nothing in flight
- * handed over, wait for that. 6  is ours still there under its name, the same inode? Else somebody
+ * handed over, wait for that (on the cluster's proof: lease_drain). 6  is ours still there under its name, the same inode? Else somebody
  * took it meanwhile: ERR_EPOCH.
  *
  * Renewing: write the record with another beat through the open handle, then look the name up. A
@@ -631,6 +631,14 @@ static int still_ours(struct lease *l, const struct lease_bid *b, struct err *e)
     return 0;
 }
 
+/* As that wait, but the caller does something else meanwhile. */
+static void set_drained(struct lease *l)
+{
+    pthread_mutex_lock(&l->lock);
+    l->drained_ns = lease_clock() + DRAIN_MS * NS_PER_MS;
+    pthread_mutex_unlock(&l->lock);
+}
+
 static int settle(struct lease *l, const struct lease_bid *b, struct err *e)
 {
     struct rivals *v = calloc(1, sizeof *v);
@@ -646,7 +654,9 @@ static int settle(struct lease *l, const struct lease_bid *b, struct err *e)
         ((struct lease_nfs *)l->kind)->io.deadline_ns = l->deadline_ns;
         if (r == 0)
             r = fence(l, &st, e);
-        if (r == 0 && v->alive && b->claim != LEASE_HANDOVER)
+        if (r == 0 && v->alive && b->claim == LEASE_CLUSTER)
+            set_drained(l);
+        else if (r == 0 && v->alive && b->claim != LEASE_HANDOVER)
             r = lease_pause(l, DRAIN_MS * NS_PER_MS, e);
         if (r == 0)
             r = still_ours(l, b, e);

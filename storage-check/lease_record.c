@@ -33,9 +33,9 @@
  *   this domain     newer      any        any          older
  *   this domain     the same   any        any          gone: take; ours: watch; else older
  *   this domain     older      released   any          take
- *   this domain     older      yielded    HANDOVER,    take
- *                                         PROVEN
- *   this domain     older      else       HANDOVER     take
+ *   this domain     older      yielded    all but FREE take
+ *   this domain     older      else       HANDOVER,    take
+ *                                         CLUSTER
  *   this domain     older      else       FREE,        gone: take; else watch
  *                                         PROVEN
  */
@@ -255,7 +255,7 @@ enum lease_verdict lease_judge(const struct lease_note *found, const struct leas
     if (found->r.epoch == b->epoch)
         return kin == GONE ? LEASE_TAKE : kin == OURS ? LEASE_WATCH : LEASE_OLDER;
     if (found->r.released || kin == GONE || b->claim == LEASE_HANDOVER ||
-        (b->claim == LEASE_PROVEN && found->r.yielded))
+        b->claim == LEASE_CLUSTER || (b->claim == LEASE_PROVEN && found->r.yielded))
         return LEASE_TAKE;
     return LEASE_WATCH;
 }

@@ -198,6 +198,7 @@ int machine_build(
         return -1;
     if (vcpus_start_threads(m, e) < 0 || fuse_open(m, how->blown, e) < 0)
         return -1;
+    virtio_blk_drain(m);
     m->life = how->incoming ? LIFE_INCOMING : LIFE_PAUSED;
     return 0;
 }

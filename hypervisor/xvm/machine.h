@@ -151,6 +151,8 @@ int virtio_blk_create(
 /* At each resume, before devices start: the disks are this host's under that epoch, from the first
  * resume of an incoming domain on; requests that failed are done again. Blocks for the storage. */
 int virtio_blk_claim(struct machine *m, uint64_t epoch, bool decided, struct err *e);
+/* At the end of a boot's building: what the disks' servers still do for an owner before is over. */
+void virtio_blk_drain(struct machine *m);
 /* Under a blown fuse requests were kept: they are done now. */
 void virtio_blk_again(struct machine *m);
 /* Network disks look at the fuse now; any thread. */

@@ -176,6 +176,15 @@ int virtio_blk_claim(struct machine *m, uint64_t epoch, bool decided, struct err
     return 0;
 }
 
+void virtio_blk_drain(struct machine *m)
+{
+    struct virtio *v = NULL;
+
+    while ((v = virtio_find(m, VIRTIO_BLK, v)) != NULL)
+        if (blk_of(v)->lease != NULL)
+            lease_drain(blk_of(v)->lease);
+}
+
 void virtio_blk_again(struct machine *m)
 {
     struct virtio *v = NULL;
@@ -392,7 +401,9 @@ static int check_disk(const struct blk *b, const struct disk *d, struct err *e)
 
 static enum lease_claim claim_of(enum hv_proof proof)
 {
-    return proof == HV_PROOF_NONE ? LEASE_FREE : LEASE_PROVEN;
+    return proof == HV_PROOF_CLUSTER ? LEASE_CLUSTER
+           : proof == HV_PROOF_WORD  ? LEASE_PROVEN
+                                     : LEASE_FREE;
 }
 
 /* Opens, or for the file of an incoming domain only looks; takes or prepares the lease. */

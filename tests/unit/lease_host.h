@@ -4,7 +4,7 @@
  * text tell it. Also writes when its lease says that it must not, because what the storage does
  * about that is what the tests want to know. One process has one host; lh_do answers each line.
  *
- *   open SOURCE                     prepare EPOCH [VALID_MS]     take EPOCH free|handover|proven
+ *   open SOURCE                     prepare EPOCH [VALID_MS]     take EPOCH free|handover|proven|cluster
  *   sure                            told                         fence
  *   yield                           unyield
  *   write BLOCK COUNT BYTE          COUNT writes of 64 KiB, all in flight at once
@@ -247,15 +247,21 @@ static void lh_take(struct lease_host *h, uint64_t epoch, const char *word, char
 {
     enum lease_claim claim = word[0] == 'h'   ? LEASE_HANDOVER
                              : word[0] == 'p' ? LEASE_PROVEN
+                             : word[0] == 'c' ? LEASE_CLUSTER
                                               : LEASE_FREE;
-    uint64_t began = clock_ns(), ended;
+    uint64_t began = clock_ns(), ended, drained;
     struct err e = { .code = ERR_NONE };
     int r = lease_take(h->lease, epoch, claim, &e);
 
-    ended = clock_ns();
+    ended = drained = clock_ns();
+    if (r == 0 && claim == LEASE_CLUSTER) {
+        lease_drain(h->lease);
+        drained = clock_ns();
+    }
     lh_answer(out, r, &e);
     if (r == 0)
-        snprintf(out, LH_LINE, "ok at %" PRIu64 " us %" PRIu64, ended, (ended - began) / NS_PER_US);
+        snprintf(out, LH_LINE, "ok at %" PRIu64 " us %" PRIu64 " drained %" PRIu64, drained,
+            (ended - began) / NS_PER_US, (drained - began) / NS_PER_US);
 }
 
 static void lh_told(struct lease_host *h, char *out)

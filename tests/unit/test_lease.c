@@ -210,7 +210,7 @@ static enum lease_verdict expected(const struct row *r)
         return LEASE_OLDER;
     if (r->age == 0)
         return gone ? LEASE_TAKE : ours ? LEASE_WATCH : LEASE_OLDER;
-    if (r->released || gone || r->claim == LEASE_HANDOVER)
+    if (r->released || gone || r->claim == LEASE_HANDOVER || r->claim == LEASE_CLUSTER)
         return LEASE_TAKE;
     if (r->yielded && r->claim == LEASE_PROVEN)
         return LEASE_TAKE;
@@ -224,7 +224,7 @@ static void the_judgement_is_total(void **state)
     (void)state;
     for (unsigned bits = 0; bits < 128; bits++)
         for (int age = -1; age <= 1; age++)
-            for (unsigned claim = LEASE_FREE; claim <= LEASE_PROVEN; claim++) {
+            for (unsigned claim = LEASE_FREE; claim <= LEASE_CLUSTER; claim++) {
                 const struct row r = { .same_process = bits & 1,
                     .same_domain = bits & 2,
                     .same_owner = bits & 4,
@@ -264,6 +264,9 @@ static void what_must_never_be_taken(void **state)
         { .same_domain = true, .age = -1, .claim = LEASE_FREE },
         { .same_domain = true, .age = -1, .claim = LEASE_FREE, .claimed = true },
         { .same_domain = false, .age = -1, .claim = LEASE_PROVEN },
+        { .same_domain = false, .age = -1, .claim = LEASE_CLUSTER },
+        { .same_domain = true, .age = 0, .claim = LEASE_CLUSTER },
+        { .same_domain = true, .age = 1, .claim = LEASE_CLUSTER },
         { .same_domain = false, .age = -1, .claim = LEASE_HANDOVER, .same_owner = true },
     };
 

@@ -229,6 +229,22 @@ static void who_yields_can_be_overruled(void **state)
     host_end(&c);
 }
 
+/* The cluster's proof: from a paused holder that still renews, never under an older epoch. */
+static void the_cluster_takes_it_from_the_living(void **state)
+{
+    struct host a = ready("host1", 5), b = ready("host2", 2);
+
+    (void)state;
+    begins(ask(&a, "take 5 free"), "ok");
+    begins(ask(&b, "take 4 cluster"), "epoch: ");
+    assert_string_equal(ask(&a, "sure"), "yes");
+    begins(ask(&b, "take 5 cluster"), "epoch: ");
+    begins(ask(&b, "take 7 cluster"), "ok");
+    assert_string_equal(ask(&b, "sure"), "yes");
+    host_end(&a);
+    host_end(&b);
+}
+
 static void a_second_process_of_the_host_is_refused_too(void **state)
 {
     struct host a = ready("host1", 1), b = ready("host1", 2);
@@ -487,6 +503,7 @@ int main(void)
         TEST(one_after_the_other),
         TEST(a_living_holder_is_left_alone),
         TEST(who_yields_can_be_overruled),
+        TEST(the_cluster_takes_it_from_the_living),
         TEST(a_second_process_of_the_host_is_refused_too),
         TEST(hand_over_and_back),
         TEST(an_older_epoch_is_refused),

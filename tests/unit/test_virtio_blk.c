@@ -44,7 +44,7 @@ static struct {
     bool unsure;
     const char *refuse; /* lease_take fails with that */
     struct lease_wish wish;
-    unsigned prepared, taken, closed, released;
+    unsigned prepared, taken, closed, released, drained;
     uint64_t epoch;
     enum lease_claim claim;
     bool yielded;
@@ -272,6 +272,12 @@ bool lease_sure(const struct lease *l)
     return !__atomic_load_n(&fake.unsure, __ATOMIC_SEQ_CST);
 }
 
+void lease_drain(struct lease *l)
+{
+    (void)l;
+    fake.drained++;
+}
+
 const char *lease_fence(const struct lease *l, char *note, size_t len)
 {
     (void)l;
@@ -384,7 +390,7 @@ static int setup(void **state)
     (void)state;
     fake.stalled = fake.unsure = false;
     fake.errors = fake.writes = fake.aborts = fake.opens = fake.closes = 0;
-    fake.prepared = fake.taken = fake.closed = fake.released = 0;
+    fake.prepared = fake.taken = fake.closed = fake.released = fake.drained = 0;
     fake.epoch = 0;
     fake.refuse = NULL;
     fake.mark = fake.expected = (struct disk_mark){ .owed = false };
@@ -1045,6 +1051,14 @@ static void test_lease_boot(void **state)
     assert_int_equal(add(m, &s, &e), 0);
     assert_int_equal(fake.claim, LEASE_PROVEN);
     fake_free(&m);
+    m = fake_new();
+    m->storage.proof = HV_PROOF_CLUSTER;
+    assert_int_equal(add(m, &s, &e), 0);
+    assert_int_equal(fake.claim, LEASE_CLUSTER);
+    assert_int_equal(fake.drained, 0);
+    virtio_blk_drain(m);
+    assert_int_equal(fake.drained, 1);
+    fake_free(&m);
     assert_int_equal(fake.prepared, fake.closed);
     m = fake_new();
     fake.prepared = 0;
@@ -1167,6 +1181,67 @@ static void test_lease_lost(void **state)
     fake_free(&g.m);
 }
 
+/* ---- the fuse ---- */
+
+static void set_blown(struct guest *g, bool on)
+{
+    __atomic_store_n(&g->m->blown, on, __ATOMIC_SEQ_CST);
+    if (!on)
+        virtio_blk_again(g->m);
+}
+
+/* Requests of a network disk that come after it, and those in flight, which its thread gives up:
+ * nothing is told to the guest, all of it is done when it runs again. */
+static void test_fuse(void **state)
+{
+    const struct set_up s = { .leases = true, .policy = MIGRD__ON_IO_ERROR__IO_REPORT };
+    struct guest g = guest_of(&s);
+
+    (void)state;
+    stall(true);
+    for (uint16_t i = 0; i < 4; i++)
+        ask(&g, i, i % 2, 5);
+    go(&g);
+    WAIT_FOR(waiting() == 4);
+    set_blown(&g, true);
+    assert_false(fake.disk->o.may_send(fake.disk->o.event_arg));
+    disk_abort(fake.disk);
+    stall(false);
+    ask(&g, 4, 1, 5);
+    ask(&g, 5, 4, 0);
+    out32(&g, 0x50, 0);
+    usleep(30000);
+    assert_int_equal(used(&g), 0);
+    assert_int_equal(waiting(), 0);
+    assert_int_equal(writes(), 0);
+    assert_false(machine_suspended(g.m)); /* of the lease it is not: the hold is the fuse's own */
+    set_blown(&g, false);
+    WAIT_FOR(used(&g) == 6);
+    assert_int_equal(writes(), 3);
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(status_of(&g, i), 0);
+    fake_free(&g.m);
+}
+
+static void test_fuse_file(void **state)
+{
+    const struct set_up s = { .file = true };
+    struct guest g = guest_of(&s);
+
+    (void)state;
+    set_blown(&g, true);
+    ask(&g, 0, 1, 5);
+    ask(&g, 1, 0, 5);
+    go(&g);
+    WAIT_FOR(used(&g) == 1); /* a read harms nobody */
+    usleep(20000);
+    assert_int_equal(writes(), 0);
+    set_blown(&g, false);
+    WAIT_FOR(used(&g) == 2);
+    assert_int_equal(writes(), 1);
+    fake_free(&g.m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1194,6 +1269,8 @@ int main(void)
         cmocka_unit_test_setup(test_lease_unsure, setup),
         cmocka_unit_test_setup(test_lease_aborts, setup),
         cmocka_unit_test_setup(test_lease_lost, setup),
+        cmocka_unit_test_setup(test_fuse, setup),
+        cmocka_unit_test_setup(test_fuse_file, setup),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
