@@ -508,6 +508,11 @@ int cluster_open(uv_loop_t *loop, const struct cluster_options *o, const struct 
     return -1;
 }
 
+int cluster_reload(struct cluster *c, struct err *e)
+{
+    return beat_reload(c->beat, e);
+}
+
 void cluster_stop(struct cluster *c)
 {
     if (c->stopped)

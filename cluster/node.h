@@ -48,6 +48,9 @@ struct cluster;
  * a node that is not in corosync's list) is said by `note`. Not to be stopped from a callback. */
 int cluster_open(uv_loop_t *loop, const struct cluster_options *o, const struct cluster_host *host,
     void *arg, struct cluster **out, struct err *e);
+/* Reads the key of the beats again; the one before stays good for nodes that have it still. -1: it
+ * stays the only one. */
+int cluster_reload(struct cluster *c, struct err *e);
 /* Says good-bye to the ring; fuses stay as they are: they blow by themselves. */
 void cluster_stop(struct cluster *c);
 /* After the loop has run its close callbacks. */
@@ -91,7 +94,8 @@ Migrd__HaPlan *cluster_certificate(struct cluster *c, unsigned k);
 struct cluster_figures {
     struct ha_times times;
     bool ring_up, quorate; /* corosync answers; its own word on quorum */
-    char ring_text[200];   /* why it is not up */
+    char ring_text[200];   /* why it is not up, or not well; beats as well. "" well */
+    char votes[160];       /* as corosync counts: "3 of 3 votes, 2 needed"; "" not known */
     uint64_t messages_in, messages_out, beats_in, beats_out, beats_bad;
     uint64_t persist_last_us, persist_max_us; /* one synced write */
     uint64_t late_last_ms, late_max_ms;       /* a step after the time that the core asked for */

@@ -172,7 +172,31 @@ Migrd__HaPlan *cluster_certificate(struct cluster *c, unsigned k)
 
 /* --- figures --- */
 
-static void ring_figures(const struct cluster *c, struct cluster_figures *out)
+static void votes_text(const struct corosync_figures *f, char *text, size_t size)
+{
+    int n = 0;
+
+    *text = '\0';
+    if (f->expected > 0)
+        n = snprintf(text, size, "%u of %u votes, %u needed", f->votes, f->expected, f->needed);
+    if (f->expected > 0 && f->device[0] != '\0')
+        snprintf(text + n, size - (size_t)n, "; quorum device %.63s: %u, %s", f->device,
+            f->device_votes, f->device_alive ? "alive" : "not alive");
+}
+
+/* The first that is wrong of: no core, corosync, its nodes, beats. */
+static const char *trouble(
+    const struct cluster *c, const struct corosync_figures *ring, const struct beat_figures *beats)
+{
+    if (c->core == NULL)
+        return c->why;
+    if (ring->text[0] != '\0')
+        return ring->text;
+    return beats->text[0] != '\0' ? beats->text : nodelist_text(c->nodelist);
+}
+
+static void ring_figures(
+    const struct cluster *c, const struct beat_figures *beats, struct cluster_figures *out)
 {
     struct corosync_figures f = { .up = false };
 
@@ -180,7 +204,8 @@ static void ring_figures(const struct cluster *c, struct cluster_figures *out)
         corosync_figures(c->ring, &f);
     out->ring_up = f.up && c->core != NULL;
     out->quorate = f.quorate;
-    snprintf(out->ring_text, sizeof out->ring_text, "%.199s", c->core == NULL ? c->why : f.text);
+    snprintf(out->ring_text, sizeof out->ring_text, "%.199s", trouble(c, &f, beats));
+    votes_text(&f, out->votes, sizeof out->votes);
     out->messages_in = f.messages_in;
     out->messages_out = f.messages_out;
 }
@@ -191,8 +216,8 @@ void cluster_figures(const struct cluster *c, struct cluster_figures *out)
     struct store_figures disk;
 
     *out = (struct cluster_figures){ .times = c->config.times };
-    ring_figures(c, out);
     beat_figures(c->beat, &beats);
+    ring_figures(c, &beats, out);
     out->beats_in = beats.in;
     out->beats_out = beats.out;
     out->beats_bad = beats.bad;

@@ -127,6 +127,16 @@ static size_t needs_restart(const struct config *a, const struct config *b, char
     return n;
 }
 
+/* The key of the beats; without the new one the old one goes on. */
+static void reload_cluster(struct migrd *m)
+{
+    struct cluster *c = ha_cluster(m);
+    struct err e;
+
+    if (c != NULL && cluster_reload(c, &e) < 0)
+        log_error("ha", "%s; the key of before stays in force", e.text);
+}
+
 int daemon_reload(struct migrd *m, char *text, size_t len, struct err *e)
 {
     struct run *r = (struct run *)m;
@@ -145,6 +155,7 @@ int daemon_reload(struct migrd *m, char *text, size_t len, struct err *e)
         return err_prefix(e, "configuration unchanged");
     }
     libvirt_reload(m, &before);
+    reload_cluster(m);
     needs_restart(&before, &fresh, late, sizeof late);
     snprintf(text, len, "configuration read again; relocation: %s%s%s", sockets,
         late[0] ? "; these keys need a restart of migrd:" : "", late);

@@ -53,6 +53,7 @@ static void add_figures(struct parts *p, const struct cluster_figures *f)
     p->figures.ring_up = f->ring_up;
     p->figures.quorate = f->quorate;
     p->figures.ring_text = (char *)(uintptr_t)f->ring_text;
+    p->figures.votes = (char *)(uintptr_t)f->votes;
     p->figures.messages_in = f->messages_in;
     p->figures.messages_out = f->messages_out;
     p->figures.beats_in = f->beats_in;

@@ -304,9 +304,10 @@ void ha_show_status(const Migrd__HaOverview *o)
     static const char *const armed[] = { "armed", "being disarmed", "DISARMED" };
     const Migrd__HaState *s = o->state;
 
-    printf("Cluster     %u of %zu nodes are here, %s, %s; %s (term %" PRIu64 ", entry %" PRIu64
-           ")\n",
+    printf("Cluster     %u of %zu nodes are here, %s%s%s%s, %s; %s (term %" PRIu64
+           ", entry %" PRIu64 ")\n",
         ha_members(o), s->n_nodes, o->figures->quorate ? "quorate" : "NO QUORUM",
+        o->figures->votes[0] ? " (" : "", o->figures->votes, o->figures->votes[0] ? ")" : "",
         (size_t)s->armed < 3 ? armed[s->armed] : "unknown",
         o->undecided[0] == '\0' ? "decides" : "DECIDES NOTHING", s->term, s->index);
     puts("Attention");
