@@ -109,7 +109,13 @@
  * has none. Until then the record can't be removed: nothing else would keep that copy from running.
  *
  * Disarmed: fuses without a limit, and therefore no votes, and no LEASE proof for a copy until its
- * owner has said, after ARM, that it burns a fuse again.
+ * owner has said, after ARM, that it burns a fuse again. What people start by hand meanwhile has a
+ * newer epoch than the record. At ADD and at ARM each node is asked for a copy that the log did not
+ * order (`unsure`); only what it says after the question counts. A copy that is found is the
+ * domain's if nobody else has it; else the record is blocked and people are told, and neither copy
+ * is touched. Nothing is started while a node that may have such a copy has not answered: a node
+ * that is here, and after ARM any node without a proof of its end, until the owner says that it
+ * runs.
  */
 #include "cluster/core.h"
 

@@ -20,7 +20,7 @@ static void apply_report(struct ha_core *c, struct ha_node *n, const Migrd__HaRe
     if (r->holds == n->life && r->holds)
         node_holds(n);
     for (size_t i = 0; i < r->n_domain; i++)
-        domain_report(c, n, r->domain[i]);
+        domain_report(c, n, r->domain[i], r->applied);
 }
 
 static void apply_fenced(struct ha_core *c, const Migrd__HaFenced *f)

@@ -50,6 +50,7 @@ static void add(struct ha_core *c, const struct ha_node *by, const Migrd__HaComm
     d->owner = m->node;
     d->state = m->node ? DS(RUNNING) : DS(STOPPED);
     d->seen = m->node ? SEEN(RUNNING) : SEEN(GONE);
+    domain_ask(s, d, m->node);
     domain_why(d, "added on node %u", by->id);
     apply_touch(c, d);
 }
@@ -332,11 +333,22 @@ static void node_command(struct ha_core *c, struct ha_node *n, const Migrd__HaCo
     }
 }
 
+/* What people did by hand meanwhile is asked for before anything is decided. */
 static void arm(struct ha_core *c)
 {
+    bool again = c->state.armed == ARMED(DISARMED);
+
     c->state.armed = ARMED(ARMED);
-    for (unsigned i = 0; i < c->state.n_domains; i++)
-        apply_touch(c, c->state.domain[i]);
+    for (unsigned i = 0; i < c->state.n_domains; i++) {
+        struct ha_domain *d = c->state.domain[i];
+
+        if (again &&
+            (d->state == DS(RUNNING) || d->state == DS(WAITING) || d->state == DS(STOPPED))) {
+            domain_ask(&c->state, d, 0);
+            d->reread = true;
+        }
+        apply_touch(c, d);
+    }
 }
 
 void command_apply(struct ha_core *c, struct ha_node *by, const Migrd__HaCommand *m)

@@ -60,7 +60,7 @@ static void want(struct ha_core *c, struct ha_domain *d)
         d->state = DS(WAITING);
         d->since = c->state.time;
         d->proof = PROOF(NONE);
-    } else if (d->state == DS(WAITING) && !d->want_run) {
+    } else if (d->state == DS(WAITING) && !d->want_run && !d->reread) {
         d->state = DS(STOPPED);
         d->since = c->state.time;
         d->failures = d->n_failed = 0;
@@ -95,11 +95,28 @@ static struct look look(struct ha_core *c)
 /* --- places for what waits
  * -------------------------------------------------------------------------------------- */
 
-static bool due(struct ha_state *s, const struct ha_domain *d)
+/* A copy that people may have started by hand, where nobody has looked. A node that is away at an
+ * ADD does not hold up a failover; one that was away when the cluster was armed does, until its
+ * owner has said that it runs. */
+static bool asked_for(const struct ha_state *s, struct ha_domain *d)
+{
+    for (unsigned i = 0; i < d->n_unsure; i++) {
+        const struct ha_node *n = state_node(s, d->unsure[i]);
+
+        if (!n || n->state == NS(UNKNOWN) || n->state == NS(FENCED) ||
+            (!d->reread && n->state != NS(ONLINE)))
+            continue;
+        domain_why(d, "waits for node %u, which has not said whether it has a copy", n->id);
+        return true;
+    }
+    return false;
+}
+
+static bool due(struct ha_state *s, struct ha_domain *d)
 {
     const struct ha_node *owner = state_node(s, d->owner);
 
-    if (d->state != DS(WAITING) || !d->want_run || d->blocked)
+    if (d->state != DS(WAITING) || !d->want_run || d->blocked || asked_for(s, d))
         return false;
     if (d->not_before > s->time) {
         wake_at(s, d->not_before);

@@ -245,25 +245,41 @@ static void failed(struct ha_core *c, struct ha_domain *d)
 /* --- what an event does
  * ------------------------------------------------------------------------------------ */
 
+static void drop(uint32_t *list, unsigned *n, uint32_t node)
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < *n; i++)
+        if (list[i] != node)
+            list[kept++] = list[i];
+    *n = kept;
+}
+
 void domain_clean(struct ha_domain *d, uint32_t node)
 {
-    unsigned n = 0;
+    drop(d->old, &d->n_old, node);
+    drop(d->unsure, &d->n_unsure, node);
+}
 
-    for (unsigned i = 0; i < d->n_old; i++)
-        if (d->old[i] != node)
-            d->old[n++] = d->old[i];
-    d->n_old = n;
+void domain_ask(const struct ha_state *s, struct ha_domain *d, uint32_t but)
+{
+    d->asked = s->index;
+    d->n_unsure = 0;
+    for (unsigned i = 0; i < s->n_nodes; i++)
+        if (s->nodes[i] != but)
+            d->unsure[d->n_unsure++] = s->nodes[i];
 }
 
 bool domain_concerns(const struct ha_domain *d, uint32_t node)
 {
-    return d->owner == node || d->from == node || ha_node_in(d->old, d->n_old, node);
+    return d->owner == node || d->from == node || ha_node_in(d->old, d->n_old, node) ||
+           ha_node_in(d->unsure, d->n_unsure, node);
 }
 
 /* What the owner before has, if it has anything, is older from here on. */
 static void new_owner(struct ha_domain *d, uint32_t node, bool left)
 {
-    domain_clean(d, d->owner);
+    drop(d->old, &d->n_old, d->owner);
     if (left && d->owner && d->owner != node && d->n_old < HA_NODES_MAX)
         d->old[d->n_old++] = d->owner;
     domain_clean(d, node);
@@ -492,7 +508,43 @@ static int event_of(const Migrd__HaObservation *o)
     }
 }
 
-void domain_report(struct ha_core *c, const struct ha_node *n, const Migrd__HaObservation *o)
+/* A copy that the log did not order: the domain's, where nobody else has it. */
+static void claim(
+    struct ha_core *c, struct ha_domain *d, const struct ha_node *n, const Migrd__HaObservation *o)
+{
+    const struct ha_domain_change ended = { .node = n->id, .text = "" };
+    bool free = d->owner == n->id || d->state == DS(WAITING) || d->state == DS(STOPPED);
+
+    if (!ha_node_in(d->unsure, d->n_unsure, n->id) || d->blocked || (!free && d->reread))
+        return; /* it is said again */
+    if (free && o->epoch >= d->epoch &&
+        (d->state == DS(WAITING) || d->state == DS(STOPPED) || d->state == DS(RUNNING))) {
+        new_owner(d, n->id, d->proof != PROOF(SELF) && d->proof != PROOF(NONE));
+        drop(d->unsure, &d->n_unsure, n->id);
+        d->epoch = o->epoch;
+        d->state = DS(RUNNING);
+        d->since = c->state.time;
+        d->seen = o->seen;
+        d->fused = d->reread = d->awaits = false;
+        d->want_run = true;
+        domain_why(d, "was found on node %u, started by hand", n->id);
+        if (o->seen == SEEN(CRASHED) || o->seen == SEEN(SHUTDOWN))
+            domain_event(c, d, DE_CRASHED, &ended);
+    } else {
+        d->blocked = true;
+        domain_why(d,
+            "a copy of epoch %llu is on node %u, while node %u has it under epoch %llu (%s): "
+            "destroy "
+            "one of them, then release it",
+            (unsigned long long)o->epoch, n->id, d->owner, (unsigned long long)d->epoch,
+            domain_state_name(d->state));
+    }
+    core_note(c, d->blocked, "%s %s", d->name, d->why);
+    apply_touch(c, d);
+}
+
+void domain_report(
+    struct ha_core *c, const struct ha_node *n, const Migrd__HaObservation *o, uint64_t applied)
 {
     struct ha_domain *d = state_domain(&c->state, o->uuid);
     struct ha_domain_change x = { .node = n->id,
@@ -501,9 +553,20 @@ void domain_report(struct ha_core *c, const struct ha_node *n, const Migrd__HaOb
         .text = o->text };
     int e = event_of(o);
 
-    if (d && o->clean && d->owner != n->id)
+    if (!d)
+        return;
+    if (o->claims) {
+        claim(c, d, n, o);
+        return;
+    }
+    if (o->clean && d->owner != n->id && applied >= d->asked)
         domain_clean(d, n->id);
-    if (!d || e == NO)
+    if (d->owner == n->id && e != NO && applied >= d->asked) {
+        d->reread = d->reread && e != DE_RUNS;
+        drop(d->unsure, &d->n_unsure, n->id);
+    }
+    d->reread = d->reread && d->n_unsure > 0;
+    if (e == NO)
         return;
     if (d->owner == n->id && d->epoch == o->epoch)
         domain_event(c, d, (enum ha_domain_event)e, &x);

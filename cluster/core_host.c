@@ -402,11 +402,25 @@ static void move(struct ha_core *c, const struct ha_domain *d, struct ha_local *
  * ----------------------------------------------------------------------------------------------------------
  */
 
+/* A copy that the log did not order and does not know: told, not destroyed. One that has burnt its
+ * fuse, or that the log knows of, is known to be old. */
+static bool found(const struct ha_core *c, const struct ha_domain *d, const struct ha_local *l)
+{
+    uint32_t me = c->config.node;
+
+    if (!ha_node_in(d->unsure, d->n_unsure, me) || !l->here || unfinished(l) ||
+        (d->owner == me && d->epoch == l->epoch && domain_occupies(d)))
+        return false;
+    if (!alive(l))
+        return l->epoch > d->epoch;
+    return l->epoch >= d->epoch || (!l->blown && !ha_node_in(d->old, d->n_old, me));
+}
+
 static bool stray(const struct ha_core *c, const struct ha_domain *d, const struct ha_local *l)
 {
     bool mine = d->owner == c->config.node;
 
-    if (!l->here || l->epoch > d->epoch || disarmed(c))
+    if (!l->here || l->epoch > d->epoch || disarmed(c) || found(c, d, l))
         return false;
     if (!mine)
         return !(d->from == c->config.node && (d->state == DS(HANDED) || d->state == DS(RETURNED)));
@@ -482,7 +496,7 @@ static bool tell_running(const struct ha_core *c, const struct ha_domain *d,
     const struct ha_local *l, bool has, Migrd__HaObservation *o)
 {
     if (has && alive(l))
-        return ((ha_seen_t)l->seen != d->seen || is_fused(c, d, l) != d->fused) &&
+        return ((ha_seen_t)l->seen != d->seen || is_fused(c, d, l) != d->fused || d->reread) &&
                tell_seen(c, d, l, o);
     if (has && l->seen != HA_SEEN_INCOMING)
         return tell_seen(c, d, l, o);
@@ -523,6 +537,14 @@ static bool tell_ending(
     return false;
 }
 
+static bool tell_claim(const struct ha_domain *d, const struct ha_local *l, Migrd__HaObservation *o)
+{
+    o->claims = true;
+    o->epoch = l->epoch;
+    o->seen = (ha_seen_t)l->seen;
+    return !d->blocked;
+}
+
 /* False: the log knows all that is to be known. */
 static bool tells(const struct ha_core *c, const struct ha_domain *d, const struct ha_local *l,
     Migrd__HaObservation *o)
@@ -536,8 +558,11 @@ static bool tells(const struct ha_core *c, const struct ha_domain *d, const stru
         o->epoch = d->epoch - 1;
         return !l->here && tell_gone(o);
     }
+    if (found(c, d, l))
+        return tell_claim(d, l, o);
     if (d->owner != c->config.node) {
-        o->clean = ha_node_in(d->old, d->n_old, c->config.node) && !l->here && l->op == OP_NONE;
+        o->clean = domain_concerns(d, c->config.node) && d->from != c->config.node && !l->here &&
+                   l->op == OP_NONE;
         return o->clean;
     }
     switch (d->state) {
@@ -554,7 +579,8 @@ static bool tells(const struct ha_core *c, const struct ha_domain *d, const stru
     case DS(WAITING):
         if (has && alive(l))
             return tell_seen(c, d, l, o);
-        return d->awaits && tell_gone(o);
+        return (d->awaits || (!l->here && ha_node_in(d->unsure, d->n_unsure, c->config.node))) &&
+               tell_gone(o);
     default:
         return false;
     }
@@ -593,6 +619,7 @@ static void report(struct ha_core *c)
         (!c->telling && !c->host_changed && !lease_news(c)))
         return;
     news = host_news(c, &r);
+    r.applied = c->state.index;
     r.holds = lease_news(c) ? c->lease.life : 0;
     r.domain = arena_alloc(&c->arena, REPORT_MAX * sizeof *r.domain);
     c->telling = false;

@@ -115,8 +115,10 @@ struct ha_domain { /* fields as in ha.proto */
     uint64_t since, not_before;
     char why[HA_WHY_LEN];
     bool blocked, awaits;
-    uint32_t old[HA_NODES_MAX];
-    unsigned n_old;
+    uint32_t old[HA_NODES_MAX], unsure[HA_NODES_MAX];
+    unsigned n_old, n_unsure;
+    bool reread;
+    uint64_t asked;
 };
 
 struct ha_node {
@@ -499,12 +501,15 @@ struct ha_domain_change { /* what an event brings along */
 /* False: refused in this state, nothing is changed. */
 bool domain_event(struct ha_core *c, struct ha_domain *d, enum ha_domain_event e,
     const struct ha_domain_change *change);
-void domain_report(struct ha_core *c, const struct ha_node *n, const Migrd__HaObservation *o);
+void domain_report(struct ha_core *c, const struct ha_node *n, const Migrd__HaObservation *o,
+    uint64_t applied);
 const char *domain_state_name(ha_dstate s);
 const char *proof_name(ha_proof p);
 bool domain_occupies(const struct ha_domain *d); /* its owner's memory */
-/* That node has no older copy. */
+/* That node has no copy but one that the record orders. */
 void domain_clean(struct ha_domain *d, uint32_t node);
+/* All but `but` must say whether they have one. */
+void domain_ask(const struct ha_state *s, struct ha_domain *d, uint32_t but);
 /* It may have to do with a copy of it: owner, source of a hand-over, or an older owner. */
 bool domain_concerns(const struct ha_domain *d, uint32_t node);
 void domain_why(struct ha_domain *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -170,17 +170,20 @@ static void domains_of_before(struct ha_core *c, struct ha_node *n, bool booted)
     }
 }
 
-/* What all configured nodes understand that have ever been here: one that is away comes back as it
- * was. */
+/* What all configured nodes understand, each of which has been here: one that is away comes back as
+ * it was. */
 static void oldest_version(struct ha_state *s)
 {
-    unsigned oldest = 0;
+    unsigned oldest = UINT32_MAX;
 
-    for (unsigned i = 0; i < s->n_node; i++)
-        if (s->node[i].incarnation && ha_node_in(s->nodes, s->n_nodes, s->node[i].id) &&
-            (oldest == 0 || s->node[i].version < oldest))
-            oldest = s->node[i].version;
-    if (oldest > s->version)
+    for (unsigned i = 0; i < s->n_nodes; i++) {
+        const struct ha_node *n = state_node(s, s->nodes[i]);
+
+        if (!n || !n->incarnation)
+            return;
+        oldest = n->version < oldest ? n->version : oldest;
+    }
+    if (oldest != UINT32_MAX && oldest > s->version)
         s->version = oldest;
 }
 

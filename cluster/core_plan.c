@@ -143,6 +143,8 @@ static bool node_allows(const struct ha_plan *p, unsigned i, const struct ha_dom
         return refuse(text, "is being drained");
     if (d->policy.n_only && !ha_node_in(d->policy.only, d->policy.n_only, n->id))
         return refuse(text, "is not among the only nodes that it may run on");
+    if (!p->ignore_busy && ha_node_in(d->unsure, d->n_unsure, n->id))
+        return refuse(text, "has not said yet whether it has a copy");
     failed = failures_on(p, d, n->id);
     if (failed >= max)
         return refuse(text, "it failed there %u times of late", failed);

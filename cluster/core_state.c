@@ -217,6 +217,10 @@ Migrd__HaDomain *domain_message(const struct ha_domain *d, struct ha_arena *a)
     m->awaits = d->awaits;
     m->old = (uint32_t *)d->old;
     m->n_old = d->n_old;
+    m->unsure = (uint32_t *)d->unsure;
+    m->n_unsure = d->n_unsure;
+    m->reread = d->reread;
+    m->asked = d->asked;
     return m;
 }
 
@@ -351,6 +355,9 @@ static void domain_read(
     d->blocked = m->blocked;
     d->awaits = m->awaits;
     d->n_old = numbers(d->old, HA_NODES_MAX, m->old, m->n_old);
+    d->n_unsure = numbers(d->unsure, HA_NODES_MAX, m->unsure, m->n_unsure);
+    d->reread = m->reread;
+    d->asked = m->asked;
 }
 
 static void node_read(struct ha_node *n, const Migrd__HaNode *m)

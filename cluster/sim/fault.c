@@ -277,6 +277,26 @@ static void confirm_dead(struct world *w, struct ask *q, uint32_t via)
     ask(w, via, q);
 }
 
+static void hand_start(struct world *w, uint32_t domain, uint32_t node)
+{
+    struct domain *d = &w->domain[domain];
+    struct copy *c;
+
+    if (!oracle_disarmed(w) || moving(w, domain) || d->tainted)
+        return;
+    for (unsigned i = 0; i < COPIES_MAX; i++)
+        copy_end(w, &d->copy[i], HA_SEEN_GONE, false);
+    c = copy_make(w, domain, node, oracle_epoch(w, domain) + 1, COPY_RUNNING);
+    c->fuse_ms = UINT64_MAX;
+    c->fresh = false;
+    c->knows = ++d->writes;
+    d->may_stop = true;
+    d->by_hand = c->epoch;
+    say(w, "an operator starts domain %u on node %u, epoch %llu", domain + 1, node,
+        (unsigned long long)c->epoch);
+    copy_tell(w, c);
+}
+
 static void operate(struct world *w, const struct sim_fault *f)
 {
     static const int kinds[SIM_FAULT_KINDS] = {
@@ -293,6 +313,9 @@ static void operate(struct world *w, const struct sim_fault *f)
     switch (f->kind) {
     case SIM_CMD_ADD:
         add(w, f->arg[0] - 1, f->arg[1]);
+        break;
+    case SIM_HAND_START:
+        hand_start(w, f->arg[0] - 1, f->arg[1]);
         break;
     case SIM_CMD_REMOVE:
     case SIM_CMD_SET:

@@ -106,7 +106,8 @@ void oracle_runs(struct world *w, const struct copy *c)
                 "domain %u runs on node %u under epoch %" PRIu64 " and on node %u under %" PRIu64,
                 c->domain + 1, o->node, o->epoch, c->node, c->epoch);
     }
-    if (r != NULL && r->epoch != c->epoch)
+    if (r != NULL && r->epoch != c->epoch &&
+        !(c->epoch == w->domain[c->domain].by_hand && c->epoch > r->epoch))
         broken(w, "epoch",
             "domain %u runs on node %u under epoch %" PRIu64 ", the log has %" PRIu64,
             c->domain + 1, c->node, c->epoch, r->epoch);
@@ -477,6 +478,28 @@ void oracle_state(struct world *w, struct node *n)
         advance(w, s);
     else
         migrd__ha_state__free_unpacked(s, NULL);
+}
+
+/* All nodes are here, know the same, and nobody is about to change it. */
+bool oracle_disarmed(const struct world *w)
+{
+    const struct oracle *o = w->oracle;
+
+    if (o->newest == NULL || o->newest->armed != MIGRD__HA_ARMED__DISARMED || w->armed.open > 0)
+        return false;
+    for (uint32_t id = 1; id <= w->nodes; id++)
+        if (w->node[id - 1].life == 0 || w->node[id - 1].pauses > 0 || w->node[id - 1].stops > 0 ||
+            o->life[id - 1] != w->node[id - 1].life || o->index[id - 1] != o->newest->index)
+            return false;
+    return true;
+}
+
+uint64_t oracle_epoch(const struct world *w, uint32_t domain)
+{
+    const Migrd__HaDomain *r = record_of(w, domain);
+    uint64_t top = w->domain[domain].top_epoch;
+
+    return r != NULL && r->epoch > top ? r->epoch : top;
 }
 
 void oracle_message(struct world *w, struct node *n, const struct ha_action *a)

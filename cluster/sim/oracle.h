@@ -40,5 +40,9 @@ void oracle_dump(struct world *w);
 bool oracle_quiet(struct world *w, char *why, size_t size);
 /* The newest state that any core has applied; NULL: none. */
 const Migrd__HaState *oracle_newest(const struct world *w);
+/* All nodes are here and know that the cluster is disarmed. */
+bool oracle_disarmed(const struct world *w);
+/* The newest epoch that the log or a copy has. */
+uint64_t oracle_epoch(const struct world *w, uint32_t domain);
 
 #endif

@@ -94,6 +94,8 @@ static const struct kind kinds[SIM_FAULT_KINDS] = {
     [SIM_CMD_ARM] = { "cmd-arm", 2, { { "via", ARG_NODE, 0 } } },
     /* by: 0 the hand-over begins it, 1 the cluster is asked, 2 the cluster is asked to cancel it */
     [SIM_CMD_MOVE] = { "cmd-move", 6, { DOMAIN, { "to", ARG_NODE, 0 }, COUNT("by", 2) } },
+    /* while disarmed: an operator ends it and starts it there */
+    [SIM_HAND_START] = { "hand-start", 0, { DOMAIN, NODE } },
 };
 
 static const char *const noises[SIM_NOISES] = {
@@ -292,6 +294,24 @@ static void make_faults(struct sim_plan *p, struct dice *d, const struct ha_time
     }
 }
 
+/* Disarmed, something is done by hand, armed again. */
+static void by_hand(struct sim_plan *p, struct dice *d)
+{
+    const enum sim_fault_kind what[] = { SIM_CMD_DISARM, SIM_HAND_START, SIM_HAND_START,
+        SIM_CMD_ARM };
+    unsigned at = upto(d, p->horizon_ms * 3 / 4);
+
+    for (unsigned i = 0; i < 4 && p->faults < SIM_FAULTS_MAX; i++) {
+        struct sim_fault *f = &p->fault[p->faults++];
+
+        f->at = at += 200 + upto(d, 2500);
+        f->kind = what[i];
+        f->arg[0] =
+            what[i] == SIM_HAND_START ? 1 + upto(d, p->domains - 1) : 1 + upto(d, p->nodes - 1);
+        f->arg[1] = what[i] == SIM_HAND_START ? 1 + upto(d, p->nodes - 1) : 0;
+    }
+}
+
 void sim_plan_make(struct sim_plan *p, uint64_t seed, unsigned nodes)
 {
     static const unsigned tokens[] = { 300, 500, 1000, 1000, 1000, 3000 };
@@ -311,6 +331,8 @@ void sim_plan_make(struct sim_plan *p, uint64_t seed, unsigned nodes)
     make_noise(p, &d);
     make_domains(p, &d);
     make_faults(p, &d, &t);
+    if (chance(&d, 6))
+        by_hand(p, &d);
     p->odd = chance(&d, 8) ? tokens[upto(&d, sizeof tokens / sizeof *tokens - 1)] : 0;
     p->upgrade = chance(&d, 8) ? 1 + upto(&d, p->horizon_ms) : 0;
 }

@@ -51,6 +51,7 @@ enum sim_fault_kind {
     SIM_CMD_DISARM,
     SIM_CMD_ARM,
     SIM_CMD_MOVE,
+    SIM_HAND_START,
     SIM_FAULT_KINDS
 };
 

@@ -234,6 +234,7 @@ struct domain {
     bool in_log;
     uint64_t writes;    /* to its disks: counts the times that a guest began to execute */
     uint64_t top_epoch; /* of any copy */
+    uint64_t by_hand;   /* epoch that an operator started it under, beside the log */
     bool may_stop;      /* its guest shut down, or an operator wanted it */
     struct promise added;
 };
