@@ -91,10 +91,13 @@ static bool alive(const struct ha_local *l)
     return l->here && (l->seen == HA_SEEN_RUNNING || l->seen == HA_SEEN_PAUSED);
 }
 
-/* What was on its way has visibly come about. */
+/* What was on its way has visibly come about. A copy that is just being made is there, and paused
+ * by its fuse. */
 static void op_by_sight(struct ha_local *l)
 {
-    if ((l->op == OP_START && alive(l) && l->epoch == l->op_epoch) ||
+    bool made = l->seen == HA_SEEN_RUNNING || !l->blown || !l->op_id;
+
+    if ((l->op == OP_START && alive(l) && l->epoch == l->op_epoch && made) ||
         ((l->op == OP_STOP || l->op == OP_DESTROY) && (!l->here || l->epoch > l->op_epoch)) ||
         (l->op == OP_RESUME && (!l->here || l->seen == HA_SEEN_RUNNING)))
         l->op = OP_NONE;
@@ -149,8 +152,10 @@ static void op_result(struct ha_core *c, struct ha_local *l, bool ok, const char
     enum ha_op op = l->op;
 
     l->op_id = 0;
-    if (op == OP_START && ok)
-        return; /* until it is seen, or its time is over */
+    if (op == OP_START && ok) {
+        op_by_sight(l); /* now, or when it is seen, or its time is over */
+        return;
+    }
     l->op = OP_NONE;
     if (!ok)
         ha_copy(l->text, sizeof l->text, text);
@@ -664,6 +669,7 @@ static void own(struct ha_core *c, const struct ha_domain *d, struct ha_local *l
         move(c, d, l);
         break;
     case DS(STOPPING):
+        start_late(c, d, l);
         stop(c, d, l);
         break;
     default:
