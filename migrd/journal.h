@@ -38,6 +38,7 @@ enum journal_kind {
 #define JF_FORCED 16u /* an operator decided without proof */
 #define JF_PERSISTENT 32u
 #define JF_UNDEFINE 64u /* source: the definition goes when the guest has */
+#define JF_PROTECTED 128u /* the cluster's log decides whose the domain is */
 
 struct journal_record {
     enum journal_kind kind;

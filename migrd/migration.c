@@ -213,8 +213,20 @@ static bool state_final(const struct migration *g)
 bool migration_in_doubt(const struct migration *g)
 {
     if (g->kind == MIG_OUT)
-        return g->state == SRC_DOUBT || g->state == SRC_QUERYING;
+        return g->state == SRC_DOUBT || g->state == SRC_QUERYING || g->state == SRC_LOOKING ||
+               g->state == SRC_TAKING_BACK;
     return g->kind == MIG_IN && g->state == TGT_DOUBT;
+}
+
+bool migration_holds(const struct migration *g)
+{
+    if (g->is_over)
+        return false;
+    if (g->kind == MIG_OUT)
+        return g->state == SRC_PREPARING || g->state == SRC_PREPARED ||
+               mt_source_committed((enum src_state)g->state) || g->state == SRC_RECLAIMING ||
+               g->state == SRC_RETAKING;
+    return g->kind == MIG_IN;
 }
 
 const char *migration_domain_state(const struct migration *g)
@@ -399,8 +411,9 @@ void mig_take_report(struct migration *g, const Migrd__Finished *f)
 
 static struct mt_cell look_up(const struct migration *g, int event)
 {
-    return g->kind == MIG_OUT ? mt_source((enum src_state)g->state, (enum src_event)event)
-                              : mt_target((enum tgt_state)g->state, (enum tgt_event)event);
+    return g->kind == MIG_OUT
+               ? mt_source(g->logged, (enum src_state)g->state, (enum src_event)event)
+               : mt_target(g->logged, (enum tgt_state)g->state, (enum tgt_event)event);
 }
 
 static const char *event_name(const struct migration *g, int event)
@@ -580,6 +593,7 @@ void mig_close(struct migration *g)
         return;
     g->is_over = true;
     g->end_wall_ns = clock_wall_ns();
+    mig_log_forget(g);
     if (g->timer_open)
         uv_timer_stop(&g->timer);
     if (g->uuid[0] != '\0') {
@@ -800,6 +814,11 @@ void migration_own_name(const struct migrd *m, char *out, size_t len)
 int migration_cancel(struct migrd *m, struct migration *g, struct err *e)
 {
     (void)m;
+    if (g->kind == MIG_OUT && g->state == SRC_ASKING)
+        return err_set(e, ERR_STATE,
+            "the cluster is deciding who has %s: it is too late to cancel its migration, and the "
+            "guest stays paused until there is an answer (migctl ha status)",
+            g->name);
     if (g->kind == MIG_OUT && look_up(g, SRC_EV_CANCEL).op == MT_REFUSE)
         return err_set(e, ERR_STATE,
             "migration of %s is past the point of commit (%s): it cannot be cancelled", g->name,
@@ -909,6 +928,7 @@ void migrations_stop(struct migrd *m)
     for (struct migration *g = ms->active; g != NULL; g = g->next) {
         if (g->worker != NULL)
             worker_forget(g->worker);
+        mig_log_forget(g);
         if (g->timer_open)
             uv_close((uv_handle_t *)&g->timer, NULL);
         g->timer_open = false;

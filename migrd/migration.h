@@ -94,6 +94,8 @@ void migration_info(const struct migration *g, Migrd__MigrationInfo *out);
 /* Next of those under way (after NULL: the first), then of the finished ones. */
 struct migration *migration_next(struct migrd *m, struct migration *after, bool finished);
 bool migration_in_doubt(const struct migration *g);
+/* Its guest stands still for the hand-over, or is about to: only the hand-over makes it run. */
+bool migration_holds(const struct migration *g);
 /* "migrating", "in doubt", "saving", ...: for a domain's state column. */
 const char *migration_domain_state(const struct migration *g);
 

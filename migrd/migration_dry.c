@@ -196,7 +196,7 @@ static int look(struct migration *g, struct err *e)
 {
     if (g->def == NULL || g->offer == NULL)
         return err_set(e, ERR_PROTOCOL, "the offer cannot be read");
-    if (look_check_home(g, e) < 0 || tgt_check_session(g, e) < 0)
+    if (look_check_home(g, e) < 0 || tgt_check_session(g, e) < 0 || mig_log_may_come(g, e) < 0)
         return -1;
     if (registry_may_come(g->m, g->def, g->epoch, e) == 0)
         return 0;

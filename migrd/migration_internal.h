@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: ISC */
 /*
  * migration_internal: what migration.c (lists, queue of events, jobs), migration_source.c,
- * migration_target.c, migration_query.c, migration_recover.c and migration_save.c share.
+ * migration_target.c, migration_query.c, migration_recover.c, migration_log.c and
+ * migration_save.c share.
  */
 #ifndef MIGRATION_INTERNAL_H
 #define MIGRATION_INTERNAL_H
 
+#include "migrd/ha.h"
 #include "migrd/job.h"
 #include "migrd/migration.h"
 #include "migrd/worker.h"
@@ -55,6 +57,12 @@ struct migration {
     struct err taken;           /* MIG_IN: why the domain may have no entry; checks go on */
     struct worker *worker;
     bool is_query; /* MIG_IN: a session that only asks */
+    bool asks_go;  /* and its source has committed a protected domain */
+    bool logged;   /* the cluster's log decides whose it is */
+    uint32_t node; /* MIG_OUT, logged: the target's; 0 not known since a restart */
+    struct log_ask *ask; /* the question that is open; not owned */
+    char lost_to[256];   /* MIG_OUT: the log gave it to that host, */
+    uint64_t lost_epoch; /* under that epoch */
     bool is_over;  /* in the finished list, or about to be */
     bool draining, cancelled;
     bool prepared;  /* MIG_OUT: the target may hold a complete copy */
@@ -179,6 +187,7 @@ struct mig_job {
     size_t n_rec;
     bool sync, leave_paused;
     bool decided; /* by an operator, not by the other host */
+    bool blown;   /* MT_START: it begins with a blown fuse */
     bool denied;  /* the storage says whose the disks are, or that they are not ours: definite */
     char uuid[HV_UUID_LEN];
     uint64_t epoch;
@@ -261,6 +270,23 @@ void src_keep_facts(struct migration *g, struct mig_look *l);
 /* A code by its name; ERR_INTERNAL if there is none of that name. */
 enum err_code mig_code_of(const char *name);
 
+/* --- the cluster's log; migration_log.c ------------------------------------------------------ */
+
+/* Asks it; one question of a migration at a time, the one before is given up. */
+void mig_log_ask(struct migration *g, enum mt_op op);
+void mig_log_forget(struct migration *g);
+/* Asks again soon. */
+void mig_log_wait(struct migration *g);
+/* A node by its name, short or long, or its address; 0: none. */
+uint32_t mig_log_node(const struct migrd *m, const char *host);
+/* *node: the target's, 0 if the domain is not protected. */
+int mig_log_may_leave(
+    const struct migrd *m, const struct domain *d, const char *host, uint32_t *node, struct err *e);
+int mig_log_may_come(const struct migration *g, struct err *e);
+/* Target: the log is told that it will never run it; then the session gets its answer, or none. */
+void mig_log_never(struct migration *session, const char *uuid, uint64_t epoch,
+    Migrd__Outcome outcome, const char *text);
+
 /* --- dry runs ------------------------------------------------------------------------------- */
 
 /* Target: a session asks. */
@@ -282,6 +308,10 @@ void query_stop_all(struct migrd *m);
 void query_seen(struct migration *session, const Migrd__QuerySeen *q);
 void query_reply(
     struct migration *session, Migrd__Outcome outcome, uint64_t epoch, const char *text);
+/* The same about a migration of that domain under that epoch: a "never" of a protected one is told
+ * to the cluster's log first. */
+void query_answer(struct migration *session, const char *uuid, Migrd__Outcome outcome,
+    uint64_t epoch, const char *text);
 void query_remember(struct migrd *m, const struct migration *g, Migrd__Outcome outcome);
 
 void save_message(struct migration *g, const Migrd__FromWorker *fw);

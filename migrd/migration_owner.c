@@ -58,8 +58,11 @@ static void owner_done(struct job *j)
 int migration_set_owner(struct migrd *m, const struct migration_owner *w, registry_done *done,
     void *arg, struct err *e)
 {
-    struct owner_job *o = calloc(1, sizeof *o);
+    struct owner_job *o;
 
+    if (ha_refuses(m, w->uuid, w->name, "give an owner to", e) < 0)
+        return -1;
+    o = calloc(1, sizeof *o);
     if (o == NULL)
         return err_set(e, ERR_MEMORY, "domain %s: out of memory", w->name);
     o->job.work = owner_work;

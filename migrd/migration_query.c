@@ -26,7 +26,7 @@ struct question {
     const char *migration, *uuid, *host, *target;
     uint64_t epoch;
     unsigned port, flags;
-    bool go, abort;
+    bool go, abort, logged;
 };
 
 static int ask(struct migrd *m, const struct question *q, const struct worker_calls *calls,
@@ -44,6 +44,7 @@ static int ask(struct migrd *m, const struct question *q, const struct worker_ca
     s.epoch = q->epoch;
     s.go = q->go;
     s.abort = q->abort;
+    s.ha = q->logged;
     s.host = (char *)(uintptr_t)q->host;
     s.target = (char *)(uintptr_t)q->target;
     s.port = q->port;
@@ -83,7 +84,7 @@ void query_start(struct migration *g)
 {
     static const struct worker_calls calls = { NULL, answered };
     const struct question q = { g->id, g->uuid, g->peer, g->owner, g->epoch, g->port, g->flags,
-        true, false };
+        true, false, g->logged };
     struct err e;
 
     if (ask(g->m, &q, &calls, g, &g->worker, &e) == 0)
@@ -165,7 +166,7 @@ static void teller_try(struct teller *t)
 {
     static const struct worker_calls calls = { NULL, told };
     const struct question q = { t->id, t->uuid, t->host, t->target, t->epoch, t->port, t->flags,
-        false, true };
+        false, true, false };
     struct err e;
 
     if (ask(t->m, &q, &calls, t, &t->worker, &e) < 0)
@@ -225,6 +226,18 @@ void query_reply(
     log_info("migration", "%s: %s asked: %s", session->peer, session->reason, text);
 }
 
+void query_answer(struct migration *session, const char *uuid, Migrd__Outcome outcome,
+    uint64_t epoch, const char *text)
+{
+    bool never = outcome == MIGRD__OUTCOME__OUTCOME_DISCARDED ||
+                 outcome == MIGRD__OUTCOME__OUTCOME_UNKNOWN;
+
+    if (never && session->asks_go)
+        mig_log_never(session, uuid, epoch, outcome, text);
+    else
+        query_reply(session, outcome, epoch, text);
+}
+
 void query_remember(struct migrd *m, const struct migration *g, Migrd__Outcome outcome)
 {
     struct ended_in *i = calloc(1, sizeof *i), **p;
@@ -268,7 +281,12 @@ static void never_written(struct mig_job *mj)
             worker_kill(mj->g->worker);
         return;
     }
-    query_reply(mj->g, MIGRD__OUTCOME__OUTCOME_UNKNOWN, 0, "never seen here, never will run here");
+    if (mj->g->asks_go)
+        mig_log_never(mj->g, mj->rec[0].uuid, mj->rec[0].epoch, MIGRD__OUTCOME__OUTCOME_UNKNOWN,
+            "never seen here, never will run here");
+    else
+        query_reply(
+            mj->g, MIGRD__OUTCOME__OUTCOME_UNKNOWN, 0, "never seen here, never will run here");
 }
 
 static void answer_unknown(struct migration *session, const Migrd__QuerySeen *q)
@@ -312,6 +330,7 @@ void query_seen(struct migration *session, const Migrd__QuerySeen *q)
     int event = q->go ? TGT_EV_QUERY_GO : q->abort ? TGT_EV_QUERY_ABORT : TGT_EV_QUERY;
 
     session->is_query = true;
+    session->asks_go = q->go && q->ha;
     snprintf(session->reason, sizeof session->reason, "what became of migration %.36s (%s)",
         q->migration,
         q->go      ? "go"
@@ -328,7 +347,7 @@ void query_seen(struct migration *session, const Migrd__QuerySeen *q)
         if (strcmp(i->id, q->migration) != 0)
             continue;
         if (may_ask(session, i->cert, q->peer_cert))
-            query_reply(session, i->outcome, i->epoch,
+            query_answer(session, i->uuid, i->outcome, i->epoch,
                 i->outcome == MIGRD__OUTCOME__OUTCOME_RUNNING ? "runs here, or ran here and ended"
                                                               : "discarded");
         return;

@@ -9,8 +9,10 @@
  *        COMMITTED           guest stays paused; the target is asked
  *        DONE                our copy goes
  *        RECLAIMED           guest goes on here at e+2
+ *   of a protected domain, the cluster's log is told of STARTED, and asked after PREPARED, COMMITTED
+ *   and RECLAIMED whose it is, before anything is resumed
  *   in:  PREPARED            incomplete: discarded
- *        READY               complete: held until the source says go or abort
+ *        READY               complete: held until the source, or the log, says go or abort
  *        RUNNING             runs, or is made to
  *        DISCARDED           what is left of it goes
  *
@@ -151,6 +153,7 @@ static struct migration *rebuild(struct migrd *m, const struct journal_record *r
         memcpy(g->cert, r->cert, sizeof g->cert);
     g->port = r->port;
     g->flags = r->flags;
+    g->logged = (r->flags & JF_PROTECTED) != 0;
     g->epoch = r->epoch;
     g->domid = d->live ? d->info.domid : 0;
     g->def = d->live_def != NULL ? define_copy(d->live_def) : NULL;
@@ -164,8 +167,8 @@ static struct migration *rebuild(struct migrd *m, const struct journal_record *r
 static bool may_have_committed(
     const struct migrd *m, const struct journal_record *r, const struct domain *d)
 {
-    return r->kind == JK_OUT && (r->step == STEP_STARTED || r->step == STEP_PREPARED) &&
-           d != NULL && d->live && d->info.state == HV_PAUSED && d->info.epoch < r->epoch &&
+    return r->kind == JK_OUT && (r->flags & JF_PROTECTED) == 0 &&
+           (r->step == STEP_STARTED || r->step == STEP_PREPARED) && d != NULL && d->live && d->info.state == HV_PAUSED && d->info.epoch < r->epoch &&
            registry_in_doubt(m->registry, r->uuid);
 }
 
@@ -176,8 +179,9 @@ static void take_up(struct migrd *m, const struct journal_record *r)
     enum mt_copy copy = copy_of(d, r->kind == JK_IN            ? r->epoch
                                    : r->step == STEP_RECLAIMED ? r->epoch + 1
                                                                : r->epoch - 1);
-    struct mt_cell cell =
-        r->kind == JK_OUT ? mt_source_restart(r->step, copy) : mt_target_restart(r->step, copy);
+    bool logged = (r->flags & JF_PROTECTED) != 0;
+    struct mt_cell cell = r->kind == JK_OUT ? mt_source_restart(logged, r->step, copy)
+                                            : mt_target_restart(logged, r->step, copy);
     struct migration *g;
     struct err e;
 
@@ -341,6 +345,12 @@ static int resolve_migration(
 {
     int event;
 
+    if (g->logged)
+        return err_set(e, ERR_STATE,
+            "domain %s is protected by HA: the cluster's log decides, as soon as a majority of the "
+            "nodes is there; migctl ha status %s shows it, and migctl ha confirm-dead NODE tells it "
+            "that a lost node is off",
+            g->name, g->name);
     if (!migration_in_doubt(g))
         return err_set(e, ERR_STATE,
             "the migration of %s is under way, not in doubt; migctl cancel stops it", g->name);
@@ -380,6 +390,8 @@ int migration_resolve(struct migrd *m, const char *domain, const Migrd__Resolve 
             rq->run_here ? risk_run : risk_discard);
     if (g != NULL)
         return resolve_migration(g, rq, text, len, e);
+    if (ha_refuses(m, d->uuid, d->name, "resolve", e) < 0)
+        return -1;
     if (!rq->run_here)
         return err_set(e, ERR_STATE,
             "domain %s does not run here; migctl has nothing to discard (xm delete removes its "

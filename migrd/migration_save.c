@@ -244,6 +244,8 @@ static int take_offer(struct migration *g, const Migrd__OfferSeen *o, struct err
         return -1;
     snprintf(g->uuid, sizeof g->uuid, "%s", d->uuid);
     snprintf(g->name, sizeof g->name, "%s", d->name);
+    if (ha_refuses(g->m, d->uuid, d->name, "restore", e) < 0)
+        return -1;
     if (!registry_owned(g->m, d))
         return err_set(e, ERR_STATE, "domain %s was given to host %s; its saved state is history",
             d->name, d->owner);
@@ -395,9 +397,9 @@ int migration_save(struct migrd *m, struct domain *d, const struct migration_fil
 {
     Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
     Migrd__SaveStart s = MIGRD__SAVE_START__INIT;
-    struct migration *g = hold(m, MIG_SAVE, d, f, e);
+    struct migration *g;
 
-    if (g == NULL)
+    if (ha_refuses(m, d->uuid, d->name, "save", e) < 0 || (g = hold(m, MIG_SAVE, d, f, e)) == NULL)
         return -1;
     s.hypervisor = (char *)(uintptr_t)m->hv_ops->name;
     s.run_dir = m->paths.xvm;
@@ -417,9 +419,10 @@ int migration_dump(struct migrd *m, struct domain *d, const struct migration_fil
 {
     Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
     Migrd__DumpStart s = MIGRD__DUMP_START__INIT;
-    struct migration *g = hold(m, MIG_DUMP, d, f, e);
+    struct migration *g;
 
-    if (g == NULL)
+    if ((f->crash && ha_refuses(m, d->uuid, d->name, "dump and end", e) < 0) ||
+        (g = hold(m, MIG_DUMP, d, f, e)) == NULL)
         return -1;
     g->ends_guest = f->crash;
     s.hypervisor = (char *)(uintptr_t)m->hv_ops->name;

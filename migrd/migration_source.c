@@ -28,8 +28,13 @@ static void step_answer(struct migration *g, bool ok)
     Migrd__ToWorker t = MIGRD__TO_WORKER__INIT;
     Migrd__StepOk s = MIGRD__STEP_OK__INIT;
 
-    if (g->worker == NULL)
+    if (g->worker == NULL) {
+        /* The log has answered after a restart, or after the worker's end. */
+        if (!ok)
+            mig_fail(g, g->op_error.code, "%s", g->op_error.text);
+        mig_post(g, SRC_EV_END_FAILED);
         return;
+    }
     s.ok = ok;
     s.code = (char *)(uintptr_t)(ok ? "" : err_code_name(g->op_error.code));
     s.text = ok ? (char *)(uintptr_t) "" : g->op_error.text;
@@ -119,6 +124,7 @@ void src_fill_start(struct migration *g, struct src_start *out)
     s->log_dir = m->paths.log;
     s->domain = g->def;
     s->home = g->home;
+    s->ha = g->logged;
     s->epoch = g->epoch - 1;
     s->host = g->peer;
     s->port = g->port;
@@ -337,6 +343,16 @@ static void note_given_away(struct migration *g)
     mig_job_run(mj, mig_journal_work);
 }
 
+/* Whoever the log gave it to owns it here, too. */
+static void lost(struct mig_job *mj)
+{
+    struct migration *g = mj->g;
+    struct domain *d = mig_domain(g);
+
+    if (d != NULL)
+        registry_set_owner(g->m, d, g->lost_to, g->lost_epoch);
+}
+
 static void journal(struct migration *g, enum mt_step step)
 {
     enum mt_op op = step == STEP_STARTED     ? MT_J_STARTED
@@ -357,6 +373,10 @@ static void journal(struct migration *g, enum mt_step step)
         mj->then = given_away;
     } else {
         mig_record(g, step, &mj->rec[mj->n_rec++]);
+    }
+    if (step == STEP_ABORTED && g->lost_epoch != 0) {
+        mig_owner_record(g, g->lost_to, g->lost_epoch, &mj->rec[mj->n_rec++]);
+        mj->then = lost;
     }
     if (step == STEP_RECLAIMED) {
         mig_owner_record(g, ".", g->epoch + 1, &mj->rec[mj->n_rec++]);
@@ -455,7 +475,8 @@ static void close_out(struct migration *g)
     } else if (g->op_error.code == ERR_NONE && g->reclaimed) {
         mig_note_step(g, STEP_ABORTED); /* a restart need not resume it again */
     }
-    if (g->state == SRC_FAILED && g->prepared)
+    /* Where the log gave it to somebody else, a target that holds a copy asks the log. */
+    if (g->state == SRC_FAILED && g->prepared && g->lost_epoch == 0)
         query_tell_abort(g->m, g);
     if (g->state == SRC_DONE && d != NULL && d->def != NULL && (g->flags & JF_UNDEFINE) == 0 &&
         (g->flags & JF_CHANGE_HOME) != 0)
@@ -475,6 +496,19 @@ void src_undefine(struct migration *g)
         log_error("migration", "%s: its definition stays here: %s", g->name, e.text);
 }
 
+/* A domain that the cluster was given meanwhile: it does not know of this move. */
+static void commit(struct migration *g)
+{
+    if (!g->logged && ha_protected(g->m, g->uuid, NULL)) {
+        err_set(&g->op_error, ERR_STATE,
+            "domain %s has been protected by HA since its migration began: migrate it again",
+            g->name);
+        mig_post(g, SRC_EV_OP_FAILED);
+        return;
+    }
+    journal(g, STEP_COMMITTED);
+}
+
 void src_run(struct migration *g, enum mt_op op)
 {
     switch (op) {
@@ -492,6 +526,11 @@ void src_run(struct migration *g, enum mt_op op)
             worker_cancel(g->worker, g->failure.text);
         break;
     case MT_KILL:
+        if (g->worker != NULL)
+            worker_kill(g->worker);
+        else
+            mig_post(g, SRC_EV_END_FAILED);
+        break;
     case MT_VIOLATION:
         log_error("migration", "%s: the source worker breaks the order of steps", g->id);
         if (g->worker != NULL)
@@ -514,7 +553,7 @@ void src_run(struct migration *g, enum mt_op op)
         journal(g, STEP_PREPARED);
         break;
     case MT_J_COMMITTED:
-        journal(g, STEP_COMMITTED);
+        commit(g);
         break;
     case MT_J_DONE:
         journal(g, STEP_DONE);
@@ -530,6 +569,16 @@ void src_run(struct migration *g, enum mt_op op)
     case MT_RESUME_NEW:
     case MT_DESTROY:
         hv_job(g, op);
+        break;
+    case MT_L_BEGIN:
+    case MT_L_HANDOVER:
+    case MT_L_OWNER:
+    case MT_L_TAKE_BACK:
+    case MT_L_END:
+        mig_log_ask(g, op);
+        break;
+    case MT_L_WAIT:
+        mig_log_wait(g);
         break;
     case MT_UNSET:
     case MT_NONE:
@@ -580,12 +629,16 @@ int migration_may_leave(const struct migrd *m, const struct domain *d, struct er
 int src_check_request(
     const struct migrd *m, const struct domain *d, const Migrd__Migrate *rq, struct err *e)
 {
+    uint32_t node;
+
     if (migration_may_leave(m, d, e) < 0)
         return -1;
     if (rq->host[0] == '\0' || strlen(rq->host) >= 256)
         return err_set(e, ERR_INVALID, "to which host?");
     if (rq->port > 65535)
         return err_set(e, ERR_INVALID, "port %u is not between 1 and 65535", rq->port);
+    if (mig_log_may_leave(m, d, rq->target[0] != '\0' ? rq->target : rq->host, &node, e) < 0)
+        return -1;
     if (outgoing(m) >= m->config.max_outgoing)
         return err_set(e, ERR_RESOURCE,
             "%u migrations leave this host already (migration-max-outgoing); wait for one to end",
@@ -673,6 +726,21 @@ static unsigned flags_of(const struct migrd *m, const struct domain *d, const Mi
     return flags | (tls ? JF_TLS : 0);
 }
 
+/* Protected: the host that answers must be the node that the log is asked about. */
+static void take_node(struct migration *g, const Migrd__Migrate *rq)
+{
+    struct migrd *m = g->m;
+
+    g->logged = ha_protected(m, g->uuid, NULL);
+    if (!g->logged)
+        return;
+    g->flags |= JF_PROTECTED;
+    g->node = mig_log_node(m, rq->target[0] != '\0' ? rq->target : rq->host);
+    if (g->expected[0] == '\0')
+        mig_host_text(
+            g->expected, sizeof g->expected, cluster_node_name(ha_cluster(m), g->node));
+}
+
 int src_take_request(struct migration *g, struct domain *d, const Migrd__Migrate *rq, struct err *e)
 {
     struct migrd *m = g->m;
@@ -686,6 +754,7 @@ int src_take_request(struct migration *g, struct domain *d, const Migrd__Migrate
     g->port = rq->port != 0 ? rq->port : m->config.relocation_port;
     g->epoch = d->epoch + 1;
     g->flags = flags_of(m, d, rq);
+    take_node(g, rq);
     take_params(g, &wishes, rq);
     /* A paused guest stays so on the target: nobody asked for it to run. */
     if ((g->flags & JF_WAS_PAUSED) != 0)

@@ -4,7 +4,7 @@
  * -> (next state, one operation), and what to do after a restart. Pure: no clock, socket,
  * journal or hypervisor; migration*.c feeds events in and carries operations out. The
  * same tables drive the model test (tests/unit/test_migration_table.c) and are printed in
- * docs/handover.md.
+ * docs/handover.md. `logged`: the domain is protected, the cluster's log decides whose it is.
  */
 #ifndef MIGRATION_TABLE_H
 #define MIGRATION_TABLE_H
@@ -28,6 +28,14 @@ enum src_state {
     SRC_ABORTING,   /* ABORTED is being journalled */
     SRC_RECLAIMING, /* target will never run it: RECLAIMED(e+2) is being journalled */
     SRC_RETAKING,   /* guest is being resumed at e+2 */
+    /* Of a protected domain only: the cluster's log is asked. */
+    SRC_BEGINNING,   /* may it move there? */
+    SRC_ASKING,      /* hand it over; or, after a restart, whose is it? guest stays paused */
+    SRC_LOOKING,     /* committed, and the target is silent: whose is it now? */
+    SRC_TAKING_BACK, /* target will never run it: is it ours again, at e+2? */
+    SRC_ENDING,      /* failed before the hand-over, guest runs: the log is told */
+    SRC_LOST,        /* the log gave it to somebody else: worker is being ended */
+    SRC_LOSING,      /* and our copy destroyed */
     SRC_DONE,
     SRC_FAILED,
     SRC_STATE_MAX
@@ -51,6 +59,11 @@ enum src_event {
     SRC_EV_RESOLVE_RUN,     /* operator: run it here */
     SRC_EV_RESOLVE_DISCARD, /* operator: it runs there, drop our copy */
     SRC_EV_GUEST_GONE,      /* our copy ended or its process died */
+    SRC_EV_LOG_OURS,        /* the log: it is ours, at e */
+    SRC_EV_LOG_BACK,        /* ours again, at e+2 */
+    SRC_EV_LOG_THEIRS,      /* the target's, at e+1 */
+    SRC_EV_LOG_ELSE,        /* somebody else's, or of a later life */
+    SRC_EV_LOG_NONE,        /* nothing is decided now */
     SRC_EVENT_MAX
 };
 
@@ -92,6 +105,10 @@ enum tgt_event {
     TGT_EV_RESOLVE_RUN,
     TGT_EV_RESOLVE_DISCARD,
     TGT_EV_GUEST_GONE,
+    TGT_EV_LOG_OURS, /* the log: it is ours, at e+1 */
+    TGT_EV_LOG_ELSE, /* never ours, or no longer */
+    TGT_EV_LOG_NONE, /* the source's still, or nothing is decided now */
+    TGT_EV_TIMER,
     TGT_EVENT_MAX
 };
 
@@ -115,6 +132,15 @@ enum mt_op {
     MT_VERDICT_YES,
     MT_VERDICT_NO,
     MT_CLOSE, /* ended: final report */
+    /* Questions to the cluster's log, which end in an event of the log; those marked (result), in
+     * OP_OK, OP_FAILED or LOG_NONE. */
+    MT_FIRST_LOG_,
+    MT_L_BEGIN = MT_FIRST_LOG_, /* (result) HA_MIGRATE_BEGIN */
+    MT_L_HANDOVER,
+    MT_L_OWNER,
+    MT_L_TAKE_BACK,
+    MT_L_END,      /* (result) HA_MIGRATE_END */
+    MT_L_WAIT,     /* ask again soon: TIMER */
     MT_FIRST_RESULT_,
     MT_J_STARTED = MT_FIRST_RESULT_, /* (result) MT_J_: a journal record */
     MT_J_PREPARED,
@@ -137,8 +163,8 @@ struct mt_cell {
     unsigned char next, op;
 };
 
-struct mt_cell mt_source(enum src_state s, enum src_event ev);
-struct mt_cell mt_target(enum tgt_state s, enum tgt_event ev);
+struct mt_cell mt_source(bool logged, enum src_state s, enum src_event ev);
+struct mt_cell mt_target(bool logged, enum tgt_state s, enum tgt_event ev);
 
 const char *mt_source_state_name(enum src_state s);
 const char *mt_source_event_name(enum src_event ev);
@@ -146,6 +172,8 @@ const char *mt_target_state_name(enum tgt_state s);
 const char *mt_target_event_name(enum tgt_event ev);
 const char *mt_op_name(enum mt_op op);
 
+/* It waits for an answer of the log. */
+bool mt_source_asks(enum src_state s);
 /* Nothing comes after these but late events. */
 bool mt_source_final(enum src_state s);
 bool mt_target_final(enum tgt_state s);
@@ -175,7 +203,7 @@ int mt_step_parse(const char *word); /* -1: no such step */
 enum mt_copy { COPY_ABSENT, COPY_HELD /* paused, incoming, stopped */, COPY_RUNS, COPY_MAX };
 
 /* State to enter and operation to begin with; SRC_DONE/SRC_FAILED and MT_CLOSE: nothing to do. */
-struct mt_cell mt_source_restart(enum mt_step last, enum mt_copy copy);
-struct mt_cell mt_target_restart(enum mt_step last, enum mt_copy copy);
+struct mt_cell mt_source_restart(bool logged, enum mt_step last, enum mt_copy copy);
+struct mt_cell mt_target_restart(bool logged, enum mt_step last, enum mt_copy copy);
 
 #endif

@@ -32,6 +32,8 @@ static void step_answer(struct migration *g, bool ok)
         /* Started by a question with go: nobody else will end this migration. */
         if (ok && g->state == TGT_RUNNING)
             mig_post(g, TGT_EV_END_OK);
+        if (!ok && g->state == TGT_DOUBT)
+            mig_log_wait(g);
         return;
     }
     s.ok = ok;
@@ -82,6 +84,8 @@ static void on_offer(struct migration *g, const Migrd__OfferSeen *o)
     snprintf(g->cert, sizeof g->cert, "%s", o->peer_cert);
     g->epoch = o->epoch;
     g->offer = migrd__offer__unpack(NULL, o->offer.len, o->offer.data);
+    g->logged = g->offer != NULL && g->offer->ha;
+    g->flags = g->logged ? JF_PROTECTED : 0;
     g->def = o->domain != NULL ? define_copy(o->domain) : NULL;
     if (o->domain != NULL) {
         snprintf(g->uuid, sizeof g->uuid, "%s", o->domain->uuid);
@@ -273,7 +277,8 @@ int tgt_check_offer(struct migration *g, struct err *e)
 
     if (g->def == NULL || g->offer == NULL)
         return err_set(e, ERR_PROTOCOL, "the offer cannot be read");
-    if (look_check_home(g, e) < 0 || refuse_known(g, e) < 0 || tgt_check_session(g, e) < 0)
+    if (look_check_home(g, e) < 0 || refuse_known(g, e) < 0 || tgt_check_session(g, e) < 0 ||
+        mig_log_may_come(g, e) < 0)
         return -1;
     d = registry_incoming(m, g->def, g, e);
     if (d == NULL)
@@ -311,7 +316,9 @@ static void checked(struct mig_job *mj)
 static void start_work(struct job *j)
 {
     struct mig_job *mj = (struct mig_job *)j;
-    const struct hv_start how = { .epoch = mj->epoch, .domid = mj->domid, .incoming = true };
+    const struct hv_start how = {
+        .epoch = mj->epoch, .domid = mj->domid, .incoming = true, .blown = mj->blown
+    };
 
     j->result = mj->ops->start(mj->hv, mj->def, &how, &j->err);
 }
@@ -486,6 +493,7 @@ static void start_job(struct migration *g, enum mt_op op)
         break;
     case MT_START:
         g->domid = mj->domid = registry_next_domid(g->m);
+        mj->blown = ha_begins_blown(g->m, g->uuid);
         mj->then = incoming_started;
         mig_job_run(mj, start_work);
         break;
@@ -602,7 +610,7 @@ static void close_in(struct migration *g)
         return;
     /* After a restart of this migrd the offer is not known any more. */
     copy = define_copy(look_home(g) != NULL ? look_home(g) : d->live_def);
-    if (copy != NULL && registry_define(g->m, &copy, home_defined, NULL, &e) < 0) {
+    if (copy != NULL && registry_define_here(g->m, &copy, home_defined, NULL, &e) < 0) {
         log_error("migration", "%s: its definition could not be kept here: %s", g->name, e.text);
         migrd__domain__free_unpacked(copy, NULL);
     }
@@ -610,7 +618,7 @@ static void close_in(struct migration *g)
 
 void tgt_run(struct migration *g, enum mt_op op)
 {
-    if (g->state == TGT_DOUBT && op == MT_NONE)
+    if (g->state == TGT_DOUBT && (op == MT_NONE || (op == MT_L_OWNER && g->tries++ == 0)))
         mig_say_doubt(g, 0);
     if (has_result(op) && op >= MT_START) {
         start_job(g, op);
@@ -653,6 +661,13 @@ void tgt_run(struct migration *g, enum mt_op op)
         break;
     case MT_J_DISCARDED:
         journal(g, STEP_DISCARDED, op);
+        break;
+    case MT_L_OWNER:
+        if (g->logged)
+            mig_log_ask(g, op);
+        break;
+    case MT_L_WAIT:
+        mig_log_wait(g);
         break;
     default: /* the source's operations are not in this table */
         break;
@@ -703,6 +718,7 @@ void tgt_answer(struct migration *g)
         struct migration *s = mig_by_session(g->m, askers[i]);
 
         if (s != NULL)
-            query_reply(s, outcome, g->epoch, mt_target_state_name((enum tgt_state)g->state));
+            query_answer(s, g->uuid, outcome, g->epoch,
+                mt_target_state_name((enum tgt_state)g->state));
     }
 }

@@ -25,7 +25,9 @@ static void next_out(const struct migration *g, char *out, size_t len)
     const struct domain *d = mig_domain(g);
     bool paused = (g->flags & JF_WAS_PAUSED) != 0;
 
-    if (!here(g, d))
+    if (g->lost_epoch != 0)
+        snprintf(out, len, "it runs there, or will; the copy here is destroyed");
+    else if (!here(g, d))
         snprintf(out, len, "it does not run here any more");
     else if (g->not_resumed)
         snprintf(out, len, "it could not be resumed and stays paused here: xm unpause %s", g->name);
@@ -80,10 +82,30 @@ void mig_say_given_away(const struct migration *g)
             g->id, g->name, g->peer, g->failed_in, g->failure.text, who);
 }
 
+/* No operator decides here. */
+static void doubt_logged(const struct migration *g, const char *why, unsigned wait_s)
+{
+    if (g->kind == MIG_OUT)
+        log_warn("migration",
+            "%s: %s to %s, step %s: in doubt (%s); it stays paused here, the cluster's log and %s "
+            "are asked again in %u s",
+            g->id, g->name, g->peer, g->failed_in[0] ? g->failed_in : "committed", why, g->peer,
+            wait_s);
+    else
+        log_warn("migration",
+            "%s: %s from %s, step %s: in doubt (%s); the complete copy is held paused here until "
+            "its source or the cluster's log says whose it is",
+            g->id, g->name, g->peer, g->failed_in[0] ? g->failed_in : "ready", why);
+}
+
 void mig_say_doubt(const struct migration *g, unsigned wait_s)
 {
     const char *why = g->failure.text[0] ? g->failure.text : "its source is gone";
 
+    if (g->logged) {
+        doubt_logged(g, why, wait_s);
+        return;
+    }
     if (g->kind == MIG_OUT)
         log_warn("migration",
             "%s: %s to %s, step %s: in doubt (%s); it stays paused here, %s is asked again in %u "
@@ -103,6 +125,8 @@ static const char *restart_next(enum mt_op op)
     static const char *const words[MT_OP_MAX] = {
         [MT_NONE] = "it is held until its source or migctl resolve decides",
         [MT_QUERY] = "it stays paused and the target is asked",
+        [MT_L_OWNER] = "it stays as it is and the cluster's log is asked whose it is",
+        [MT_L_END] = "the cluster's log is told that it failed",
         [MT_CLOSE] = "nothing is left to do",
         [MT_J_ABORTED] = "the migration is over",
         [MT_J_RUNNING] = "this host is its owner",

@@ -78,6 +78,7 @@ static int ask(
     q.epoch = start->epoch;
     q.go = start->go;
     q.abort = start->abort;
+    q.ha = start->ha;
     m.body_case = MIGRD__SESSION__BODY_QUERY;
     m.query = &q;
     if (ask_host(ctl, &host, &m, MIGRD__SESSION__BODY_QUERY_REPLY, out, e) < 0)

@@ -85,6 +85,7 @@ static int send_offer(struct source *s, struct err *e)
     o.stay_paused = s->par->stay_paused || s->was_paused;
     o.change_home = s->par->change_home;
     o.home = s->par->change_home ? s->start->home : NULL;
+    o.ha = s->start->ha;
     o.populated_pages = s->populated;
     o.encodings = encodings_wanted(s->par);
     m.body_case = MIGRD__SESSION__BODY_OFFER;

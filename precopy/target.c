@@ -128,6 +128,7 @@ static int ask_verdict(
     seen.epoch = q->epoch;
     seen.go = q->go;
     seen.abort = q->abort;
+    seen.ha = q->ha;
     seen.peer_cert = (char *)tr_peer_name(t->msg);
     m.body_case = MIGRD__FROM_WORKER__BODY_QUERY;
     m.query = &seen;
