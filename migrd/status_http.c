@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/pbjson.h"
+#include "migrd/ha_overview.h"
 #include "migrd/report.h"
 #include "migrd/status_internal.h"
 
@@ -121,6 +122,7 @@ static enum MHD_Result get_index(struct request *q)
         "<li><a href=\"/v1/domains\">/v1/domains</a> its domains; /v1/domains/NAME is one</li>\n"
         "<li><a href=\"/v1/migrations\">/v1/migrations</a> migrations, finished ones too; "
         "/v1/migrations/ID is one</li>\n"
+        "<li><a href=\"/v1/ha\">/v1/ha</a> the cluster, its nodes and protected domains</li>\n"
         "<li><a href=\"/v1/events\">/v1/events</a> what happens, as it happens</li>\n"
         "<li><a href=\"/metrics\">/metrics</a> numbers for Prometheus</li>\n"
         "</ul>\n</body></html>\n";
@@ -198,6 +200,19 @@ static enum MHD_Result get_migration(struct request *q)
     return send_json(q->c, MHD_HTTP_OK, found);
 }
 
+static enum MHD_Result get_ha(struct request *q)
+{
+    Migrd__HaOverview *o = ha_overview(q->l->s->m);
+    enum MHD_Result ok;
+
+    if (o == NULL)
+        return send_error(q->c, MHD_HTTP_NOT_FOUND, "not-found",
+            "this host is in no cluster (cluster = no in migrd.conf)");
+    ok = send_json(q->c, MHD_HTTP_OK, pbjson(&o->base));
+    migrd__ha_overview__free_unpacked(o, NULL);
+    return ok;
+}
+
 static enum MHD_Result get_metrics(struct request *q)
 {
     size_t n = 0;
@@ -230,6 +245,7 @@ static const struct route {
     { "/v1/domains/", get_domain },
     { "/v1/migrations", get_migrations },
     { "/v1/migrations/", get_migration },
+    { "/v1/ha", get_ha },
     { "/v1/events", get_events },
     { "/metrics", get_metrics },
 };

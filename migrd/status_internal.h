@@ -10,6 +10,7 @@
 #include <microhttpd.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <uv.h>
 
 #include "migrd/migrd.h"
@@ -69,5 +70,13 @@ void status_streams_end(struct status *s);
 
 /* status_metrics.c: Prometheus text, malloc'ed; NULL without memory. */
 char *status_metrics(struct migrd *m, size_t *len);
+
+void metrics_head(FILE *f, const char *name, const char *type, const char *help);
+void metrics_gauge(FILE *f, const char *name, const char *help, double value);
+/* ` before NAME="value" ` with what the format wants escaped. */
+void metrics_label(FILE *f, const char *before, const char *name, const char *value);
+
+/* status_ha.c: the cluster's; nothing where there is none. */
+void metrics_ha(FILE *f, struct migrd *m);
 
 #endif

@@ -17,19 +17,19 @@
 #define KIB 1024.0
 #define STATES_MAX 24
 
-static void head(FILE *f, const char *name, const char *type, const char *help)
+void metrics_head(FILE *f, const char *name, const char *type, const char *help)
 {
     fprintf(f, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-static void gauge(FILE *f, const char *name, const char *help, double value)
+void metrics_gauge(FILE *f, const char *name, const char *help, double value)
 {
-    head(f, name, "gauge", help);
+    metrics_head(f, name, "gauge", help);
     fprintf(f, "%s %.17g\n", name, value);
 }
 
 /* A label's value with what the format wants escaped. */
-static void label(FILE *f, const char *before, const char *name, const char *value)
+void metrics_label(FILE *f, const char *before, const char *name, const char *value)
 {
     fprintf(f, "%s%s=\"", before, name);
     for (; *value != '\0'; value++) {
@@ -75,21 +75,21 @@ static void host(FILE *f, struct migrd *m)
     const Migrd__HostInfo *h = r != NULL ? r->host : NULL;
 
     if (h != NULL) {
-        head(f, "migrd_info", "gauge", "What runs here; always 1.");
-        label(f, "migrd_info{", "host", h->host);
-        label(f, ",", "version", h->version);
-        label(f, ",", "hypervisor", h->hypervisor);
+        metrics_head(f, "migrd_info", "gauge", "What runs here; always 1.");
+        metrics_label(f, "migrd_info{", "host", h->host);
+        metrics_label(f, ",", "version", h->version);
+        metrics_label(f, ",", "hypervisor", h->hypervisor);
         fputs("} 1\n", f);
-        gauge(f, "migrd_start_time_seconds", "When migrd started, seconds since 1970.",
+        metrics_gauge(f, "migrd_start_time_seconds", "When migrd started, seconds since 1970.",
             (double)h->start_wall_ns / 1e9);
-        gauge(f, "migrd_cpus", "CPUs of the host.", h->cpus);
-        gauge(f, "migrd_memory_total_bytes", "Memory of the host.",
+        metrics_gauge(f, "migrd_cpus", "CPUs of the host.", h->cpus);
+        metrics_gauge(f, "migrd_memory_total_bytes", "Memory of the host.",
             (double)h->memory_total_kib * KIB);
-        gauge(f, "migrd_memory_free_bytes", "Memory that new domains may have.",
+        metrics_gauge(f, "migrd_memory_free_bytes", "Memory that new domains may have.",
             (double)h->memory_free_kib * KIB);
-        gauge(f, "migrd_memory_reserved_bytes", "Memory that new domains may not have.",
+        metrics_gauge(f, "migrd_memory_reserved_bytes", "Memory that new domains may not have.",
             (double)h->memory_reserved_kib * KIB);
-        gauge(f, "migrd_warnings", "Things that the administrator should look at.",
+        metrics_gauge(f, "migrd_warnings", "Things that the administrator should look at.",
             (double)h->n_warnings);
     }
     if (r != NULL)
@@ -116,15 +116,15 @@ static double domain_vcpus(const Migrd__DomainInfo *d)
 static void per_domain(FILE *f, const Migrd__Reply *r, const char *name, const char *type,
     const char *help, domain_value *value)
 {
-    head(f, name, type, help);
+    metrics_head(f, name, type, help);
     for (size_t i = 0; i < r->n_domains; i++) {
         const Migrd__DomainInfo *d = r->domains[i];
 
         if (d->domain == NULL || d->domid < 0)
             continue;
         fputs(name, f);
-        label(f, "{", "domain", d->domain->name);
-        label(f, ",", "uuid", d->domain->uuid);
+        metrics_label(f, "{", "domain", d->domain->name);
+        metrics_label(f, ",", "uuid", d->domain->uuid);
         fprintf(f, "} %.17g\n", value(d));
     }
 }
@@ -136,11 +136,11 @@ static void domains(FILE *f, struct migrd *m)
 
     if (r == NULL)
         return;
-    head(f, "migrd_domains", "gauge", "Domains of this host by state.");
+    metrics_head(f, "migrd_domains", "gauge", "Domains of this host by state.");
     for (size_t i = 0; i < r->n_domains; i++)
         tally_add(&t, r->domains[i]->state, "");
     for (unsigned i = 0; i < t.n; i++) {
-        label(f, "migrd_domains{", "state", t.a[i]);
+        metrics_label(f, "migrd_domains{", "state", t.a[i]);
         fprintf(f, "} %u\n", t.count[i]);
     }
     per_domain(f, r, "migrd_domain_memory_bytes", "gauge", "Memory of a domain that runs here.",
@@ -168,7 +168,7 @@ static const struct {
 static void per_migration(FILE *f, const Migrd__Reply *r)
 {
     for (size_t v = 0; v < sizeof progress_values / sizeof progress_values[0]; v++) {
-        head(f, progress_values[v].name, "gauge", progress_values[v].help);
+        metrics_head(f, progress_values[v].name, "gauge", progress_values[v].help);
         for (size_t i = 0; i < r->n_migrations; i++) {
             const Migrd__MigrationInfo *g = r->migrations[i];
             const char *p = (const char *)g->progress;
@@ -176,8 +176,8 @@ static void per_migration(FILE *f, const Migrd__Reply *r)
             if (p == NULL || g->report != NULL)
                 continue;
             fputs(progress_values[v].name, f);
-            label(f, "{", "domain", g->domain);
-            label(f, ",", "migration", g->id);
+            metrics_label(f, "{", "domain", g->domain);
+            metrics_label(f, ",", "migration", g->id);
             fprintf(f, "} %.17g\n",
                 (double)*(const uint64_t *)(const void *)(p + progress_values[v].offset) *
                     progress_values[v].factor);
@@ -192,12 +192,12 @@ static void migrations(FILE *f, struct migrd *m)
 
     if (r == NULL)
         return;
-    head(f, "migrd_migrations", "gauge", "Migrations under way, by direction and state.");
+    metrics_head(f, "migrd_migrations", "gauge", "Migrations under way, by direction and state.");
     for (size_t i = 0; i < r->n_migrations; i++)
         tally_add(&t, r->migrations[i]->direction, r->migrations[i]->state);
     for (unsigned i = 0; i < t.n; i++) {
-        label(f, "migrd_migrations{", "direction", t.a[i]);
-        label(f, ",", "state", t.b[i]);
+        metrics_label(f, "migrd_migrations{", "direction", t.a[i]);
+        metrics_label(f, ",", "state", t.b[i]);
         fprintf(f, "} %u\n", t.count[i]);
     }
     per_migration(f, r);
@@ -210,7 +210,7 @@ static void counters(FILE *f, struct migrd *m)
     uint64_t value;
 
     for (size_t i = 0; (name = events_counter_at(m->events, i, &help, &value)) != NULL; i++) {
-        head(f, name, "counter", help != NULL ? help : "");
+        metrics_head(f, name, "counter", help != NULL ? help : "");
         fprintf(f, "%s %" PRIu64 "\n", name, value);
     }
 }
@@ -225,6 +225,7 @@ char *status_metrics(struct migrd *m, size_t *len)
     host(f, m);
     domains(f, m);
     migrations(f, m);
+    metrics_ha(f, m);
     counters(f, m);
     fclose(f);
     return text;

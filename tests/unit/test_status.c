@@ -267,7 +267,7 @@ static void pages(void **state)
 static void what_is_not_there(void **state)
 {
     static const char *const paths[] = { "/v1/domains/ghost", "/v1/migrations/x", "/nothing",
-        "/v1/domains/", "/v1/statusx", "/v1/domains/%00", "/v1/../etc/passwd" };
+        "/v1/domains/", "/v1/ha", "/v1/statusx", "/v1/domains/%00", "/v1/../etc/passwd" };
 
     (void)state;
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
