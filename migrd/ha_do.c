@@ -54,6 +54,8 @@ static void end(struct ha_task *t, const struct err *e)
     if (!ok)
         log_error("ha", "%s: %s under epoch %llu: %s", t->name, names[t->type],
             (unsigned long long)t->epoch, e->text);
+    if (ok && (t->type == HA_ACT_STOP || t->type == HA_ACT_DESTROY) && !h->stopping)
+        ha_tell(h); /* that it has gone, or the core asks again */
     if (t->id != 0 && h->cluster != NULL && !h->stopping)
         cluster_result(h->cluster, t->id, ok, ok ? "" : e->text);
     if (w != NULL)
@@ -243,7 +245,11 @@ static void task_free(struct ha_task *t)
 
 bool ha_do_more(struct ha *h)
 {
-    for (struct ha_task *t = h->tasks; t != NULL; t = t->next)
+    struct ha_task *last = h->tasks;
+
+    while (last != NULL && last->next != NULL)
+        last = last->next;
+    for (struct ha_task *t = h->tasks; t != NULL; t = t != last ? t->next : NULL) /* later ones wait */
         if (!t->over && !t->begun && !h->stopping)
             go_on(t);
     for (struct ha_task **p = &h->tasks; *p != NULL;) {
