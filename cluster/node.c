@@ -75,13 +75,13 @@ static void measure_lateness(struct cluster *c, uint64_t now)
     c->late_last = late;
     if (late > c->late_max)
         c->late_max = late;
-    if (late * 10 < c->config.times.tilt * UINT64_C(8) || now < c->late_said)
+    if (late * 10 < c->times.tilt * UINT64_C(8) || now < c->late_said)
         return;
     c->late_said = now + SAY_AGAIN_MS;
     node_note(c, false,
         "migrd came %" PRIu64 " ms late to its cluster duties; from %u ms on it doubts itself and "
         "does not vote: is this host overloaded?",
-        late, c->config.times.tilt);
+        late, c->times.tilt);
 }
 
 static void on_timer(uv_poll_t *h, int status, int events)
@@ -119,6 +119,7 @@ static void end_step(struct cluster *c, bool turn, uint64_t now)
     if (c->alarmed && c->flight != NULL)
         flight_sync(c->flight);
     c->alarmed = false;
+    node_look_at_times(c);
     look_at_place(c);
 }
 
@@ -408,7 +409,7 @@ void cluster_result(struct cluster *c, uint64_t id, bool ok, const char *text)
 static void watch_disk(struct cluster *c, uint64_t now)
 {
     struct store_figures f;
-    uint64_t lease_us = c->config.times.lease * UINT64_C(1000);
+    uint64_t lease_us = c->times.lease * UINT64_C(1000);
 
     store_figures(c->store, &f);
     if (f.waiting_us > lease_us && now >= c->stuck_said) {

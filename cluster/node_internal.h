@@ -57,7 +57,8 @@ struct cluster {
 
     /* The core, and NULL what the disk had; or NULL, and one that only reads. */
     struct ha_core *core, *shadow;
-    struct ha_config config;     /* of the core */
+    struct ha_config config;     /* of the core; times as this node's token makes them */
+    struct ha_times times;       /* in force: the log's, which are those of all nodes */
     struct ha_place place;       /* after the last step */
     uint64_t id_base, id_newest; /* a record's id on the disk is the core's + id_base */
     bool disk_broken;            /* nothing counts as written any more */
@@ -118,6 +119,8 @@ void node_act(struct cluster *c, const struct ha_action *a);
 
 /* A new list of nodes, or the log is disarmed, or a dead core is to be made anew. */
 void node_consider(struct cluster *c);
+/* Says them, where they are others than before. */
+void node_look_at_times(struct cluster *c);
 /* Of what the disk had, for reading only. */
 int node_make_shadow(struct cluster *c, struct err *e);
 /* Incarnation and boot id of this daemon. -1: none can be read. */

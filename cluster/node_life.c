@@ -148,13 +148,22 @@ static void tell_core(struct cluster *c)
     node_wait_feed(c, &(struct ha_event){ .type = HA_EV_QUORUM, .u.quorate = c->quorate });
 }
 
-static void say_times(struct cluster *c)
+static void say_start(struct cluster *c)
 {
+    node_note(c, false, "node %u of %u in cluster %s, corosync's token is %u ms", c->config.node,
+        c->config.n_nodes, c->nodes.cluster, c->nodes.token);
+}
+
+void node_look_at_times(struct cluster *c)
+{
+    const struct ha_times *now = ha_core_times(c->core);
     char text[400];
 
-    ha_times_print(&c->config.times, text, sizeof text);
-    node_note(c, false, "node %u of %u in cluster %s, token %u ms: %s", c->config.node,
-        c->config.n_nodes, c->nodes.cluster, c->config.times.token, text);
+    if (memcmp(&c->times, now, sizeof *now) == 0)
+        return;
+    c->times = *now;
+    ha_times_print(&c->times, text, sizeof text);
+    node_note(c, false, "timers: %s", text);
 }
 
 static void drop_core(struct cluster *c)
@@ -203,7 +212,8 @@ static void make_core(struct cluster *c)
     c->lives++;
     c->why[0] = '\0';
     ha_core_place(core, &c->place);
-    say_times(c);
+    say_start(c);
+    node_look_at_times(c);
     open_flight(c, saved, n, now);
     tell_core(c);
 }

@@ -215,7 +215,7 @@ void cluster_figures(const struct cluster *c, struct cluster_figures *out)
     struct beat_figures beats;
     struct store_figures disk;
 
-    *out = (struct cluster_figures){ .times = c->config.times };
+    *out = (struct cluster_figures){ .times = c->times };
     beat_figures(c->beat, &beats);
     ring_figures(c, &beats, out);
     out->beats_in = beats.in;

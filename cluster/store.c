@@ -9,7 +9,8 @@
  *
  * A frame that is not right at the end of the file is torn: the host died before its sync had
  * ended, so nobody was told of it, and it is cut off. A right one behind it means that something
- * in the middle is damaged: what this node had promised is not known any more, and it must not
+ * in the middle is damaged, and so does a first frame that is not right, since a file gets its name
+ * with the first frame in it: what this node had promised is not known any more, and it must not
  * act as if it were.
  *
  * A record that replaces all before begins a new file: PATH.tmp, fsync, rename, fsync of the
@@ -200,7 +201,7 @@ int store_parse(
     for (*good = HEAD_LEN; *good < len; expected++) {
         size_t n = frame_check(bytes + *good, len - *good, file_id, &number, &hashed);
 
-        if (n == 0 && !right_behind(bytes + *good, len - *good, file_id, expected))
+        if (n == 0 && expected > 1 && !right_behind(bytes + *good, len - *good, file_id, expected))
             return 0;
         if (n == 0 || number != expected)
             return err_set(e, ERR_INTEGRITY, "it is damaged at byte %zu of %zu", *good, len);
@@ -208,7 +209,7 @@ int store_parse(
             return -1;
         *good += n;
     }
-    return 0;
+    return expected > 1 ? 0 : err_set(e, ERR_INTEGRITY, "it has no frame");
 }
 
 /* --- the list --- */
