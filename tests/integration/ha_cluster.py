@@ -12,7 +12,9 @@ MIGRD, COROSYNC, DOMAIN = "migrd", "corosync", "xvm-domain"
 
 
 class Host(Node):
-    """A node with a migrd."""
+    """A node with a migrd; `more` are lines of its own for migrd.conf."""
+
+    more = ()
 
     def tool(self, name, *words, check=True, limit=60):
         """xm or migctl on this host: what it prints."""
@@ -47,7 +49,7 @@ class Host(Node):
                 ("relocation-dead-peer-timeout", "2s"),
                 ("storage-nfs-uid-base", "100000"),
                 ("log-file", f"{self.root}/migrd.log"),
-                ("cluster", "yes"), *self.lab.config]
+                ("cluster", "yes"), *self.lab.config, *self.more]
 
     def kill_migrd(self):
         self.end(MIGRD)

@@ -2,6 +2,7 @@
 """What the tests of the cluster share: their frame, and words."""
 
 import os
+import shutil
 import sys
 import time
 
@@ -46,7 +47,7 @@ class Bench:
             self.lab.close()
 
     def show(self, why):
-        """What one wants to see of a failure."""
+        """What one wants to see of a failure. HA_LOGS: a folder for the whole logs."""
         print(f"--- {why}", file=sys.stderr)
         for text in self.oracle.broken[:5]:
             print(f"--- oracle: {text}", file=sys.stderr)
@@ -54,6 +55,10 @@ class Bench:
             print(f"--- {node}: log", file=sys.stderr)
             lines = [line for line in node.log().splitlines() if " ha: " in line or " error " in line]
             print("\n".join(lines[-40:]), file=sys.stderr)
+            if os.environ.get("HA_LOGS"):
+                shutil.copytree(f"{node.root}/var/log", f"{os.environ['HA_LOGS']}/h{node.number}",
+                                dirs_exist_ok=True)
+                shutil.copy(f"{node.root}/migrd.log", f"{os.environ['HA_LOGS']}/h{node.number}/")
         for node in self.lab.on():
             for words in (("ha", "status"), ("list",)):
                 try:
@@ -111,7 +116,7 @@ class Bench:
         self.oracle.verdict()
 
 
-def main(test):
+def main(test, last="all is well"):
     """Runs test(); the exit status is that of tests/run."""
     signals_end()
     if os.getuid() != 0:
@@ -125,4 +130,5 @@ def main(test):
     except Trouble as why:
         print(f"FAILED: {why}", file=sys.stderr)
         sys.exit(1)
-    say("all is well")
+    if last:
+        say(last)
