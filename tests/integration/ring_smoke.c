@@ -44,7 +44,7 @@ static struct {
     uint64_t beats[64], last_beat[64], beat_gap_ns;
 } t = { .group = "smoke", .bytes = 100, .port = 8003 };
 
-static void say(const char *fmt, ...)
+static __attribute__((format(printf, 1, 2))) void say(const char *fmt, ...)
 {
     va_list ap;
 

@@ -395,6 +395,33 @@ static void test_other_address(void **state)
     run_until(0, 1);
 }
 
+/* Both nodes on one address: what is sent comes back, and is not for this node. */
+static void test_ipv6(void **state)
+{
+    struct sockaddr_in6 *a;
+    struct err e;
+
+    (void)state;
+    for (unsigned j = 0; j < 2; j++) {
+        a = (struct sockaddr_in6 *)&nodes[0].node[j].socket;
+        memset(a, 0, sizeof nodes[0].node[j].socket);
+        a->sin6_family = AF_INET6;
+        a->sin6_addr = in6addr_loopback;
+        nodes[0].node[j].socket_len = sizeof *a;
+    }
+    if (access("/proc/net/if_inet6", F_OK) != 0)
+        skip();
+    assert_int_equal(beat_nodes(side[0].beat, &nodes[0], &e), 0);
+    beat_send(side[0].beat, 2, (const uint8_t *)"x", 1);
+    assert_int_equal(figures(0).out, 1);
+    for (unsigned tries = 0; tries < 1000 && figures(0).bad == 0; tries++) {
+        uv_run(&loop, UV_RUN_NOWAIT);
+        usleep(1000);
+    }
+    assert_int_equal(figures(0).stranger, 1);
+    assert_int_equal(side[0].got, 0);
+}
+
 static int all_begin(void **state)
 {
     (void)state;
@@ -428,6 +455,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_new_key, pair_begin, pair_end),
         cmocka_unit_test_setup_teardown(test_other_key, pair_begin, pair_end),
         cmocka_unit_test_setup_teardown(test_other_address, pair_begin, pair_end),
+        cmocka_unit_test_setup_teardown(test_ipv6, pair_begin, pair_end),
     };
 
     return cmocka_run_group_tests(tests, all_begin, all_end);
