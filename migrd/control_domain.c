@@ -36,6 +36,20 @@ static void answer_domain(void *arg, const char *uuid, const struct err *e)
     request_end(r);
 }
 
+/* The same, or where the cluster has started it. */
+static void answer_started(void *arg, const char *uuid, const struct err *e)
+{
+    struct request *r = arg;
+    char where[400];
+
+    if (e->code != ERR_NONE || !ha_elsewhere(r->c->m, uuid, where, sizeof where)) {
+        answer_domain(arg, uuid, e);
+        return;
+    }
+    control_ok(r->c, r->serial, where);
+    request_end(r);
+}
+
 /* --- create ------------------------------------------------------------------------------- */
 
 static Migrd__Domain *parse(struct client *c, const Migrd__CreateDomain *cr, struct err *e)
@@ -92,7 +106,7 @@ void control_create(struct client *c, const Migrd__Request *rq)
     } else if ((r = request_new(c, rq)) != NULL) {
         control_audit(c, cr->define_only ? "define" : "create", def->name);
         rc = cr->define_only ? registry_define(c->m, &def, answer_domain, r, &e)
-                             : registry_create(c->m, &def, cr->start_paused, answer_domain, r, &e);
+                             : registry_create(c->m, &def, cr->start_paused, answer_started, r, &e);
         if (rc < 0) {
             control_fail(c, rq->serial, &e);
             request_end(r);
@@ -128,7 +142,7 @@ void control_start_domain(struct client *c, const Migrd__Request *rq)
     struct domain *d = control_domain(c, rq->serial, rq->start->domain);
 
     if (d != NULL)
-        act(c, rq, d, REG_START, &args, answer_domain, false, 0);
+        act(c, rq, d, REG_START, &args, answer_started, false, 0);
 }
 
 void control_undefine(struct client *c, const Migrd__Request *rq)

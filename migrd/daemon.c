@@ -155,6 +155,8 @@ int daemon_reload(struct migrd *m, char *text, size_t len, struct err *e)
         return err_prefix(e, "configuration unchanged");
     }
     libvirt_reload(m, &before);
+    if (ha_cluster(m) != NULL && cluster_reload(ha_cluster(m), e) < 0)
+        log_error("config", "%s", e->text);
     reload_cluster(m);
     needs_restart(&before, &fresh, late, sizeof late);
     snprintf(text, len, "configuration read again; relocation: %s%s%s", sockets,

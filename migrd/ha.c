@@ -95,18 +95,6 @@ static void catch_up(struct ha *h)
     registry_autostart_boot(h->m);
 }
 
-/* It was made while it was not known here that nobody protects it. */
-static void free_unprotected(struct ha *h)
-{
-    struct migrd *m = h->m;
-    struct err e;
-
-    for (const struct domain *d = registry_first(m->registry); d != NULL; d = d->next)
-        if (d->live && d->info.blown && !ha_decides(m, d->uuid) &&
-            m->hv_ops->fuse(m->hv, d->uuid, d->info.epoch, UINT64_MAX, &e) < 0)
-            log_error("ha", "%s: %s", d->name, e.text);
-}
-
 static void round_now(struct ha *h, bool all)
 {
     bool waits;
@@ -123,7 +111,6 @@ static void round_now(struct ha *h, bool all)
     if (all) {
         ha_tell(h);
         ha_tell_host(h);
-        free_unprotected(h);
     }
     waits |= ha_wishes_more(h);
     if (waits && !uv_is_active((uv_handle_t *)&h->tick))
@@ -295,6 +282,17 @@ int ha_refuses(
         name, what, name);
 }
 
+bool ha_elsewhere(const struct migrd *m, const char *uuid, char *text, size_t size)
+{
+    const Migrd__HaDomain *d = m->ha != NULL ? cluster_find(m->ha->cluster, uuid) : NULL;
+
+    if (d == NULL || d->state != MIGRD__HA_DOMAIN_STATE__DOMAIN_RUNNING ||
+        d->owner == cluster_own_id(m->ha->cluster))
+        return false;
+    snprintf(text, size, "domain %s runs on host %s", d->name, ha_node_text(m->ha, d->owner));
+    return true;
+}
+
 void ha_domain_changed(struct migrd *m, const struct domain *d)
 {
     (void)d;
@@ -304,7 +302,7 @@ void ha_domain_changed(struct migrd *m, const struct domain *d)
 
 bool ha_begins_blown(const struct migrd *m, const char *uuid)
 {
-    return m->ha != NULL && ha_decides(m, uuid);
+    return ha_protected(m, uuid, NULL);
 }
 
 void ha_made(struct migrd *m, const char *uuid)

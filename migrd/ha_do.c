@@ -164,11 +164,13 @@ static void resume(struct ha_task *t, struct domain *d)
         fail(t, "no copy of that epoch is here");
     else if (d->info.state == HV_RUNNING || d->info.state == HV_BLOCKED)
         end(t, NULL);
+    else if (d->busy != NULL || d->last_end == HV_EV_REBOOT)
+        return; /* it is being restarted, or soon */
     else if (d->mig != NULL)
         fail(t, "a migration holds it");
     else if (!d->info.blown)
         fail(t, "it stands still, but not by its fuse");
-    else if (d->busy == NULL)
+    else
         operate(t, d, REG_UNPAUSE);
 }
 
@@ -249,7 +251,8 @@ bool ha_do_more(struct ha *h)
 
     while (last != NULL && last->next != NULL)
         last = last->next;
-    for (struct ha_task *t = h->tasks; t != NULL; t = t != last ? t->next : NULL) /* later ones wait */
+    for (struct ha_task *t = h->tasks; t != NULL;
+         t = t != last ? t->next : NULL) /* later ones wait */
         if (!t->over && !t->begun && !h->stopping)
             go_on(t);
     for (struct ha_task **p = &h->tasks; *p != NULL;) {
@@ -326,6 +329,9 @@ static int take_definition(struct ha_task *t, const struct ha_action *a, struct 
     if (strcmp(t->def->uuid, t->uuid) != 0)
         return err_set(e, ERR_INVALID, "the definition that the cluster's log has is that of %.64s",
             t->def->uuid);
+    if (strcmp(t->def->hypervisor, t->h->m->hv_ops->name) != 0)
+        return err_set(e, ERR_UNSUPPORTED, "it needs hypervisor %.32s, this host has %s",
+            t->def->hypervisor, t->h->m->hv_ops->name);
     return define_check(t->def, e);
 }
 

@@ -197,7 +197,7 @@ static void set_init(struct set *s, const struct ha *h, const char *uuid)
 {
     migrd__ha_command__init(&s->c);
     migrd__ha_domain__init(&s->d);
-    snprintf(s->who, sizeof s->who, "on host %s", h->m->host_name);
+    snprintf(s->who, sizeof s->who, "asked on %s", h->m->host_name);
     s->c.kind = MIGRD__HA_COMMAND_KIND__HA_SET;
     s->c.uuid = s->d.uuid = (char *)(uintptr_t)uuid;
     s->c.domain = &s->d;

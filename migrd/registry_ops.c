@@ -34,6 +34,7 @@ struct op_job {
     bool blown; /* the cluster's log says when it runs */
     struct registry_args args; /* zeroes if there are none */
     Migrd__Domain *def;
+    struct hv_info built; /* a start: as it was right after it; uuid "" not known */
     bool gone; /* result of a restart: destroyed, but not started */
     registry_done *done;
     void *arg;
@@ -72,7 +73,12 @@ static int boot(struct op_job *o, struct err *e)
     strcpy(r.text, "start");
     if (journal_append(o->journal, &r, true, e) < 0)
         return -1;
-    return o->ops->start(o->hv, o->def, &how, e);
+    if (o->ops->start(o->hv, o->def, &how, e) < 0)
+        return -1;
+    /* Does it run already? A fuse may have been waiting for it. */
+    if (o->blown && o->ops->info(o->hv, o->uuid, &o->built, e) < 0)
+        o->built.uuid[0] = '\0';
+    return 0;
 }
 
 static int destroy(struct op_job *o, struct err *e)
@@ -143,6 +149,8 @@ static void started(struct migrd *m, struct domain *d, struct op_job *o)
         .max_memory_kib = d->live_def->max_memory_kib,
         .vcpus = d->live_def->vcpus,
         .pid = -1 };
+    if (o->built.uuid[0] != '\0')
+        d->info = o->built;
     d->start_wall_ns = clock_wall_ns();
     d->ended = d->last_end = HV_EV_MAX;
     registry_set_owner(m, d, m->host_name, o->start_epoch);

@@ -214,6 +214,8 @@ static void say_started(const Migrd__Reply *r)
 {
     if (r->n_domains > 0 && r->domains[0]->domain != NULL)
         printf("Started domain %s (id=%d)\n", r->domains[0]->domain->name, r->domains[0]->domid);
+    else if (r->text[0] != '\0')
+        printf("Started: %s\n", r->text);
 }
 
 static void show_dry_run(const Migrd__Reply *r)
