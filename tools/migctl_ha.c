@@ -640,6 +640,18 @@ static int ha_confirm_dead(struct tool *t, int argc, char **argv)
 /* --- questions ----------------------------------------------------------------------------------
  */
 
+static int ha_names(struct tool *t)
+{
+    Migrd__Reply *r = tool_ha(t);
+
+    if (r == NULL)
+        return TOOL_FAILED;
+    for (size_t i = 0; i < r->ha->state->n_domain; i++)
+        puts(r->ha->state->domain[i]->name);
+    tool_free(&r);
+    return TOOL_OK;
+}
+
 /* --json and --check; 0, or an exit code. */
 static int read_show(
     struct tool *t, int argc, char **argv, int least, int most, bool *json, bool *check)
@@ -665,8 +677,11 @@ static int ha_status(struct tool *t, int argc, char **argv)
 {
     Migrd__Reply *r;
     bool json, check;
-    int rc = read_show(t, argc, argv, 0, 0, &json, &check);
+    int rc;
 
+    if (argc == 2 && strcmp(argv[1], "--names") == 0)
+        return ha_names(t);
+    rc = read_show(t, argc, argv, 0, 0, &json, &check);
     if (rc != 0)
         return rc;
     r = tool_ha(t);
@@ -807,7 +822,8 @@ static const char confirm_options[] =
 
 static const char status_options[] =
     "  --json               as JSON\n"
-    "  --check              only what needs attention; exit status 3 if anything does\n";
+    "  --check              only what needs attention; exit status 3 if anything does\n"
+    "  --names              only the names of protected domains\n";
 
 static const char force_options[] = "  --force              although its host is away: it may run "
                                     "on there, unprotected\n" WAIT_OPTION;
@@ -821,7 +837,7 @@ static const struct tool_cmd commands[] = {
         true },
     { "ha set", "DOMAIN [options]", "Change a protected domain's policy, start or stop it.", ha_set,
         set_options, true },
-    { "ha status", "[--json | --check]", "Nodes, domains, what needs attention.", ha_status,
+    { "ha status", "[--json | --check | --names]", "Nodes, domains, what needs attention.", ha_status,
         status_options, true },
     { "ha explain", "DOMAIN [--json]", "Why it is where it is, and where it could run.", ha_explain,
         json_option, true },
