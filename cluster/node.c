@@ -334,6 +334,8 @@ static void on_nodes(void *arg, const struct node_list *list)
     c->nodes = *list;
     if (beat_nodes(c->beat, list, &e) < 0)
         node_note(c, true, "%s", e.text);
+    if (c->core == NULL)
+        c->revive_at = 0; /* what was wrong may be right */
     node_consider(c);
 }
 
@@ -445,6 +447,7 @@ static void copy_options(struct cluster *c, const struct cluster_options *o)
     snprintf(c->host_name, sizeof c->host_name, "%s", o->host_name);
     snprintf(c->dir, sizeof c->dir, "%s/cluster", o->state_dir);
     snprintf(c->flight_path, sizeof c->flight_path, "%.*s/flight", NODE_PATH_LEN - 16, c->dir);
+    snprintf(c->watchdog_path, sizeof c->watchdog_path, "%s", o->watchdog);
     c->watchdog_ms = o->watchdog[0] != '\0' ? o->watchdog_ms : 0;
     c->starts_at_once = o->starts_at_once;
     c->moves_at_once = o->moves_at_once;
@@ -487,6 +490,7 @@ static int open_all(struct cluster *c, const struct cluster_options *o, struct e
     if (open_disk(c, e) < 0 || open_timers(c, e) < 0 ||
         beat_open(c->loop, o->key_file, o->beat_port, on_beat, c, &c->beat, e) < 0)
         return -1;
+    node_open_fence(c, o->fence_file);
     return nodelist_open(c->loop, on_nodes, c, &c->nodelist, e);
 }
 
@@ -525,6 +529,7 @@ void cluster_stop(struct cluster *c)
         corosync_stop(c->ring);
     if (c->beat != NULL)
         beat_stop(c->beat);
+    node_power_stop(c);
     if (c->timer_made) {
         uv_close((uv_handle_t *)&c->timer, NULL);
         uv_close((uv_handle_t *)&c->tick, NULL);
@@ -551,6 +556,7 @@ void cluster_close(struct cluster **cp)
     corosync_close(&c->ring);
     beat_close(&c->beat);
     store_close(&c->store);
+    node_power_close(c);
     io_close(&c->timer_fd);
     free(c->domains);
     free(c);

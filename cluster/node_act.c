@@ -36,14 +36,6 @@ static void host_act(struct cluster *c, const struct ha_action *a)
     c->host.act(c->arg, &copy);
 }
 
-static void fence(struct cluster *c, const struct ha_action *a)
-{
-    if (c->flight != NULL)
-        flight_sync(c->flight);
-    cluster_result(
-        c, a->id | (uint64_t)c->lives << ACTION_BITS, false, "no fence agent is configured");
-}
-
 static void note(struct cluster *c, const struct ha_action *a)
 {
     c->alarmed |= a->alarm;
@@ -78,12 +70,13 @@ void node_act(struct cluster *c, const struct ha_action *a)
         host_act(c, a);
         break;
     case HA_ACT_FENCE:
-        fence(c, a);
+        node_fence(c, a);
         break;
     case HA_ACT_ANSWER:
         node_answered(c, a->id, a->answer);
         break;
     case HA_ACT_WATCHDOG:
+        node_watchdog(c, a->deadline);
         break;
     case HA_ACT_NOTE:
         note(c, a);

@@ -7,11 +7,13 @@
 #define CLUSTER_NODE_INTERNAL_H
 
 #include "cluster/beat.h"
+#include "cluster/fence.h"
 #include "cluster/node.h"
 #include "cluster/nodelist.h"
 #include "cluster/record.h"
 #include "cluster/ring.h"
 #include "cluster/store.h"
+#include "cluster/watchdog.h"
 
 #define NODE_PATH_LEN 512
 #define CLUSTER_GROUP "migrd-ha" /* of CPG */
@@ -25,6 +27,13 @@ struct input {
     struct input *next;
     struct ha_event event;
     void *copy; /* of bytes, text or command */
+};
+
+/* A node is being switched off. */
+struct fencing {
+    struct fencing *next;
+    struct cluster *cluster;
+    uint64_t id; /* of the action, for cluster_result */
 };
 
 struct ask {
@@ -53,6 +62,11 @@ struct cluster {
     struct beat *beat;
     struct store *store;
     struct flight *flight;
+    struct fence *fence; /* NULL: none */
+    struct fencing *fencings;
+    struct watchdog *watchdog; /* NULL: none, or not armed yet */
+    char watchdog_path[256];
+    bool watchdog_failed;
     char why[500]; /* no core: why */
 
     /* The core, and NULL what the disk had; or NULL, and one that only reads. */
@@ -62,7 +76,7 @@ struct cluster {
     struct ha_place place;       /* after the last step */
     uint64_t id_base, id_newest; /* a record's id on the disk is the core's + id_base */
     bool disk_broken;            /* nothing counts as written any more */
-    uint64_t revive_at;          /* ms; a dead core is made anew then; 0: it lives */
+    uint64_t revive_at;          /* ms; a core is made then, in place of a dead one or of none */
     bool nodes_wait;             /* another list of nodes waits for the log to be disarmed */
     bool alarmed;                /* in this step */
     unsigned token_said;
@@ -114,6 +128,17 @@ void node_on_message(void *arg, uint32_t from, const uint8_t *bytes, size_t len)
 /* --- node_act.c: actions --- */
 
 void node_act(struct cluster *c, const struct ha_action *a);
+
+/* --- node_power.c: fence agents, watchdog --- */
+
+/* fence.conf; what is wrong with it is said. */
+void node_open_fence(struct cluster *c, const char *file);
+void node_fence(struct cluster *c, const struct ha_action *a);
+/* May be petted until then. Armed by the first one after the log has admitted this node. */
+void node_watchdog(struct cluster *c, uint64_t deadline);
+void node_power_stop(struct cluster *c);
+/* After the loop has run its close callbacks. */
+void node_power_close(struct cluster *c);
 
 /* --- node_life.c: a core begins --- */
 

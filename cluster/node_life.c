@@ -230,9 +230,12 @@ static bool same_nodes(const struct cluster *c)
     return true;
 }
 
-static void other_nodes(struct cluster *c)
+static void other_nodes(struct cluster *c, uint64_t now)
 {
     if (c->place.armed == MIGRD__HA_ARMED__DISARMED) {
+        if (now < c->revive_at)
+            return;
+        c->revive_at = now + REVIVE_MS;
         node_note(c, false,
             "corosync has other nodes now, %u instead of %u, and the cluster is disarmed: this "
             "node begins anew with them; when all nodes have, arm it (migctl ha arm)",
@@ -262,10 +265,9 @@ static void look_at_token(struct cluster *c)
         c->nodes.token, c->config.times.token);
 }
 
-static void look_at_death(struct cluster *c)
+/* Fuses burn down by themselves meanwhile; the host need not be reset for it. */
+static void look_at_death(struct cluster *c, uint64_t now)
 {
-    uint64_t now = clock_boot_ms();
-
     if (c->revive_at == 0) {
         c->revive_at = now + REVIVE_MS;
         node_note(c, true,
@@ -273,20 +275,29 @@ static void look_at_death(struct cluster *c)
             "be; another one begins in %u s",
             REVIVE_MS / 1000);
     } else if (now >= c->revive_at) {
+        c->revive_at = now + REVIVE_MS;
         make_core(c);
     }
+    if (c->watchdog != NULL)
+        node_watchdog(c, now + c->watchdog_ms);
 }
 
 void node_consider(struct cluster *c)
 {
+    uint64_t now = clock_boot_ms();
+
     if (c->stopped || c->stepping || c->nodes.n == 0)
         return;
-    if (c->core == NULL)
+    if (c->core == NULL) {
+        if (now < c->revive_at)
+            return;
+        c->revive_at = now + REVIVE_MS;
         make_core(c);
-    else if (c->place.dead)
-        look_at_death(c);
-    else if (!same_nodes(c))
-        other_nodes(c);
-    else
+    } else if (c->place.dead) {
+        look_at_death(c, now);
+    } else if (!same_nodes(c)) {
+        other_nodes(c, now);
+    } else {
         look_at_token(c);
+    }
 }

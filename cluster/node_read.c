@@ -227,4 +227,5 @@ void cluster_figures(const struct cluster *c, struct cluster_figures *out)
     out->late_last_ms = c->late_last;
     out->late_max_ms = c->late_max;
     out->failovers = c->failovers;
+    out->watchdog = c->watchdog != NULL && watchdog_fed(c->watchdog);
 }
