@@ -539,7 +539,7 @@ static void claim(
             (unsigned long long)o->epoch, n->id, d->owner, (unsigned long long)d->epoch,
             domain_state_name(d->state));
     }
-    core_note(c, d->blocked, "%s %s", d->name, d->why);
+    core_note(c, d->blocked, "%s: %s", d->name, d->why);
     apply_touch(c, d);
 }
 

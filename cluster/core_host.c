@@ -166,7 +166,7 @@ static void op_result(struct ha_core *c, struct ha_local *l, bool ok, const char
     else if (op == OP_DESTROY && !ok)
         l->stuck_epoch = l->op_epoch;
     else if (op == OP_STOP && !ok)
-        l->retry_at = c->now; /* destroyed next */
+        l->unstopped_epoch = l->op_epoch; /* destroyed next */
     if (op == OP_DESTROY || op == OP_RESUME)
         l->retry_at = c->now + (ok                   ? RESUME_RETRY_MS
                                    : op == OP_RESUME ? RESUME_RETRY_MS
@@ -339,7 +339,8 @@ static void stop(struct ha_core *c, const struct ha_domain *d, struct ha_local *
 
     if (!l->here || l->epoch != d->epoch || l->op == OP_START)
         return;
-    if (!alive(l) || l->retry_at || (l->op == OP_STOP && c->now > l->op_at + time + GRACE_MS))
+    if (!alive(l) || l->unstopped_epoch == d->epoch ||
+        (l->op == OP_STOP && c->now > l->op_at + time + GRACE_MS))
         destroy(c, l, "it did not stop when it was asked, or has crashed");
     else if (l->op == OP_NONE)
         begin(c, l, OP_STOP, HA_ACT_STOP, d->epoch, d->why)->deadline = c->now + time;
@@ -407,6 +408,11 @@ static void move(struct ha_core *c, const struct ha_domain *d, struct ha_local *
  * ----------------------------------------------------------------------------------------------------------
  */
 
+static bool ended(const struct ha_local *l)
+{
+    return l->here && !alive(l) && !unfinished(l);
+}
+
 /* A copy that the log did not order and does not know: told, not destroyed. One that has burnt its
  * fuse, or that the log knows of, is known to be old. */
 static bool found(const struct ha_core *c, const struct ha_domain *d, const struct ha_local *l)
@@ -417,7 +423,7 @@ static bool found(const struct ha_core *c, const struct ha_domain *d, const stru
         (d->owner == me && d->epoch == l->epoch && domain_occupies(d)))
         return false;
     if (!alive(l))
-        return l->epoch > d->epoch;
+        return l->epoch > d->epoch && d->owner == me;
     return l->epoch >= d->epoch || (!l->blown && !ha_node_in(d->old, d->n_old, me));
 }
 
@@ -566,8 +572,8 @@ static bool tells(const struct ha_core *c, const struct ha_domain *d, const stru
     if (found(c, d, l))
         return tell_claim(d, l, o);
     if (d->owner != c->config.node) {
-        o->clean = domain_concerns(d, c->config.node) && d->from != c->config.node && !l->here &&
-                   l->op == OP_NONE;
+        o->clean = domain_concerns(d, c->config.node) && d->from != c->config.node &&
+                   (!l->here || (ended(l) && l->epoch > d->epoch)) && l->op == OP_NONE;
         return o->clean;
     }
     switch (d->state) {

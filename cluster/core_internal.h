@@ -211,7 +211,8 @@ struct ha_local {
     uint64_t told_epoch;
     uint64_t begun_epoch;  /* no epoch is started twice */
     uint64_t failed_epoch; /* its start failed: `text` */
-    uint64_t stuck_epoch;  /* its stop failed */
+    uint64_t unstopped_epoch; /* its guest did not shut down when it was asked */
+    uint64_t stuck_epoch;     /* its end failed */
     char text[160];
     uint64_t fuse_epoch, fuse_deadline; /* the newest that went out; 0: none by this daemon */
     uint64_t noted_epoch;               /* a stray copy that was said already */

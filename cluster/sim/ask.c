@@ -118,7 +118,7 @@ static void fill_domain(struct world *w, Migrd__HaDomain *m, const struct ask *q
     m->name = name;
     m->memory_kib = (uint64_t)d->memory_mib << 10;
     m->vcpus = 1;
-    m->want_run = true;
+    m->want_run = !q->wants || q->value != 0;
     m->obeys_fuse = d->fuse;
     m->owner = q->node;
     m->epoch = q->epoch;
@@ -134,7 +134,7 @@ void ask_step(struct world *w, struct node *n, uint32_t number,
     Migrd__HaDomain domain = MIGRD__HA_DOMAIN__INIT;
     Migrd__HaPolicy policy = MIGRD__HA_POLICY__INIT;
     struct ha_event event = { .type = HA_EV_COMMAND, .u.command = &command };
-    char *set[] = { (char *)"policy" };
+    char *set[] = { (char *)(q->wants ? "want_run" : "policy") };
 
     command.id = number + 1;
     command.kind = (Migrd__HaCommandKind)q->kind;

@@ -45,6 +45,25 @@ static void cut(struct world *w, const struct sim_fault *f, int by)
     ring_look(w);
 }
 
+static bool moving(const struct world *w, uint32_t domain)
+{
+    for (uint32_t i = 0; i < MOVES_MAX; i++)
+        if (w->move[i].used && w->move[i].domain == domain)
+            return true;
+    return false;
+}
+
+/* An operator pauses what runs, or resumes it. */
+static void pause_guest(struct world *w, uint32_t domain, bool on)
+{
+    for (unsigned i = 0; !moving(w, domain) && i < COPIES_MAX; i++) {
+        struct copy *c = &w->domain[domain].copy[i];
+
+        if (c->state != COPY_GONE && node_of(w, c->node)->up && node_of(w, c->node)->pauses == 0)
+            copy_pause(w, c, on);
+    }
+}
+
 /* --- ends --- */
 
 /* a: number of the fault, x: life of the daemon that was stopped. */
@@ -67,6 +86,9 @@ static void undo(struct world *w, const struct event *e)
     case SIM_CUT:
     case SIM_SPLIT:
         cut(w, f, -1);
+        break;
+    case SIM_GUEST_PAUSE:
+        pause_guest(w, f->arg[0] - 1, false);
         break;
     default:
         break;
@@ -245,14 +267,6 @@ void ask_add(struct world *w, uint32_t domain, uint32_t via)
     ask(w, q.node != 0 ? q.node : via, &q);
 }
 
-static bool moving(const struct world *w, uint32_t domain)
-{
-    for (uint32_t i = 0; i < MOVES_MAX; i++)
-        if (w->move[i].used && w->move[i].domain == domain)
-            return true;
-    return false;
-}
-
 /* A domain that is not protected runs where an operator has started it. */
 static void add(struct world *w, uint32_t domain, uint32_t via)
 {
@@ -302,6 +316,7 @@ static void operate(struct world *w, const struct sim_fault *f)
     static const int kinds[SIM_FAULT_KINDS] = {
         [SIM_CMD_REMOVE] = KIND(REMOVE),
         [SIM_CMD_SET] = KIND(SET),
+        [SIM_CMD_WANT] = KIND(SET),
         [SIM_CMD_DRAIN] = KIND(DRAIN),
         [SIM_CMD_UNDRAIN] = KIND(UNDRAIN),
         [SIM_CMD_CONFIRM_DEAD] = KIND(CONFIRM_DEAD),
@@ -317,6 +332,10 @@ static void operate(struct world *w, const struct sim_fault *f)
     case SIM_HAND_START:
         hand_start(w, f->arg[0] - 1, f->arg[1]);
         break;
+    case SIM_CMD_WANT:
+        w->domain[f->arg[0] - 1].may_stop = true;
+        q.wants = true;
+        __attribute__((fallthrough));
     case SIM_CMD_REMOVE:
     case SIM_CMD_SET:
         q.domain = f->arg[0] - 1;
@@ -393,6 +412,10 @@ static void strike(struct world *w, const struct event *e)
     case SIM_GUEST_SHUTDOWN:
         to_guest(w, f);
         break;
+    case SIM_GUEST_PAUSE:
+        pause_guest(w, f->arg[0] - 1, true);
+        undo_in(w, e->a, f->arg[1], 0);
+        break;
     default:
         operate(w, f);
     }
@@ -443,5 +466,7 @@ void faults_heal(struct world *w)
         w->die[i].on = false;
     for (uint32_t id = 1; id <= w->nodes; id++)
         heal_node(w, node_of(w, id));
+    for (uint32_t d = 0; d < w->plan->domains; d++)
+        pause_guest(w, d, false);
     ring_look(w);
 }

@@ -262,8 +262,19 @@ static void blow(struct world *w, const struct event *e)
         set_state(w, c, COPY_PAUSED);
 }
 
+void copy_pause(struct world *w, struct copy *c, bool on)
+{
+    if (on && c->state == COPY_RUNNING) {
+        c->paused = true;
+        set_state(w, c, COPY_HELD);
+    } else if (!on && c->state == COPY_HELD && c->paused) {
+        copy_run(w, c);
+    }
+}
+
 void copy_run(struct world *w, struct copy *c)
 {
+    c->paused = false;
     if (c->state == COPY_ENDED)
         return;
     if (!allowed(w, c)) {
@@ -409,6 +420,8 @@ static void end_later(struct world *w, struct node *n, const struct ha_action *a
 {
     struct copy *c = aimed_at(w, n, a);
 
+    if (c != NULL)
+        oracle_paused(w, c);
     if (c == NULL || (!w->healed && op_takes(&n->op_fails[OP_STOP]))) {
         node_result(w, n, a->id, c == NULL);
         return;
@@ -465,6 +478,8 @@ void host_resume(struct world *w, struct node *n, const struct ha_action *a)
 {
     struct copy *c = aimed_at(w, n, a);
 
+    if (c != NULL)
+        oracle_paused(w, c);
     if (c != NULL && c->state == COPY_PAUSED)
         copy_run(w, c);
     node_result(w, n, a->id, c != NULL && c->state == COPY_RUNNING);

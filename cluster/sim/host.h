@@ -24,6 +24,8 @@ bool copy_runs(struct world *w, const struct copy *c);
 void copy_run(struct world *w, struct copy *c);
 /* A held one goes on under a newer epoch. */
 void copy_renew(struct world *w, struct copy *c, uint64_t epoch);
+/* By an operator. */
+void copy_pause(struct world *w, struct copy *c, bool on);
 void copy_hold(struct world *w, struct copy *c);
 /* Why: HA_SEEN_GONE, SHUTDOWN or CRASHED is what the daemon sees. */
 void copy_end(struct world *w, struct copy *c, enum ha_seen why, bool by_guest);

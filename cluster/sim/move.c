@@ -126,7 +126,7 @@ static void fail(struct world *w, struct move *m)
 {
     struct copy *c = copy_of(w, m, m->from, m->epoch);
 
-    if (c != NULL && c->state == COPY_HELD)
+    if (c != NULL && c->state == COPY_HELD && !c->paused)
         copy_run(w, c);
     m->source_ask = question(w, m, m->from, MIGRD__HA_COMMAND_KIND__HA_MIGRATE_END, m->epoch);
     go_to(w, m, MOVE_ENDING);

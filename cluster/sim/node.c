@@ -346,7 +346,7 @@ static void configure(struct world *w, struct node *n)
         c->nodes[c->n_nodes++] = id;
     c->starts_at_once = 2;
     c->moves_at_once = 2;
-    ha_times_derive(&c->times, odd ? w->plan->odd : w->plan->token, 0);
+    ha_times_derive(&c->times, odd ? w->plan->odd : w->plan->token, w->plan->watchdog);
     if (w->plan->upgrade != 0 && w->now >= w->plan->upgrade * MS)
         c->version = NEWER;
 }
@@ -388,7 +388,7 @@ void daemon_start(struct world *w, struct node *n)
         broken(w, "refused-record", "node %u can't read what it wrote itself: %s", n->id, e.text);
         return;
     }
-    n->busy_until = n->slow_until = 0;
+    n->busy_until = n->slow_until = n->dog_ms = 0;
     if (n->sick_at < w->now + TOKENS_TO_JOIN * w->times.token * MS)
         n->sick_at = w->now + TOKENS_TO_JOIN * w->times.token * MS;
     oracle_state(w, n);

@@ -15,6 +15,8 @@
  *   healthy-fenced  a node was powered off that nothing was wrong with
  *   forgotten    what an operator was told to be done is not so
  *   lost         a domain is to be stopped that nobody stopped
+ *   watchdog     a healthy host is reset by its watchdog
+ *   operator's pause  a guest that an operator paused is resumed or destroyed
  *   restless     a node begins one life after another
  *   busy         a core wants to be called again and again
  *
@@ -30,8 +32,9 @@
 
 #define LOG_MAX (1u << 20)
 #define STEPS_A_SECOND 20000
-#define HEALTHY_LEASES 3 /* so long nothing may have been wrong */
-#define LIVES_FREE 6     /* of a daemon, and one more in so many proofs: */
+#define HEALTHY_LEASES 3     /* so long nothing may have been wrong */
+#define PAUSE_KNOWN_MS 15000 /* so long a core may not have heard of it */
+#define LIVES_FREE 6         /* of a daemon, and one more in so many proofs: */
 #define LIFE_PROOFS 4
 #define CALM_LOSS 50 /* of beats, in a thousand, that a healthy net may lose */
 
@@ -194,13 +197,6 @@ void oracle_fuse(struct world *w, struct node *n, const struct ha_action *a)
         n->id, domain + 1, a->deadline, clock_ms(w, n), until);
 }
 
-void oracle_watchdog(struct world *w, struct node *n, const struct ha_action *a)
-{
-    (void)w;
-    (void)n;
-    (void)a;
-}
-
 static bool well(const struct world *w, uint32_t id)
 {
     const struct node *n = &w->node[id - 1];
@@ -215,6 +211,35 @@ static bool calm(const struct world *w)
     const unsigned *noise = w->plan->noise;
 
     return noise[SIM_BEAT_LOSS] <= CALM_LOSS && noise[SIM_BEAT_LATE] <= CALM_LOSS;
+}
+
+/* A core that works pets it in time, and not for longer than its time. */
+void oracle_watchdog(struct world *w, struct node *n, const struct ha_action *a)
+{
+    if (w->plan->watchdog == 0 || a->deadline > clock_ms(w, n) + w->plan->watchdog)
+        broken(w, "watchdog", "node %u pets until %" PRIu64 ", its clock is %" PRIu64, n->id,
+            a->deadline, clock_ms(w, n));
+    n->dog_ms = a->deadline;
+}
+
+static void check_watchdog(struct world *w, const struct node *n)
+{
+    if (n->dog_ms != 0 && clock_ms(w, n) > n->dog_ms && well(w, n->id))
+        broken(w, "watchdog", "the watchdog of node %u bites, nothing is wrong with it", n->id);
+}
+
+/* What an operator has paused stays so, where it belongs. */
+void oracle_paused(struct world *w, const struct copy *c)
+{
+    const Migrd__HaDomain *r = record_of(w, c->domain);
+
+    if (c->state == COPY_HELD && c->paused && w->now > c->since + PAUSE_KNOWN_MS * MS &&
+        r != NULL && r->owner == c->node && r->epoch == c->epoch && r->want_run &&
+        !w->domain[c->domain].tainted)
+        broken(w, "operator's pause",
+            "domain %u was paused on node %u by an operator, the core "
+            "does not leave it so",
+            c->domain + 1, c->node);
 }
 
 void oracle_link(struct world *w, uint32_t from, uint32_t to)
@@ -257,7 +282,8 @@ void oracle_blown(struct world *w, const struct copy *c)
     for (uint32_t id = 1; id <= w->nodes; id++)
         n += id == c->node || (well(w, id) && link_well(w, c->node, id));
     if (calm(w) && well(w, c->node) && 2 * n > w->nodes && r != NULL && r->owner == c->node &&
-        r->epoch == c->epoch && r->want_run && !w->domain[c->domain].tainted)
+        r->epoch == c->epoch && r->want_run &&
+        r->state != MIGRD__HA_DOMAIN_STATE__DOMAIN_STOPPING && !w->domain[c->domain].tainted)
         broken(w, "disturbed", "domain %u was paused on node %u, which is as healthy as %u others",
             c->domain + 1, c->node, n - 1);
 }
@@ -520,6 +546,7 @@ void oracle_stepped(struct world *w, struct node *n, const struct ha_actions *ou
     }
     if (++o->steps[i] > STEPS_A_SECOND)
         broken(w, "busy", "node %u makes more than %u steps a second", n->id, STEPS_A_SECOND);
+    check_watchdog(w, n);
     if (out->wake == 0)
         broken(w, "nonsense", "node %u does not say when it wants to be called again", n->id);
 }

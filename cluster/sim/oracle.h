@@ -29,6 +29,8 @@ void oracle_link(struct world *w, uint32_t from, uint32_t to);
 void oracle_view(struct world *w, const struct node *n, uint32_t was);
 /* What the core of the node has applied. */
 void oracle_state(struct world *w, struct node *n);
+/* An action ends or resumes it. */
+void oracle_paused(struct world *w, const struct copy *c);
 void oracle_fenced(struct world *w, struct node *target);
 /* Somebody said wrongly that the node does not run. */
 void oracle_lie(struct world *w, struct node *n);

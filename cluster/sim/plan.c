@@ -16,6 +16,7 @@
  *   fence 1
  *   early 0
  *   odd 0
+ *   watchdog 0
  *   upgrade 0
  *   noise beat-loss 20
  *   domain memory 512 node 1 fuse 1 protected 1 priority 2 group 0 hard 0
@@ -83,10 +84,12 @@ static const struct kind kinds[SIM_FAULT_KINDS] = {
     [SIM_MOVE_DIES] = { "move-dies", 6, { COUNT("step", 7), COUNT("who", 9), MS("back") } },
     [SIM_GUEST_CRASH] = { "guest-crash", 3, { DOMAIN } },
     [SIM_GUEST_SHUTDOWN] = { "guest-shutdown", 1, { DOMAIN } },
+    [SIM_GUEST_PAUSE] = { "guest-pause", 2, { DOMAIN, MS("ms") } }, /* by an operator */
     [SIM_CMD_ADD] = { "cmd-add", 3, { DOMAIN, { "via", ARG_NODE, 0 } } },
     [SIM_CMD_REMOVE] = { "cmd-remove", 1, { DOMAIN, { "via", ARG_NODE, 0 } } },
     [SIM_CMD_SET] = { "cmd-set", 2,
         { DOMAIN, { "via", ARG_NODE, 0 }, COUNT("priority", 3), COUNT("policy", 7) } },
+    [SIM_CMD_WANT] = { "cmd-want", 2, { DOMAIN, { "via", ARG_NODE, 0 }, COUNT("run", 1) } },
     [SIM_CMD_DRAIN] = { "cmd-drain", 4, { NODE, { "via", ARG_NODE, 0 } } },
     [SIM_CMD_UNDRAIN] = { "cmd-undrain", 3, { NODE, { "via", ARG_NODE, 0 } } },
     [SIM_CMD_CONFIRM_DEAD] = { "cmd-confirm-dead", 2, { NODE, { "via", ARG_NODE, 0 } } },
@@ -124,6 +127,7 @@ static const struct number {
     { "fence", offsetof(struct sim_plan, fence), 0, 1 },
     { "early", offsetof(struct sim_plan, early), 0, 1 },
     { "odd", offsetof(struct sim_plan, odd), 0, 60000 },
+    { "watchdog", offsetof(struct sim_plan, watchdog), 0, 600000 },
     { "upgrade", offsetof(struct sim_plan, upgrade), 0, 3600000 },
 };
 #define NUMBERS (sizeof numbers / sizeof *numbers)
@@ -334,6 +338,7 @@ void sim_plan_make(struct sim_plan *p, uint64_t seed, unsigned nodes)
     if (chance(&d, 6))
         by_hand(p, &d);
     p->odd = chance(&d, 8) ? tokens[upto(&d, sizeof tokens / sizeof *tokens - 1)] : 0;
+    p->watchdog = chance(&d, 20) ? 10000 : 0;
     p->upgrade = chance(&d, 8) ? 1 + upto(&d, p->horizon_ms) : 0;
 }
 

@@ -42,9 +42,11 @@ enum sim_fault_kind {
     SIM_MOVE_DIES,
     SIM_GUEST_CRASH,
     SIM_GUEST_SHUTDOWN,
+    SIM_GUEST_PAUSE,
     SIM_CMD_ADD,
     SIM_CMD_REMOVE,
     SIM_CMD_SET,
+    SIM_CMD_WANT,
     SIM_CMD_DRAIN,
     SIM_CMD_UNDRAIN,
     SIM_CMD_CONFIRM_DEAD,
@@ -93,6 +95,7 @@ struct sim_plan {
     unsigned fence;      /* 1: there are fence devices */
     unsigned early;      /* 1: faults begin with the boot of the hosts */
     unsigned odd;        /* token that the last node's configuration has; 0: as all */
+    unsigned watchdog;   /* of each host, ms; 0: none */
     unsigned upgrade;    /* daemons that start later, ms, speak a newer version; 0: none */
     unsigned noise[SIM_NOISES];
     struct sim_domain domain[SIM_DOMAINS_MAX];

@@ -128,6 +128,7 @@ struct copy {
     bool boots;                        /* from its disk */
     bool by_guest;                     /* ENDED */
     bool fresh;                        /* has never run */
+    bool paused;                       /* HELD by an operator */
     uint64_t next_epoch, next_fuse_ms; /* a fuse for the epoch that it is about to get */
     bool watched;                      /* an event waits for the fuse */
     uint64_t watch;                    /* which one */
@@ -170,13 +171,14 @@ struct node {
     uint64_t op_slow_until[OPS];
     unsigned fence_mode;
     uint64_t fence_until, fence_gen;
+    uint64_t dog_ms;  /* until when its watchdog was petted; 0 it is not armed */
     uint64_t sick_at; /* when something was last wrong with it */
 };
 
 /* A command, and what became of it. */
 struct ask {
     enum ask_state { ASK_OPEN, ASK_YES, ASK_NO, ASK_LOST } state;
-    bool by_operator;
+    bool by_operator, wants; /* SET: want_run */
     uint32_t via;
     uint64_t life; /* of the daemon that was asked */
     int kind;      /* Migrd__HaCommandKind */
