@@ -7,6 +7,7 @@
  *
  *   MS view 1,2,3          MS quorum 1        MS nodes 1=ADDRESS ... own=1 token=1000
  *   MS order N HASH        after each hundredth message since the last view: over all of them
+ *   MS reload done         after SIGHUP: the key is read again
  *   MS figures ...         each second, and at the end (SIGTERM); with "stall", the longest time in
  *                          ms that the loop stood still, and "own", the same without what the
  *                          process waited for a CPU
@@ -32,7 +33,7 @@
 static struct {
     uv_loop_t loop;
     uv_timer_t tick, second;
-    uv_signal_t end;
+    uv_signal_t end, reload;
     struct corosync_ring *ring;
     struct beat *beat;
     struct nodelist *nodes;
@@ -202,6 +203,15 @@ static void on_end(uv_signal_t *s, int number)
     uv_close((uv_handle_t *)&t.tick, NULL);
     uv_close((uv_handle_t *)&t.second, NULL);
     uv_close((uv_handle_t *)s, NULL);
+    uv_close((uv_handle_t *)&t.reload, NULL);
+}
+
+static void on_reload(uv_signal_t *s, int number)
+{
+    struct err e = { .text = "" };
+
+    (void)s, (void)number;
+    say("reload %s", t.beat && beat_reload(t.beat, &e) == 0 ? "done" : e.text);
 }
 
 static void parse(const char *arg)
@@ -235,6 +245,8 @@ static int begin(struct err *e)
     uv_timer_start(&t.tick, on_tick, TICK_MS, TICK_MS);
     uv_timer_start(&t.second, on_second, 1000, 1000);
     uv_signal_start(&t.end, on_end, SIGTERM);
+    uv_signal_init(&t.loop, &t.reload);
+    uv_signal_start(&t.reload, on_reload, SIGHUP);
     if (t.key && beat_open(&t.loop, t.key, t.port, on_beat, NULL, &t.beat, e) < 0)
         return -1;
     if (corosync_open(&t.loop, t.group, &cb, NULL, &t.ring, e) < 0 ||
