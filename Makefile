@@ -143,7 +143,7 @@ SUB   = +@$(MAKE) --no-print-directory -j$(JOBS)
 # Programs with threads of their own, run under the thread sanitizer as well.
 TSAN_TESTS := $(addprefix $(B)/tests/,test_base test_serial test_virtio test_virtio_blk test_virtio_net test_fuse test_transport \
               test_transport_tls test_transport_record test_receiver test_precopy test_lease_file \
-              test_disk_loop test_ring)
+              test_disk_loop test_ring test_store)
 
 # The hunt for deliberate bugs is long, and sim_ha runs the same code under the address sanitizer.
 ADDRESS_TESTS := $(filter-out $(B)/tests/sim_ha_mutants,$(TESTS))
@@ -161,7 +161,7 @@ run-check:
 	  --also address- $(ADDRESS_TESTS:$(B)/%=$(B)-address/%) $(REPLAYS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%)
 
 test: deps
-	$(SUB) tests all guests $(B)/xvm_smoke $(B)/fuse_smoke $(B)/lease_smoke $(B)/disk_smoke $(B)/cgroup_smoke $(B)/ring_smoke
+	$(SUB) tests all guests $(B)/xvm_smoke $(B)/fuse_smoke $(B)/lease_smoke $(B)/disk_smoke $(B)/cgroup_smoke $(B)/ring_smoke $(B)/cluster_smoke
 	$(SUB) B=$(B)-address SAN=address tests replays
 	$(SUB) B=$(B)-thread SAN=thread thread-tests
 	$(SUB) B=$(B) run-test
