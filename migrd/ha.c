@@ -170,7 +170,8 @@ static int open_cluster(struct ha *h, struct err *e)
         .watchdog_ms = c->cluster_watchdog_ms,
         .beat_port = c->cluster_beat_port,
         .starts_at_once = c->cluster_starts_at_once,
-        .moves_at_once = c->cluster_moves_at_once,
+        .moves_at_once =
+            c->cluster_moves_at_once < c->max_outgoing ? c->cluster_moves_at_once : c->max_outgoing,
         .flight_limit = c->cluster_flight_record };
 
     config_fence(c, m->paths.etc, fence, sizeof fence);
@@ -187,12 +188,10 @@ int ha_open(struct migrd *m, struct err *e)
     if (h == NULL)
         return err_set(e, ERR_MEMORY, "cluster: out of memory");
     h->m = m;
-    if (open_cluster(h, e) < 0) {
-        free(h);
-        return err_prefix(e, "cluster");
-    }
     m->ha = h;
     open_handles(h);
+    if (open_cluster(h, e) < 0)
+        return err_prefix(e, "cluster"); /* ha_stop and ha_close see to the rest */
     ha_tell(h);
     ha_tell_host(h);
     return 0;
@@ -209,7 +208,8 @@ void ha_stop(struct migrd *m)
     uv_close((uv_handle_t *)&h->tick, NULL);
     uv_close((uv_handle_t *)&h->scan, NULL);
     uv_close((uv_handle_t *)&h->soon, NULL);
-    cluster_stop(h->cluster);
+    if (h->cluster != NULL)
+        cluster_stop(h->cluster);
 }
 
 void ha_close(struct migrd *m)
@@ -218,7 +218,8 @@ void ha_close(struct migrd *m)
 
     if (h == NULL)
         return;
-    cluster_close(&h->cluster);
+    if (h->cluster != NULL)
+        cluster_close(&h->cluster);
     ha_do_close(h);
     ha_wishes_free(h);
     while (h->rows != NULL) {
@@ -244,7 +245,8 @@ struct cluster *ha_cluster(const struct migrd *m)
  * have been added elsewhere. */
 bool ha_protected(const struct migrd *m, const char *uuid, bool *unsure)
 {
-    bool is = m->ha != NULL && cluster_is_protected(m->ha->cluster, uuid, NULL);
+    struct cluster *c = ha_cluster(m);
+    bool is = c != NULL && cluster_is_protected(c, uuid, NULL);
 
     if (unsure != NULL)
         *unsure = !is && ha_waits(m);
@@ -284,10 +286,11 @@ int ha_refuses(
 
 bool ha_elsewhere(const struct migrd *m, const char *uuid, char *text, size_t size)
 {
-    const Migrd__HaDomain *d = m->ha != NULL ? cluster_find(m->ha->cluster, uuid) : NULL;
+    struct cluster *c = ha_cluster(m);
+    const Migrd__HaDomain *d = c != NULL ? cluster_find(c, uuid) : NULL;
 
     if (d == NULL || d->state != MIGRD__HA_DOMAIN_STATE__DOMAIN_RUNNING ||
-        d->owner == cluster_own_id(m->ha->cluster))
+        d->owner == cluster_own_id(c))
         return false;
     snprintf(text, size, "domain %s runs on host %s", d->name, ha_node_text(m->ha, d->owner));
     return true;
