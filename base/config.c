@@ -266,7 +266,8 @@ static const struct key keys[] = {
     { "cluster-starts-at-once", TYPE_NUMBER, AT(cluster_starts_at_once), 1, 64, NULL, NULL, NULL,
         "4", NULL, "Domains that the cluster starts on this host at the same time." },
     { "cluster-moves-at-once", TYPE_NUMBER, AT(cluster_moves_at_once), 1, 64, NULL, NULL, NULL, "2",
-        NULL, "Domains that the cluster moves away from this host at the same time." },
+        NULL, "Domains that the cluster moves away from this host at the same time; at most "
+              "migration-max-outgoing." },
     { "cluster-flight-record", TYPE_BYTES, AT(cluster_flight_record), 0, UINT64_C(1) << 40, NULL,
         NULL, NULL, "64M", NULL,
         "Size of the file with all that the decisions of this host were made of, for ha-sim "

@@ -284,10 +284,20 @@ int ha_refuses(
         name, what, name);
 }
 
-bool ha_elsewhere(const struct migrd *m, const char *uuid, char *text, size_t size)
+static const Migrd__HaDomain *find(struct cluster *c, const char *which)
+{
+    const Migrd__HaState *s = cluster_state(c);
+
+    for (size_t i = 0; s != NULL && i < s->n_domain; i++)
+        if (strcmp(s->domain[i]->uuid, which) == 0 || strcmp(s->domain[i]->name, which) == 0)
+            return s->domain[i];
+    return NULL;
+}
+
+bool ha_elsewhere(const struct migrd *m, const char *which, char *text, size_t size)
 {
     struct cluster *c = ha_cluster(m);
-    const Migrd__HaDomain *d = c != NULL ? cluster_find(c, uuid) : NULL;
+    const Migrd__HaDomain *d = c != NULL ? find(c, which) : NULL;
 
     if (d == NULL || d->state != MIGRD__HA_DOMAIN_STATE__DOMAIN_RUNNING ||
         d->owner == cluster_own_id(c))

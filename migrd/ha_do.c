@@ -8,7 +8,7 @@
  *   DESTROY  no copy of that epoch: done. Else destroyed, also where a migration holds it: what the
  *            migration then finds is a copy that is gone
  *   RESUME   runs: done. Blown: resumed
- *   MIGRATE  begun; its end is the result
+ *   MIGRATE  begun, once no more than migration-max-outgoing leave; its end is the result
  *
  * A DESTROY ends a START of its epoch that has not begun. The fuse is not a task: a store to
  * memory, at once.
@@ -183,6 +183,7 @@ static void moved(void *arg, struct migration *g, bool last)
         return;
     migration_outcome(g, &e);
     t->mig = NULL;
+    t->begun = false;
     end(t, &e);
 }
 
@@ -195,18 +196,17 @@ static void migrate(struct ha_task *t, struct domain *d)
         fail(t, "no copy of that epoch is here");
         return;
     }
-    if (d->busy != NULL)
-        return;
+    if (d->busy != NULL || !migration_has_room(t->h->m))
+        return; /* one that has arrived takes a while to end here */
     rq.domain = d->uuid;
     rq.host = t->host;
     rq.target = t->target;
-    if (migration_start(t->h->m, d, &rq, &t->mig, &e) < 0 ||
-        migration_watch(t->mig, moved, t) < 0) {
-        t->mig = NULL;
+    if (migration_start(t->h->m, d, &rq, &t->mig, &e) < 0)
         end(t, &e);
-        return;
-    }
-    t->begun = true;
+    else if (migration_watch(t->mig, moved, t) < 0)
+        fail(t, "nobody can be told any more how it ends"); /* the hand-over tells the log itself */
+    else
+        t->begun = true;
 }
 
 /* --- all of them --------------------------------------------------------------------------------
@@ -337,9 +337,12 @@ static int take_definition(struct ha_task *t, const struct ha_action *a, struct 
 
 static void cancel(struct ha *h, const struct ha_action *a)
 {
+    const struct ha_task *waits = ha_task_of(h, a->uuid, HA_ACT_MIGRATE);
     struct migration *g = migration_find(h->m, a->uuid);
     struct err e;
 
+    if (waits != NULL && !waits->begun)
+        fail((struct ha_task *)(uintptr_t)waits, "it was cancelled before it had begun");
     if (g == NULL || !migration_leaves(g))
         return;
     if (migration_cancel(h->m, g, &e) < 0)

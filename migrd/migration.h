@@ -34,6 +34,8 @@ void migrations_close(struct migrd *m);
 
 /* Could it leave this host now, to wherever? */
 int migration_may_leave(const struct migrd *m, const struct domain *d, struct err *e);
+/* Or do as many leave as may at once? */
+bool migration_has_room(const struct migrd *m);
 /* Starts one; *out lives at least until its last watch call. */
 int migration_start(struct migrd *m, struct domain *d, const Migrd__Migrate *rq,
     struct migration **out, struct err *e);

@@ -610,6 +610,11 @@ static unsigned outgoing(const struct migrd *m)
     return n;
 }
 
+bool migration_has_room(const struct migrd *m)
+{
+    return outgoing(m) < m->config.max_outgoing;
+}
+
 int migration_may_leave(const struct migrd *m, const struct domain *d, struct err *e)
 {
     if (d->mig != NULL)
@@ -639,7 +644,7 @@ int src_check_request(
         return err_set(e, ERR_INVALID, "port %u is not between 1 and 65535", rq->port);
     if (mig_log_may_leave(m, d, rq->target[0] != '\0' ? rq->target : rq->host, &node, e) < 0)
         return -1;
-    if (outgoing(m) >= m->config.max_outgoing)
+    if (!migration_has_room(m))
         return err_set(e, ERR_RESOURCE,
             "%u migrations leave this host already (migration-max-outgoing); wait for one to end",
             m->config.max_outgoing);
