@@ -181,7 +181,7 @@ static void votes_text(const struct corosync_figures *f, char *text, size_t size
         n = snprintf(text, size, "%u of %u votes, %u needed", f->votes, f->expected, f->needed);
     if (f->expected > 0 && f->device[0] != '\0')
         snprintf(text + n, size - (size_t)n, "; quorum device %.63s: %u, %s", f->device,
-            f->device_votes, f->device_alive ? "alive" : "not alive");
+            f->device_votes, f->device_casts ? "votes" : "does not vote");
 }
 
 /* The first that is wrong of: no core, corosync, its nodes, beats. */

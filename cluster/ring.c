@@ -711,7 +711,7 @@ static void on_votes(struct blocking_job *b)
         r->f.expected = i->highest_expected;
         r->f.needed = i->quorum;
         r->f.device_votes = i->flags & VOTEQUORUM_INFO_QDEVICE_REGISTERED ? i->qdevice_votes : 0;
-        r->f.device_alive = (i->flags & VOTEQUORUM_INFO_QDEVICE_ALIVE) != 0;
+        r->f.device_casts = (i->flags & VOTEQUORUM_INFO_QDEVICE_CAST_VOTE) != 0;
         snprintf(r->f.device, sizeof r->f.device, "%.*s", (int)sizeof r->f.device - 1,
             i->flags & VOTEQUORUM_INFO_QDEVICE_REGISTERED ? i->qdevice_name : "");
     }

@@ -35,8 +35,8 @@ struct corosync_figures {
     uint64_t dispatch_max_us; /* the longest turn of the loop, with what the callbacks do */
     /* votequorum; expected 0: not known. A quorum device has votes as a node has. */
     unsigned votes, expected, needed, device_votes;
-    bool device_alive;
-    char device[64]; /* its name; "" none */
+    bool device_casts; /* its votes, now */
+    char device[64];   /* its name; "" none */
 };
 
 struct corosync_ring;

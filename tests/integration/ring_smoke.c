@@ -184,12 +184,12 @@ static void on_second(uv_timer_t *timer)
         beat_figures(t.beat, &b);
     say("figures up=%d quorate=%d in=%" PRIu64 " out=%" PRIu64 " sent=%" PRIu64 " refused=%" PRIu64
         " waiting=%" PRIu64 " unseen=%" PRIu64 " losses=%" PRIu64 " dispatch_us=%" PRIu64
-        " votes=%u/%u beats=%" PRIu64 "/%" PRIu64 " bad=%" PRIu64 " gap=%" PRIu64 " stall=%" PRIu64
-        " own=%" PRIu64 " ring=\"%s\" nodes=\"%s\" beat=\"%s\"",
+        " votes=%u/%u/%u device=%s:%u:%d beats=%" PRIu64 "/%" PRIu64 " bad=%" PRIu64 " gap=%" PRIu64
+        " stall=%" PRIu64 " own=%" PRIu64 " ring=\"%s\" nodes=\"%s\" beat=\"%s\"",
         f.up, f.quorate, f.messages_in, f.messages_out, t.sent, t.refused, f.waiting_bytes,
-        f.unseen_ms, f.losses, f.dispatch_max_us, f.votes, f.expected, b.in, b.out, b.bad,
-        t.beat_gap_ns / NS_PER_MS, t.stall_ns / NS_PER_MS, t.own_ns / NS_PER_MS, f.text,
-        nodelist_text(t.nodes), b.text);
+        f.unseen_ms, f.losses, f.dispatch_max_us, f.votes, f.expected, f.needed, f.device,
+        f.device_votes, f.device_casts, b.in, b.out, b.bad, t.beat_gap_ns / NS_PER_MS,
+        t.stall_ns / NS_PER_MS, t.own_ns / NS_PER_MS, f.text, nodelist_text(t.nodes), b.text);
 }
 
 static void on_end(uv_signal_t *s, int number)
