@@ -342,8 +342,7 @@ static void arm(struct ha_core *c)
     for (unsigned i = 0; i < c->state.n_domains; i++) {
         struct ha_domain *d = c->state.domain[i];
 
-        if (again &&
-            (d->state == DS(RUNNING) || d->state == DS(WAITING) || d->state == DS(STOPPED))) {
+        if (again) {
             domain_ask(&c->state, d, 0);
             d->reread = true;
         }

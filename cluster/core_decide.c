@@ -54,6 +54,7 @@ static void want(struct ha_core *c, struct ha_domain *d)
 {
     struct ha_domain_change x = { .text = "" };
 
+    d->reread = d->reread && d->n_unsure > 0;
     if (d->blocked)
         return;
     if (d->state == DS(STOPPED) && d->want_run) {

@@ -565,7 +565,6 @@ void domain_report(
         d->reread = d->reread && e != DE_RUNS;
         drop(d->unsure, &d->n_unsure, n->id);
     }
-    d->reread = d->reread && d->n_unsure > 0;
     if (e == NO)
         return;
     if (d->owner == n->id && d->epoch == o->epoch)

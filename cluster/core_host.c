@@ -167,6 +167,8 @@ static void op_result(struct ha_core *c, struct ha_local *l, bool ok, const char
         l->stuck_epoch = l->op_epoch;
     else if (op == OP_STOP && !ok)
         l->unstopped_epoch = l->op_epoch; /* destroyed next */
+    else if (op == OP_STOP)
+        l->retry_at = c->now + RESUME_RETRY_MS; /* what is seen comes first */
     if (op == OP_DESTROY || op == OP_RESUME)
         l->retry_at = c->now + (ok                   ? RESUME_RETRY_MS
                                    : op == OP_RESUME ? RESUME_RETRY_MS
@@ -342,7 +344,7 @@ static void stop(struct ha_core *c, const struct ha_domain *d, struct ha_local *
     if (!alive(l) || l->unstopped_epoch == d->epoch ||
         (l->op == OP_STOP && c->now > l->op_at + time + GRACE_MS))
         destroy(c, l, "it did not stop when it was asked, or has crashed");
-    else if (l->op == OP_NONE)
+    else if (l->op == OP_NONE && c->now >= l->retry_at)
         begin(c, l, OP_STOP, HA_ACT_STOP, d->epoch, d->why)->deadline = c->now + time;
 }
 
@@ -712,7 +714,7 @@ static void look_for_rebels(struct ha_core *c)
     for (unsigned i = 0; i < c->n_local; i++) {
         const struct ha_local *l = c->local[i];
 
-        if (l->here && l->seen == HA_SEEN_RUNNING && l->fuse_epoch == l->epoch &&
+        if (l->here && l->fused && l->seen == HA_SEEN_RUNNING && l->fuse_epoch == l->epoch &&
             l->fuse_deadline != HA_NEVER && c->now > l->fuse_deadline + grace &&
             state_domain(&c->state, l->uuid) && l->op != OP_START)
             c->rebel = true;

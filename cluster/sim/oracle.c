@@ -588,10 +588,10 @@ void oracle_dump(struct world *w)
     for (size_t i = 0; s != NULL && i < s->n_domain; i++)
         say(w,
             "log: domain %u node %u epoch %" PRIu64
-            " state %d want_run %d fused %d to %u from %u: %s",
+            " state %d want_run %d fused %d to %u from %u, %zu old, %zu unsure: %s",
             domain_of(w, s->domain[i]->uuid) + 1, s->domain[i]->owner, s->domain[i]->epoch,
             (int)s->domain[i]->state, s->domain[i]->want_run, s->domain[i]->fused, s->domain[i]->to,
-            s->domain[i]->from, s->domain[i]->why);
+            s->domain[i]->from, s->domain[i]->n_old, s->domain[i]->n_unsure, s->domain[i]->why);
 }
 
 /* --- in the end --- */
