@@ -196,16 +196,28 @@ static void input_free(struct input *in)
     free(in);
 }
 
-/* What can't be kept is lost as a message is: the core asks again, or is told again. */
-bool node_wait_feed(struct cluster *c, const struct ha_event *event)
+static struct input *input_new(const struct ha_event *event)
 {
     struct input *in = calloc(1, sizeof *in);
 
     if (in == NULL)
-        return false;
+        return NULL;
     in->event = *event;
-    if (!input_copy(in)) {
-        input_free(in);
+    if (input_copy(in))
+        return in;
+    input_free(in);
+    return NULL;
+}
+
+/* What can't be kept is lost as a beat is: the core asks again, or is told again. Only the order of
+ * the ring has no gaps: it is left, and begins anew. */
+bool node_wait_feed(struct cluster *c, const struct ha_event *event)
+{
+    struct input *in = input_new(event);
+
+    if (in == NULL) {
+        if (c->ring != NULL && (event->type == HA_EV_MESSAGE || event->type == HA_EV_VIEW))
+            corosync_lose(c->ring, "no memory for a message of the cluster");
         return false;
     }
     if (c->last != NULL)

@@ -646,6 +646,12 @@ bool corosync_send(struct corosync_ring *r, const uint8_t *bytes, size_t len)
     return true;
 }
 
+void corosync_lose(struct corosync_ring *r, const char *why)
+{
+    err_set(&r->err, ERR_RESOURCE, "%s", why);
+    broken(r, BROKEN);
+}
+
 /* --- turns of the loop --- */
 
 static void turn_ended(struct corosync_ring *r, uint64_t begun)

@@ -48,6 +48,9 @@ int corosync_open(uv_loop_t *loop, const char *group, const struct corosync_call
  * has been called, or comes in a turn of the loop of its own, never from here. Longer than
  * HA_MESSAGE_MAX or empty: false as well. */
 bool corosync_send(struct corosync_ring *r, const uint8_t *bytes, size_t len);
+/* What was delivered could not be taken, and nothing may be left out of an order: out, and in
+ * again. `view` with n 0 comes in a turn of the loop of its own. */
+void corosync_lose(struct corosync_ring *r, const char *why);
 void corosync_figures(const struct corosync_ring *r, struct corosync_figures *out);
 /* Leaves the group; no callback comes after it. The loop's handles go within half a second, also
  * where corosync hangs. */

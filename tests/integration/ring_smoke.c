@@ -8,6 +8,7 @@
  *   MS view 1,2,3          MS quorum 1        MS nodes 1=ADDRESS ... own=1 token=1000
  *   MS order N HASH        after each hundredth message since the last view: over all of them
  *   MS reload done         after SIGHUP: the key is read again
+ *   MS view none           after SIGUSR1 as well: it leaves the ring, and comes again
  *   MS figures ...         each second, and at the end (SIGTERM); with "stall", the longest time in
  *                          ms that the loop stood still, and "own", the same without what the
  *                          process waited for a CPU
@@ -33,7 +34,7 @@
 static struct {
     uv_loop_t loop;
     uv_timer_t tick, second;
-    uv_signal_t end, reload;
+    uv_signal_t end, reload, lose;
     struct corosync_ring *ring;
     struct beat *beat;
     struct nodelist *nodes;
@@ -204,6 +205,7 @@ static void on_end(uv_signal_t *s, int number)
     uv_close((uv_handle_t *)&t.second, NULL);
     uv_close((uv_handle_t *)s, NULL);
     uv_close((uv_handle_t *)&t.reload, NULL);
+    uv_close((uv_handle_t *)&t.lose, NULL);
 }
 
 static void on_reload(uv_signal_t *s, int number)
@@ -212,6 +214,12 @@ static void on_reload(uv_signal_t *s, int number)
 
     (void)s, (void)number;
     say("reload %s", t.beat && beat_reload(t.beat, &e) == 0 ? "done" : e.text);
+}
+
+static void on_lose(uv_signal_t *s, int number)
+{
+    (void)s, (void)number;
+    corosync_lose(t.ring, "asked to leave the ring");
 }
 
 static void parse(const char *arg)
@@ -247,6 +255,8 @@ static int begin(struct err *e)
     uv_signal_start(&t.end, on_end, SIGTERM);
     uv_signal_init(&t.loop, &t.reload);
     uv_signal_start(&t.reload, on_reload, SIGHUP);
+    uv_signal_init(&t.loop, &t.lose);
+    uv_signal_start(&t.lose, on_lose, SIGUSR1);
     if (t.key && beat_open(&t.loop, t.key, t.port, on_beat, NULL, &t.beat, e) < 0)
         return -1;
     if (corosync_open(&t.loop, t.group, &cb, NULL, &t.ring, e) < 0 ||
