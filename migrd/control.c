@@ -15,6 +15,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "migrd/control_internal.h"
+#include "migrd/ha.h"
 #include "migrd/migration.h"
 #include "migrd/peer.h"
 #include "migrd/registry.h"
@@ -162,10 +163,15 @@ void request_done(void *arg, const char *uuid, const struct err *e)
 struct domain *control_domain(struct client *c, uint32_t serial, const char *which)
 {
     struct domain *d = registry_find(c->m->registry, which);
+    char where[400];
     struct err e;
 
     if (d == NULL) {
-        err_set(&e, ERR_NOT_FOUND, "no domain %.64s on host %s", which, c->m->host_name);
+        if (ha_elsewhere(c->m, which, where, sizeof where))
+            err_set(&e, ERR_NOT_FOUND, "no domain %.64s on host %s: %s", which, c->m->host_name,
+                where);
+        else
+            err_set(&e, ERR_NOT_FOUND, "no domain %.64s on host %s", which, c->m->host_name);
         control_fail(c, serial, &e);
     }
     return d;

@@ -41,8 +41,8 @@ int ha_operator(struct migrd *m, const struct domain *d, enum registry_op op,
 /* The same for a definition, which is what the log starts from; copied. `run`: and starts it. */
 int ha_define(struct migrd *m, const Migrd__Domain *def, bool run, registry_done *done, void *arg,
     struct err *e);
-/* "domain web runs on host b" if the log has it on another host; false: not. */
-bool ha_elsewhere(const struct migrd *m, const char *uuid, char *text, size_t size);
+/* Name or uuid: "domain web runs on host b" if the log has it on another host; false: not. */
+bool ha_elsewhere(const struct migrd *m, const char *which, char *text, size_t size);
 /* Refused where the log decides: `what` is "undefine", "save", "restore". */
 int ha_refuses(
     const struct migrd *m, const char *uuid, const char *name, const char *what, struct err *e);
