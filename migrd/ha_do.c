@@ -189,6 +189,7 @@ static void moved(void *arg, struct migration *g, bool last)
 
 static void migrate(struct ha_task *t, struct domain *d)
 {
+    Migrd__PrecopyParams params = MIGRD__PRECOPY_PARAMS__INIT;
     Migrd__Migrate rq = MIGRD__MIGRATE__INIT;
     struct err e;
 
@@ -198,6 +199,8 @@ static void migrate(struct ha_task *t, struct domain *d)
     }
     if (d->busy != NULL || !migration_has_room(t->h->m))
         return; /* one that has arrived takes a while to end here */
+    params.live = true;
+    rq.params = &params;
     rq.domain = d->uuid;
     rq.host = t->host;
     rq.target = t->target;

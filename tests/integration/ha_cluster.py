@@ -86,7 +86,7 @@ class Guest:
         self.file = f"{lab.dir}/{name}.cfg"
         write_file(self.file, "\n".join([
             f'name = "{name}"', f'uuid = "{self.uuid}"', f"memory = {mib}", "vcpus = 1", f'kernel = "{BUILD}/guests/testguest"',
-            f'extra = "disk={disk_mib} disk_rate=60 disk_depth=2 tick_ms=200 verify_s=0 {words}"',
+            f'extra = "disk={disk_mib} disk_rate=60 disk_depth=2 tick_ms=200 verify_s=0 nap_ms=10 {words}"',
             f"disk = ['nfs://storage.lab/export/{image},vda,w']", ""]))
 
     def create(self, node):

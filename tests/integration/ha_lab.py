@@ -139,7 +139,7 @@ class Node:
 
     def __init__(self, lab, number):
         self.lab, self.number = lab, number
-        self.name, self.address = f"host{number}.lab", f"10.99.0.{number}"
+        self.host, self.name, self.address = f"host{number}", f"host{number}.lab", f"10.99.0.{number}"
         self.port = f"host{number}-lan"  # its cable, at the switch
         self.root = f"{lab.dir}/h{number}"
         self.holder = lab.holder(f"host{number}")

@@ -125,7 +125,7 @@ void idle_init(void)
 void idle_wait(void)
 {
     if (sleep_port)
-        out16(PORT_SLEEP, 1);
+        out16(PORT_SLEEP, (uint16_t)opt.nap_ms);
     else
         for (unsigned i = 0; i < 200; i++)
             __asm__ volatile("pause");

@@ -137,9 +137,15 @@ static enum kind kind_of(const struct slot *s)
     return s->block > log_blocks ? KIND_RANDOM : KIND_LOG;
 }
 
+/* Both of one host, though the guest may move between two reads. */
 static uint64_t writer_now(void)
 {
-    return (uint64_t)in32(PORT_OWNER_HOST) << 32 | in32(PORT_OWNER);
+    uint32_t host, epoch;
+    do {
+        host = in32(PORT_OWNER_HOST);
+        epoch = in32(PORT_OWNER);
+    } while (in32(PORT_OWNER_HOST) != host);
+    return (uint64_t)host << 32 | epoch;
 }
 
 /* Of this run, yet not of the host or an earlier one that ran it: a second copy is writing. */

@@ -111,7 +111,8 @@ struct options {
     uint64_t disk_flush; /* after so many writes; 0: never */
     uint64_t bench_mib;  /* buffers of the bench */
     uint8_t ip[4];       /* of the network card; 0: it is not used */
-    bool spin;           /* never use the sleep port */
+    uint64_t nap_ms;     /* one use of the sleep port, 1..1000 */
+    bool spin;           /* never use it */
     bool clock_tsc;      /* do not use kvmclock */
 };
 extern struct options opt;

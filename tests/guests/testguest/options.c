@@ -13,6 +13,7 @@ struct options opt = {
     .seed = 1,
     .tick_ms = 1000,
     .verify_s = 5,
+    .nap_ms = 1,
     .disk_rate = 300,
     .disk_depth = 8,
     .disk_flush = 32,
@@ -137,6 +138,7 @@ static bool set_number(const char *key, size_t klen, uint64_t v)
         { "verify_s", &opt.verify_s },
         { "exit_ms", &opt.exit_ms },
         { "tsc_khz", &opt.tsc_khz },
+        { "nap_ms", &opt.nap_ms },
         { "disk", &opt.disk_mib },
         { "disk_rate", &opt.disk_rate },
         { "disk_depth", &opt.disk_depth },
@@ -198,6 +200,8 @@ void options_parse(const char *cmdline)
         panic("zero, comp and rand must be 100 together");
     if (opt.touch < 32 || opt.touch > PAGE || opt.touch % 8)
         panic("touch must be 32..4096 and a multiple of 8");
+    if (opt.nap_ms < 1 || opt.nap_ms > 1000)
+        panic("nap_ms must be 1..1000");
     if (opt.disk_depth < 1 || opt.disk_depth > BLK_DEPTH)
         panic("disk_depth must be 1..32");
 }
