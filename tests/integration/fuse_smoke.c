@@ -5,7 +5,9 @@
  * the CPU time that its vCPUs still take after the deadline.
  *
  *   fuse_smoke KERNEL [name=value ...]
- *     cmdline=... vcpus=N blows=N disk=SOURCE
+ *     cmdline=... vcpus=N blows=N disk=SOURCE file=PATH
+ *     file: the disk as this machine sees it; it must not change under a blown fuse, and in the end
+ *     the guest must have found all that it wrote on it.
  *
  * Exit status: 0 fine, 1 failed, 77 skipped (no /dev/kvm).
  */
@@ -14,11 +16,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "base/clock.h"
 #include "base/io.h"
@@ -33,6 +37,8 @@ struct options {
     const char *kernel, *cmdline, *disk;
     unsigned vcpus, blows;
 };
+
+static const char *disk_file; /* NULL: none to look at */
 
 static const struct hv_ops *ops;
 static struct hv *hv;
@@ -73,6 +79,8 @@ static void parse(struct options *o, int argc, char **argv)
             o->cmdline = v;
         else if (strcmp(argv[i], "disk") == 0)
             o->disk = v;
+        else if (strcmp(argv[i], "file") == 0)
+            disk_file = v;
         else if (strcmp(argv[i], "vcpus") == 0)
             o->vcpus = (unsigned)atoi(v);
         else if (strcmp(argv[i], "blows") == 0)
@@ -283,11 +291,63 @@ static double blow(const struct threads *t, uint64_t *moved)
     return last > deadline * NS_PER_MS ? (double)(last - deadline * NS_PER_MS) / 1e6 : 0;
 }
 
+#define DISK_SEEN (16u << 20)
+
+static uint64_t hash_disk(void)
+{
+    uint64_t hash = 0;
+    char *data = malloc(DISK_SEEN);
+    int fd = open(disk_file, O_RDONLY | O_CLOEXEC);
+    ssize_t n = data != NULL && fd >= 0 ? pread(fd, data, DISK_SEEN, 0) : -1;
+
+    NEED("read the disk's file", n > 0);
+    hash = XXH3_64bits(data, (size_t)n);
+    close(fd);
+    free(data);
+    return hash;
+}
+
+/* The server finishes what it has got; nothing comes after that. */
+static void disk_stands_still(void)
+{
+    uint64_t before;
+
+    if (disk_file == NULL)
+        return;
+    usleep(100000);
+    before = hash_disk();
+    usleep(300000);
+    NEED("nothing is written under a blown fuse", hash_disk() == before);
+}
+
+/* The guest looks at its disk all the time. */
+static void disk_is_fine(void)
+{
+    char path[200], *text, *last, *next;
+    uint64_t before;
+
+    if (disk_file == NULL)
+        return;
+    before = hash_disk();
+    usleep(500000);
+    NEED("the guest writes", hash_disk() != before);
+    snprintf(path, sizeof path, "%s/log/console-fuse.log", base_dir);
+    text = io_read_file(path, 16u << 20, NULL, &e);
+    NEED("console", text != NULL);
+    for (last = NULL, next = text; (next = strstr(next, " disk=")) != NULL; next++)
+        last = next;
+    NEED("the guest speaks of its disk", last != NULL);
+    printf("the guest says: %.*s\n", (int)strcspn(last, "\r\n"), last);
+    NEED("disk=ok", strncmp(last, " disk=ok", 8) == 0 && strstr(last, "io_errors=0") != NULL);
+    free(text);
+}
+
 static void relight(void)
 {
     struct hv_info i;
 
     NEED("blown", wait_state(false, true, 1000));
+    disk_stands_still();
     NEED("resume is refused", ops->resume(hv, UUID, 6, &e) < 0 && e.code == ERR_STATE);
     fuse(6, clock_boot_ms() + 60000);
     usleep(20000);
@@ -414,6 +474,7 @@ static void begins_without(const Migrd__Domain *d)
 
 int main(int argc, char **argv)
 {
+    const struct sched_param prio = { .sched_priority = 1 };
     struct options o;
     Migrd__Domain *d;
     char cmd[128];
@@ -424,6 +485,7 @@ int main(int argc, char **argv)
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     log_open("fuse_smoke", "", NULL);
+    sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &prio); /* to see it when it happens */
     parse(&o, argc, argv);
     ops = hv_driver("xvm");
     snprintf(base_dir, sizeof base_dir, "/tmp/fuse-smoke-XXXXXX");
@@ -436,6 +498,7 @@ int main(int argc, char **argv)
     blows(o.blows);
     told_to_stop();
     stopped_process();
+    disk_is_fine();
     daemon_restarts();
     paused_by_somebody();
     newer_epoch();
