@@ -210,11 +210,118 @@ static void serve_facts(struct msgconn *c, uint32_t serial, const char *host)
     reply(c, &r, serial, true);
 }
 
+/* Three nodes, host3 away; web1 runs on host1, db1 waits. */
+static void serve_ha_overview(struct msgconn *c, uint32_t serial)
+{
+    static const char *const names[] = { "host1", "host2", "host3" };
+    uint32_t ids[] = { 1, 2, 3 }, dead[] = { 2 }, wish[] = { 2 };
+    Migrd__Reply r = MIGRD__REPLY__INIT;
+    Migrd__HaOverview o = MIGRD__HA_OVERVIEW__INIT;
+    Migrd__HaState s = MIGRD__HA_STATE__INIT;
+    Migrd__HaLocal l = MIGRD__HA_LOCAL__INIT;
+    Migrd__HaTimes times = MIGRD__HA_TIMES__INIT;
+    Migrd__HaFigures figures = MIGRD__HA_FIGURES__INIT;
+    Migrd__HaPlan plan = MIGRD__HA_PLAN__INIT;
+    Migrd__HaPlace place[3], *places[3];
+    Migrd__HaNode node[3], *nodes[3];
+    Migrd__HaDomain domain[2], *domains[2];
+    Migrd__HaPolicy policy = MIGRD__HA_POLICY__INIT;
+
+    for (unsigned i = 0; i < 3; i++) {
+        migrd__ha_place__init(&place[i]);
+        migrd__ha_node__init(&node[i]);
+        place[i].node = node[i].id = i + 1;
+        place[i].name = node[i].name = (char *)names[i];
+        node[i].state = i < 2 ? MIGRD__HA_NODE_STATE__NODE_ONLINE : MIGRD__HA_NODE_STATE__NODE_AWAY;
+        node[i].memory_kib = 1 << 20;
+        places[i] = &place[i];
+        nodes[i] = &node[i];
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        migrd__ha_domain__init(&domain[i]);
+        domain[i].name = (char *)(i == 0 ? "db1" : "web1");
+        domain[i].uuid = (char *)(i == 0 ? "0-0" : "1-1");
+        domain[i].owner = i == 0 ? 3 : 1;
+        domain[i].state =
+            i == 0 ? MIGRD__HA_DOMAIN_STATE__DOMAIN_WAITING : MIGRD__HA_DOMAIN_STATE__DOMAIN_RUNNING;
+        domain[i].why = (char *)(i == 0 ? "no place: node 2 is being drained" : "runs on node 1");
+        domain[i].policy = &policy;
+        domains[i] = &domain[i];
+    }
+    policy.class_ = 4;
+    policy.preferred = wish;
+    policy.n_preferred = 1;
+    policy.apart = (char *)"db";
+    plan.dead = dead;
+    plan.n_dead = plan.k = 1;
+    l.members = ids;
+    l.n_members = 2;
+    l.lease_until = 6234;
+    s.nodes = ids;
+    s.n_nodes = s.n_node = o.n_places = 3;
+    s.node = nodes;
+    s.domain = domains;
+    s.n_domain = 2;
+    s.local = &l;
+    o.host = (char *)"host1";
+    o.node = 1;
+    o.now = 5000;
+    o.state = &s;
+    o.times = &times;
+    o.figures = &figures;
+    o.places = places;
+    o.certificate = &plan;
+    r.ha = &o;
+    reply(c, &r, serial, true);
+}
+
+/* `move` breaks the certificate; host9 is unknown. */
+static void serve_ha(struct msgconn *c, uint32_t serial, const Migrd__HaRequest *q)
+{
+    Migrd__Reply r = MIGRD__REPLY__INIT;
+    Migrd__HaAnswer a = MIGRD__HA_ANSWER__INIT;
+
+    if (strcmp(q->node, "host9") == 0) {
+        refuse(c, serial, "not-found", "node host9 is not in the cluster");
+        return;
+    }
+    a.ok = true;
+    if (q->command->kind == MIGRD__HA_COMMAND_KIND__HA_MIGRATE)
+        a.warning = (char *)"the loss of node 2 would leave 1 domains without a place";
+    r.ha_answer = &a;
+    reply(c, &r, serial, true);
+}
+
+static void serve_ha_question(struct msgconn *c, uint32_t serial, const Migrd__GetHa *q)
+{
+    Migrd__Reply r = MIGRD__REPLY__INIT;
+    Migrd__HaPlan p = MIGRD__HA_PLAN__INIT;
+    Migrd__HaPlanStep step = MIGRD__HA_PLAN_STEP__INIT, *steps[] = { &step };
+    uint32_t dead[] = { 1 };
+
+    if (q->question == MIGRD__HA_QUESTION__HA_OVERVIEW) {
+        serve_ha_overview(c, serial);
+        return;
+    }
+    step.uuid = (char *)"1-1";
+    step.name = (char *)"web1";
+    step.why = (char *)"no place: node 2 is full";
+    p.step = steps;
+    p.n_step = 1;
+    p.dead = dead;
+    p.n_dead = 1;
+    p.lost = 1;
+    p.text = (char *)"not all of them have a place";
+    r.ha_plan = &p;
+    reply(c, &r, serial, true);
+}
+
 static void serve(struct msgconn *c, const Migrd__Request *rq)
 {
     Migrd__Reply r = MIGRD__REPLY__INIT;
 
-    note_request(&rq->base);
+    if (rq->body_case != MIGRD__REQUEST__BODY_GET_HA)
+        note_request(&rq->base);
     if (rq->body_case == MIGRD__REQUEST__BODY_LIST)
         serve_domains(c, rq->serial, NULL);
     else if (rq->body_case == MIGRD__REQUEST__BODY_GET)
@@ -229,6 +336,10 @@ static void serve(struct msgconn *c, const Migrd__Request *rq)
         pause(); /* a migration that never ends */
     else if (rq->body_case == MIGRD__REQUEST__BODY_GET_FACTS)
         serve_facts(c, rq->serial, rq->get_facts->host);
+    else if (rq->body_case == MIGRD__REQUEST__BODY_HA)
+        serve_ha(c, rq->serial, rq->ha);
+    else if (rq->body_case == MIGRD__REQUEST__BODY_GET_HA)
+        serve_ha_question(c, rq->serial, rq->get_ha);
     else if (rq->body_case == MIGRD__REQUEST__BODY_UNDEFINE)
         refuse(c, rq->serial, "state", "domain web1 runs; destroy it first");
     else
@@ -348,6 +459,8 @@ static int run_words(const char **words)
         dup2(pipefd[1], 1);
         dup2(pipefd[1], 2);
         close(pipefd[0]);
+        for (int i = 3; i < argc; i++)
+            argv[i] = strdup(argv[i]); /* words may be cut up, as a program's own may */
         feed_input();
         interrupt_later();
         status = strcmp(words[0], "xm") == 0 ? xm_run(argc, argv) : migctl_run(argc, argv);
@@ -679,6 +792,102 @@ static void migctl_cpu_compares(void **state)
     assert_int_equal(run("migctl", "cpu", "show", "--tls", "maybe"), 2);
 }
 
+static void ha_status_says_what_matters(void **state)
+{
+    (void)state;
+    assert_int_equal(run("migctl", "ha", "status"), 0);
+    assert_out("Cluster     2 of 3 nodes are here");
+    assert_out("  ! domain db1 waits: no place: host2 is being drained\n");
+    assert_out("  host1*  online");
+    assert_out("lease 1234 ms\n");
+    assert_out("AWAY");
+    assert_out("web1    running  host1");
+    assert_out("not of 1: without host2 the rest is no majority\n");
+    assert_int_equal(run("migctl", "ha", "status", "--check"), 3);
+    assert_null(strstr(out, "Timers"));
+    assert_int_equal(run("migctl", "ha", "status", "--names"), 0);
+    assert_string_equal(out, "db1\nweb1\n");
+    assert_int_equal(run("migctl", "ha", "what-if", "host1"), 3);
+    assert_out("If host1 died now: not all of them have a place.\n");
+    assert_out("NOWHERE");
+    assert_out("no place: host2 is full");
+    assert_int_equal(run("migctl", "ha", "explain", "web1"), 0);
+    assert_out("Decided     runs on host1\n");
+    assert_out("  prefers     host2\n");
+}
+
+static void ha_policies_are_read(void **state)
+{
+    json_t *all, *p, *q;
+
+    (void)state;
+    assert_int_equal(run("migctl", "ha", "add", "web1", "--class", "2", "--prefer", "host2,host3", "--apart",
+                         "db!", "--window", "5m", "--failback", "90s"),
+        0);
+    assert_out("web1 is protected.\n");
+    all = asked("ha");
+    q = json_object_get(all, "command");
+    p = json_object_get(json_object_get(q, "domain"), "policy");
+    assert_string_equal(json_string_value(json_object_get(q, "kind")), "add");
+    assert_int_equal(json_integer_value(json_object_get(p, "class")), 2);
+    assert_int_equal(json_integer_value(json_object_get(p, "window_s")), 300);
+    assert_int_equal(json_integer_value(json_object_get(p, "failback_min")), 2);
+    assert_string_equal(json_string_value(json_object_get(p, "apart")), "db");
+    assert_true(json_is_true(json_object_get(p, "apart_hard")));
+    assert_int_equal(json_array_size(json_object_get(all, "preferred")), 2);
+    json_decref(all);
+    /* what is not named stays */
+    assert_int_equal(run("migctl", "ha", "set", "web1", "--restarts", "5"), 0);
+    all = asked("ha");
+    p = json_object_get(json_object_get(json_object_get(all, "command"), "domain"), "policy");
+    assert_int_equal(json_integer_value(json_object_get(p, "max_restarts")), 5);
+    assert_int_equal(json_integer_value(json_object_get(p, "class")), 4);
+    assert_int_equal(json_array_size(json_object_get(p, "preferred")), 1);
+    assert_string_equal(json_string_value(json_object_get(p, "apart")), "db");
+    json_decref(all);
+    assert_int_equal(run("migctl", "ha", "set", "web1"), 2);
+    assert_int_equal(run("migctl", "ha", "set", "ghost", "--class", "1"), 1);
+    assert_int_equal(run("migctl", "ha", "add", "web1", "--apart", "a b"), 2);
+    assert_int_equal(run("migctl", "ha", "add", "web1", "--class", "x"), 2);
+    assert_int_equal(run("migctl", "ha", "fly"), 2);
+    assert_int_equal(run("migctl", "help", "ha", "add"), 0);
+    assert_out("Usage: migctl ha add DOMAIN [options]\n");
+}
+
+static void ha_asks_before_it_breaks(void **state)
+{
+    (void)state;
+    assert_int_equal(run("migctl", "ha", "move", "web1", "host2"), 1);
+    assert_out("Error: the loss of host2 would leave 1 domains without a place\n");
+    assert_int_equal(run("migctl", "ha", "move", "web1", "host2", "--force"), 0);
+    assert_int_equal(run("migctl", "ha", "move", "web1", "host9", "--force"), 1);
+    assert_int_equal(run("migctl", "ha", "confirm-dead", "host3"), 2);
+    input = "";
+    assert_int_equal(run("migctl", "ha", "confirm-dead", "host3", "--reason", "seen"), 1);
+    assert_out("give --yes if host3 is off for sure");
+    input = NULL;
+    assert_int_equal(run("migctl", "ha", "confirm-dead", "host3", "--reason", "seen", "--yes"), 0);
+    assert_int_equal(run("migctl", "ha", "confirm-dead", "host2", "--reason", "seen", "--yes"), 1);
+    assert_out("host2 is in the cluster's view");
+    assert_int_equal(run("migctl", "ha", "confirm-dead", "host1", "--reason", "seen", "--yes"), 1);
+    assert_out("is this host");
+}
+
+static void nodes_are_drained(void **state)
+{
+    (void)state;
+    assert_int_equal(run("migctl", "node", "list"), 0);
+    assert_out("host3");
+    assert_int_equal(run("migctl", "node", "drain", "host2"), 0);
+    assert_out("host2 is empty: 0 domains left");
+    assert_int_equal(run("migctl", "node", "drain", "host1", "--no-wait"), 0);
+    assert_out("host1 is being drained");
+    assert_int_equal(run("migctl", "node", "drain", "host1"), 1);
+    assert_out("was ended by somebody"); /* this server never drains */
+    assert_int_equal(run("migctl", "node", "drain", "ghost"), 1);
+    assert_int_equal(run("migctl", "node", "undrain", "host1", "--return-home"), 0);
+}
+
 static void watch_leaves_at_interrupt(void **state)
 {
     (void)state;
@@ -769,6 +978,10 @@ int main(void)
         cmocka_unit_test(migctl_shows_the_host),
         cmocka_unit_test(migctl_cpu_levels),
         cmocka_unit_test(migctl_cpu_compares),
+        cmocka_unit_test(ha_status_says_what_matters),
+        cmocka_unit_test(ha_policies_are_read),
+        cmocka_unit_test(ha_asks_before_it_breaks),
+        cmocka_unit_test(nodes_are_drained),
         cmocka_unit_test(watch_leaves_at_interrupt),
         cmocka_unit_test(no_daemon_is_explained),
         cmocka_unit_test(numbers_for_people),
