@@ -50,7 +50,8 @@ static void add(struct ha_core *c, const struct ha_node *by, const Migrd__HaComm
     d->owner = m->node;
     d->state = m->node ? DS(RUNNING) : DS(STOPPED);
     d->seen = m->node ? SEEN(RUNNING) : SEEN(GONE);
-    domain_ask(s, d, m->node);
+    if (!c->rehearsal) /* in a plan they have answered */
+        domain_ask(s, d);
     domain_why(d, "added on node %u", by->id);
     apply_touch(c, d);
 }
@@ -343,7 +344,7 @@ static void arm(struct ha_core *c)
         struct ha_domain *d = c->state.domain[i];
 
         if (again) {
-            domain_ask(&c->state, d, 0);
+            domain_ask(&c->state, d);
             d->reread = true;
         }
         apply_touch(c, d);

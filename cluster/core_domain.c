@@ -261,13 +261,12 @@ void domain_clean(struct ha_domain *d, uint32_t node)
     drop(d->unsure, &d->n_unsure, node);
 }
 
-void domain_ask(const struct ha_state *s, struct ha_domain *d, uint32_t but)
+void domain_ask(const struct ha_state *s, struct ha_domain *d)
 {
     d->asked = s->index;
     d->n_unsure = 0;
     for (unsigned i = 0; i < s->n_nodes; i++)
-        if (s->nodes[i] != but)
-            d->unsure[d->n_unsure++] = s->nodes[i];
+        d->unsure[d->n_unsure++] = s->nodes[i];
 }
 
 bool domain_concerns(const struct ha_domain *d, uint32_t node)

@@ -509,14 +509,15 @@ static bool tell_running(const struct ha_core *c, const struct ha_domain *d,
     const struct ha_local *l, bool has, Migrd__HaObservation *o)
 {
     if (has && alive(l))
-        return ((ha_seen_t)l->seen != d->seen || is_fused(c, d, l) != d->fused || d->reread) &&
+        return ((ha_seen_t)l->seen != d->seen || is_fused(c, d, l) != d->fused ||
+                   ha_node_in(d->unsure, d->n_unsure, c->config.node)) &&
                tell_seen(c, d, l, o);
     if (has && l->seen != HA_SEEN_INCOMING)
         return tell_seen(c, d, l, o);
     if (has)
         return false;
     /* A copy that is being taken back is there under its old epoch for a moment. */
-    return (!l->here || waited(c, d, RETRY_MS)) && tell_gone(o);
+    return (!l->here || (l->epoch < d->epoch && waited(c, d, RETRY_MS))) && tell_gone(o);
 }
 
 /* A copy that ended before it was seen to run may be one that never ran: then the hand-over says

@@ -509,8 +509,8 @@ const char *proof_name(ha_proof p);
 bool domain_occupies(const struct ha_domain *d); /* its owner's memory */
 /* That node has no copy but one that the record orders. */
 void domain_clean(struct ha_domain *d, uint32_t node);
-/* All but `but` must say whether they have one. */
-void domain_ask(const struct ha_state *s, struct ha_domain *d, uint32_t but);
+/* All must say whether they have one. */
+void domain_ask(const struct ha_state *s, struct ha_domain *d);
 /* It may have to do with a copy of it: owner, source of a hand-over, or an older owner. */
 bool domain_concerns(const struct ha_domain *d, uint32_t node);
 void domain_why(struct ha_domain *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

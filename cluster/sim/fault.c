@@ -299,7 +299,8 @@ static void hand_start(struct world *w, uint32_t domain, uint32_t node)
     if (!oracle_disarmed(w) || moving(w, domain) || d->tainted)
         return;
     for (unsigned i = 0; i < COPIES_MAX; i++)
-        copy_end(w, &d->copy[i], HA_SEEN_GONE, false);
+        if (d->copy[i].state != COPY_GONE)
+            copy_end(w, &d->copy[i], HA_SEEN_GONE, false);
     c = copy_make(w, domain, node, oracle_epoch(w, domain) + 1, COPY_RUNNING);
     c->fuse_ms = UINT64_MAX;
     c->fresh = false;
