@@ -47,7 +47,7 @@
 #include "hypervisor/xvm/rundir.h"
 
 #define LOOK_MS 1000u /* between two looks at most: a writer may die before it wakes us */
-#define JOIN_NS (5 * NS_PER_MS)
+#define WAKE_AGAIN_NS NS_PER_MS
 
 /* ---- the file ---- */
 
@@ -249,6 +249,7 @@ static void *watch(void *arg)
         fuse_look(m);
         wait_for_turn(f, turn);
     }
+    atomic_store(&f->ended, true);
     return NULL;
 }
 
@@ -301,15 +302,14 @@ int fuse_open(struct machine *m, bool blown, struct err *e)
 /* The page is not ours to write: a wake-up that comes too early is repeated. */
 static void end_watcher(struct fuse *f)
 {
-    atomic_store(&f->stop, true);
-    for (;;) {
-        uint64_t at = clock_ns() + JOIN_NS;
-        struct timespec ts = { (time_t)(at / NS_PER_S), (long)(at % NS_PER_S) };
+    const struct timespec step = { .tv_nsec = (long)WAKE_AGAIN_NS };
 
+    atomic_store(&f->stop, true);
+    while (!atomic_load(&f->ended)) {
         syscall(SYS_futex, &f->page->turn, FUTEX_WAKE, 1, NULL, NULL, 0);
-        if (pthread_clockjoin_np(f->thread, NULL, CLOCK_MONOTONIC, &ts) != ETIMEDOUT)
-            break;
+        nanosleep(&step, NULL);
     }
+    pthread_join(f->thread, NULL);
     f->has_thread = false;
 }
 

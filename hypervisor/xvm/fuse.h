@@ -23,7 +23,7 @@ struct fuse {
     struct machine_hold hold;
     pthread_t thread;
     bool has_thread;
-    atomic_bool stop;
+    atomic_bool stop, ended; /* to the watcher, and by it */
 };
 
 /* Makes the file of a domain whose folder is being made. */
