@@ -234,6 +234,12 @@ bench-disk: deps
 bench-disk-docs:
 	@tests/bench/disk --build $(B) --docs docs
 
+# Failover of the cluster. BENCH: options, such as "--runs 5 --tokens 500".
+.PHONY: bench-ha
+bench-ha: deps
+	$(SUB) all guests
+	@tests/bench/ha --build $(abspath $(B)) $(BENCH)
+
 .PHONY: bench-transport
 bench-transport: $(B)/bench/bench_transport
 	$<

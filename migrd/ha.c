@@ -188,6 +188,7 @@ int ha_open(struct migrd *m, struct err *e)
     if (h == NULL)
         return err_set(e, ERR_MEMORY, "cluster: out of memory");
     h->m = m;
+    h->memory_kib = UINT64_MAX; /* not told yet; a host may have none to give */
     m->ha = h;
     open_handles(h);
     if (open_cluster(h, e) < 0)
