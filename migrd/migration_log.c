@@ -35,6 +35,7 @@
 #define BEGIN_MS 10000
 #define LOOK_MS 3000
 #define AGAIN_MS 1000
+#define JOIN_MS 100 /* this host has not joined yet: just after a start */
 #define TARGET_AGAIN_MS 1500
 
 #define KIND(name) MIGRD__HA_COMMAND_KIND__HA_##name
@@ -348,19 +349,25 @@ static void fill(const struct migration *g, enum mt_op op, Migrd__HaCommand *c)
 
 static void not_asked(struct migration *g, const struct err *e)
 {
-    log_error(
-        "migration", "%s: %s: the cluster's log cannot be asked: %s", g->id, g->name, e->text);
+    if (g->tries++ % 60 == 0)
+        log_error(
+            "migration", "%s: %s: the cluster's log cannot be asked: %s", g->id, g->name, e->text);
     mig_log_forget(g);
     mig_post(g, g->kind == MIG_OUT ? (int)SRC_EV_LOG_NONE : (int)TGT_EV_LOG_NONE);
 }
 
 void mig_log_ask(struct migration *g, enum mt_op op)
 {
-    struct log_ask *ask = calloc(1, sizeof *ask);
+    struct log_ask *ask;
     Migrd__HaCommand c;
     struct err e = { 0 };
 
     mig_log_forget(g);
+    if (ha_waits(g->m)) {
+        uv_timer_start(&g->timer, timer_due, JOIN_MS, 0);
+        return;
+    }
+    ask = calloc(1, sizeof *ask);
     if (ask == NULL) {
         not_asked(g, &(struct err){ ERR_MEMORY, "out of memory" });
         return;
