@@ -185,6 +185,8 @@ class Node:
         self.lab.cut(f"dead {self.number}", [f'iifname "{self.port}"', f'oifname "{self.port}"'])
         at = time.monotonic()
         send_signal(self.init, signal.SIGKILL)
+        if self.daemon:
+            send_signal(self.daemon.pid, signal.SIGCONT)  # nsenter stops with a child that was stopped
         self.power.wait()
         wait_for(10, f"{self} is off", lambda: not self.pids(), 0.005)
         self.init = 0
