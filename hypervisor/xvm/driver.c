@@ -298,13 +298,14 @@ static int list_domains(
     DIR *d = opendir(hv->run_dir);
     size_t cap = 0;
     struct dirent *x;
+    int failed;
 
     *list = NULL;
     *n = 0;
     *lazy_kib = 0;
     if (d == NULL)
         return err_sys(e, "%s", hv->run_dir);
-    while ((x = readdir(d)) != NULL) {
+    while (errno = 0, (x = readdir(d)) != NULL) {
         uint64_t lazy = 0;
 
         if (!rundir_is_uuid(x->d_name))
@@ -325,8 +326,14 @@ static int list_domains(
             (*n)++;
         *lazy_kib += lazy;
     }
+    failed = errno;
     closedir(d);
-    return 0;
+    if (failed == 0)
+        return 0;
+    free(*list);
+    *list = NULL;
+    errno = failed;
+    return err_sys(e, "%s", hv->run_dir); /* a part of them would tell that the others are gone */
 }
 
 static int driver_enumerate(struct hv *hv, struct hv_info **list, size_t *n, struct err *e)

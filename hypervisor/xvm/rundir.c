@@ -27,23 +27,32 @@ bool rundir_is_uuid(const char *s)
     return s[36] == '\0';
 }
 
-/* Field 22 of /proc/PID/stat; 0 if there is no such process. A zombie does not count. */
+#define NOT_READ UINT64_MAX
+
+static uint64_t none_or_not_read(int reason)
+{
+    return reason == ENOENT || reason == ESRCH ? 0 : NOT_READ;
+}
+
+/* Field 22 of /proc/PID/stat; 0 if there is no such process. A zombie does not count. NOT_READ: it
+ * can't be told, for lack of descriptors or memory. */
 static uint64_t start_time(pid_t pid)
 {
     char path[64], text[SMALL_FILE];
     uint64_t start = 0;
     ssize_t n;
     char *p;
-    int fd;
+    int fd, reason;
 
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return 0;
+        return none_or_not_read(errno);
     n = read(fd, text, sizeof text - 1);
+    reason = n < 0 ? errno : ESRCH;
     close(fd);
     if (n <= 0)
-        return 0;
+        return none_or_not_read(reason);
     text[n] = '\0';
     p = strrchr(text, ')');
     if (p == NULL || p[1] == '\0' || p[2] == 'Z' || p[2] == 'X')
@@ -80,11 +89,15 @@ void rundir_process(const char *dir, pid_t *pid, bool *alive)
     *alive = false;
     path_of(path, dir, "pid");
     text = io_read_file(path, SMALL_FILE, NULL, NULL);
-    if (text == NULL)
+    if (text == NULL) {
+        *alive = access(path, F_OK) == 0 || errno != ENOENT;
         return;
+    }
     if (sscanf(text, "%d %" SCNu64, &number, &start) == 2 && number > 1 && start != 0) {
+        uint64_t now = start_time(number);
+
         *pid = number;
-        *alive = start_time(number) == start;
+        *alive = now == start || now == NOT_READ;
     }
     free(text);
 }

@@ -22,7 +22,9 @@ bool rundir_is_uuid(const char *name);
 
 int rundir_write_pid(const char *dir, struct err *e);
 
-/* The process of the folder; *alive false if it is gone (or there is no pid file). */
+/* The process of the folder; *alive false if it is certainly gone (or there is no pid file). What
+ * can't be read, for lack of descriptors or memory, counts as alive, *pid -1 if unknown: whoever is
+ * told that a domain is gone may start it elsewhere. */
 void rundir_process(const char *dir, pid_t *pid, bool *alive);
 
 void rundir_write_epoch(const char *dir, uint64_t epoch);
