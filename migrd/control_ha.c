@@ -150,7 +150,7 @@ static int fill_added(struct migrd *m, Migrd__HaCommand *q, const char *which, s
     if (x->uuid == NULL || x->name == NULL)
         return err_set(e, ERR_MEMORY, "migrd is out of memory");
     x->obeys_fuse = m->hv_ops->fuse != NULL;
-    q->epoch = d->epoch;
+    q->epoch = d->live && d->info.epoch > d->epoch ? d->info.epoch : d->epoch;
     q->node = d->live ? cluster_own_id(ha_cluster(m)) : 0;
     return put_definition(x, registry_definition(d), e);
 }

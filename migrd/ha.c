@@ -314,6 +314,12 @@ void ha_domain_changed(struct migrd *m, const struct domain *d)
         ha_soon(m->ha);
 }
 
+void ha_domain_starts(struct migrd *m, const struct domain *d)
+{
+    if (m->ha != NULL && m->ha->cluster != NULL && !m->ha->stopping)
+        ha_tell_one(m->ha, d);
+}
+
 bool ha_begins_blown(const struct migrd *m, const char *uuid)
 {
     return ha_protected(m, uuid, NULL);

@@ -49,6 +49,8 @@ int ha_refuses(
 
 /* The registry: something about d has changed here, or it has gone. */
 void ha_domain_changed(struct migrd *m, const struct domain *d);
+/* It is about to be started: the log must not take it for one that is not here. */
+void ha_domain_starts(struct migrd *m, const struct domain *d);
 
 /* A process is about to be made for it: does it begin with a blown fuse? */
 bool ha_begins_blown(const struct migrd *m, const char *uuid);

@@ -19,6 +19,7 @@
 /* What there is to know of one domain's copy on this host; ha_look.c. */
 struct ha_look {
     bool live;                   /* exists in the hypervisor */
+    bool starting;               /* not yet, but is being started, and not by the log */
     bool stopping;               /* the log's STOP is under way: its own power-off is our doing */
     bool rebooting;              /* it waits for its restart, or is being restarted */
     const struct hv_info *info;  /* valid while live */
@@ -86,6 +87,8 @@ struct ha_row *ha_row(struct ha *h, const char *uuid, bool make);
 uint64_t ha_copy_epoch(const struct domain *d);
 /* All copies, and those that have gone. */
 void ha_tell(struct ha *h);
+/* This one, at once. */
+void ha_tell_one(struct ha *h, const struct domain *d);
 /* Memory and CPUs, if they are new. */
 void ha_tell_host(struct ha *h);
 /* Owners that the log has changed, into the journal of domains that are defined here: it is what

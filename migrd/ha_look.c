@@ -3,7 +3,9 @@
  * A copy in the core's words. `blown` means: it stands still and only its fuse is the reason.
  *
  *   hypervisor                      told
- *   none, also while one is started nothing         (the result of that start is the next word)
+ *   none, also while the log starts one nothing     (the result of that start is the next word)
+ *   none, while others start one    paused          (of the next epoch; if the log is given the
+ * domain meanwhile, it must know)
  *   running, idle                   running
  *   paused                          paused, blown if its fuse did it
  *   incoming, of a hand-over        incoming
@@ -65,8 +67,13 @@ bool ha_look_event(const struct ha_look *l, struct ha_event *e)
 {
     e->type = HA_EV_DOMAIN;
     e->u.domain.by_guest = e->u.domain.blown = e->u.domain.fused = false;
-    if (!l->live)
+    if (!l->live && !l->starting)
         return false;
+    if (!l->live) {
+        e->u.domain.epoch = l->epoch + 1;
+        paused(e, false);
+        return true;
+    }
     e->u.domain.fused = l->info->fused;
     if (l->info->state == HV_CRASHED && l->info->domid < 0) {
         e->u.domain.epoch = l->epoch;

@@ -16,13 +16,24 @@ uint64_t ha_copy_epoch(const struct domain *d)
     return d->info.state == HV_CRASHED && d->info.domid < 0 ? d->epoch : d->info.epoch;
 }
 
+static bool is_busy(const struct domain *d, enum registry_op op)
+{
+    return d->busy != NULL && strcmp(d->busy, registry_op_name(op)) == 0;
+}
+
+static bool begun_by_log(const struct ha *h, const char *uuid)
+{
+    const struct ha_task *t = ha_task_of(h, uuid, HA_ACT_START);
+
+    return t != NULL && t->begun;
+}
+
 static void look(const struct ha *h, const struct domain *d, struct ha_look *l)
 {
-    bool restart = d->busy != NULL && strcmp(d->busy, registry_op_name(REG_RESTART)) == 0;
-
     *l = (struct ha_look){ .live = d->live,
+        .starting = !d->live && is_busy(d, REG_START) && !begun_by_log(h, d->uuid),
         .stopping = ha_task_of(h, d->uuid, HA_ACT_STOP) != NULL,
-        .rebooting = restart || d->last_end == HV_EV_REBOOT,
+        .rebooting = is_busy(d, REG_RESTART) || d->last_end == HV_EV_REBOOT,
         .info = &d->info,
         .epoch = d->epoch,
         .last_end = d->last_end,
@@ -30,7 +41,7 @@ static void look(const struct ha *h, const struct domain *d, struct ha_look *l)
         .owned = registry_owned(h->m, d) };
 }
 
-static void tell_one(struct ha *h, const struct domain *d)
+void ha_tell_one(struct ha *h, const struct domain *d)
 {
     struct ha_event e;
     struct ha_look l;
@@ -84,7 +95,7 @@ void ha_tell(struct ha *h)
     for (struct ha_row *row = h->rows; row != NULL; row = row->next)
         row->seen = false;
     for (struct domain *d = registry_first(h->m->registry); d != NULL; d = d->next)
-        tell_one(h, d);
+        ha_tell_one(h, d);
     for (struct ha_row *row = h->rows; row != NULL; row = row->next)
         if (row->here && !row->seen)
             tell_gone(h, row);

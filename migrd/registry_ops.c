@@ -414,6 +414,8 @@ static int act_here(struct migrd *m, struct domain *d, enum registry_op op,
     o->done = done;
     o->arg = arg;
     d->busy = op_names[op];
+    if (op == REG_START)
+        ha_domain_starts(m, d);
     job_run(m->loop, &o->job);
     return 0;
 }

@@ -70,6 +70,23 @@ static void test_incoming(void **state)
     check(&l, HA_SEEN_PAUSED, false, false);
 }
 
+/* Somebody starts it while the log may be given it. */
+static void test_starting(void **state)
+{
+    struct ha_look l = look(HV_CRASHED);
+    struct ha_event e;
+
+    (void)state;
+    l.live = false;
+    assert_false(ha_look_event(&l, &e));
+    l.starting = true;
+    e = told(&l);
+    assert_int_equal(e.u.domain.seen, HA_SEEN_PAUSED);
+    assert_int_equal(e.u.domain.epoch, 7); /* the journal's is 6 */
+    assert_false(e.u.domain.blown);
+    assert_false(e.u.domain.fused);
+}
+
 static void test_ends(void **state)
 {
     struct ha_look l = look(HV_SHUTDOWN);
@@ -123,7 +140,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alive),
         cmocka_unit_test(test_incoming),
-        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_starting), cmocka_unit_test(test_ends),
         cmocka_unit_test(test_reset),
         cmocka_unit_test(test_none),
         cmocka_unit_test(test_silent),
