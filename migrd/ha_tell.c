@@ -124,24 +124,28 @@ void ha_tell_host(struct ha *h)
 /* --- the journal --------------------------------------------------------------------------------
  */
 
-static void note_owner(struct ha *h, const struct domain *d, const Migrd__HaDomain *rec)
+/* At once in memory, so that it is written once. */
+static void note_owner(struct ha *h, struct domain *d, const Migrd__HaDomain *rec)
 {
     const struct migration_owner own = { .uuid = d->uuid,
         .name = d->name,
         .host = ha_node_text(h, rec->owner),
         .epoch = rec->epoch,
-        .why = "the cluster's log" };
+        .why = "the cluster's log",
+        .decided = true };
     struct err e;
 
     if (migration_set_owner(h->m, &own, NULL, NULL, &e) < 0)
         log_warn("ha", "%s", e.text);
+    else
+        registry_set_owner(h->m, d, own.host, own.epoch);
 }
 
 void ha_note_owners(struct ha *h)
 {
     uint32_t own = cluster_own_id(h->cluster);
 
-    for (const struct domain *d = registry_first(h->m->registry); d != NULL; d = d->next) {
+    for (struct domain *d = registry_first(h->m->registry); d != NULL; d = d->next) {
         const Migrd__HaDomain *rec = cluster_find(h->cluster, d->uuid);
 
         if (rec != NULL && rec->owner != 0 && rec->owner != own && rec->epoch > d->epoch &&

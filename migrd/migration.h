@@ -79,6 +79,7 @@ struct migration_owner {
     uint64_t epoch;
     const char *why;  /* for the journal */
     bool by_operator; /* without proof */
+    bool decided;     /* by the cluster's log, which else refuses it for protected domains */
 };
 /* `done` (may be NULL) when it is durable, and the registry knows. Copies *w. */
 int migration_set_owner(struct migrd *m, const struct migration_owner *w, registry_done *done,

@@ -33,9 +33,9 @@ static void note(struct migrd *m, const struct journal_record *r)
     const char *owner = strcmp(r->peer, ".") == 0 ? m->host_name : r->peer;
     struct domain *d = registry_by_uuid(m->registry, r->uuid);
 
-    if (d != NULL)
+    if (d != NULL && r->epoch >= d->epoch) /* it may have been started here meanwhile */
         registry_set_owner(m, d, owner, r->epoch);
-    else
+    else if (d == NULL)
         registry_note_record(m, r->uuid, owner, r->epoch, 0, false);
     if ((r->flags & JF_FORCED) != 0)
         registry_note_proven(m, r->uuid, r->epoch);
@@ -60,7 +60,7 @@ int migration_set_owner(struct migrd *m, const struct migration_owner *w, regist
 {
     struct owner_job *o;
 
-    if (ha_refuses(m, w->uuid, w->name, "give an owner to", e) < 0)
+    if (!w->decided && ha_refuses(m, w->uuid, w->name, "give an owner to", e) < 0)
         return -1;
     o = calloc(1, sizeof *o);
     if (o == NULL)

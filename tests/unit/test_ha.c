@@ -763,6 +763,27 @@ static void test_operator_starts(void **state)
     assert_int_equal(n_start, 0); /* on another host */
 }
 
+/* What counts once it is protected no more: written once, by the log's word. */
+static void test_owner_is_noted(void **state)
+{
+    Migrd__Domain *def = new_definition();
+    struct err e;
+
+    (void)state;
+    n_done = 0;
+    assert_int_equal(registry_define_here(&m, &def, done, NULL, &e), 0);
+    wait_true(is_done);
+    log_.record.owner = 2;
+    log_.record.epoch = 9;
+    log_.host->changed(log_.arg);
+    turn(50);
+    assert_int_equal(guest()->epoch, 9);
+    assert_string_not_equal(guest()->owner, "here");
+    log_.has = false;
+    assert_int_equal(operator_does(REG_START, &e), -1);
+    assert_non_null(strstr(e.text, "was given to host"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -779,6 +800,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_operator_destroys, running, end),
         cmocka_unit_test_setup_teardown(test_operator_is_refused, running, end),
         cmocka_unit_test_setup_teardown(test_operator_starts, stopped, end),
+        cmocka_unit_test_setup_teardown(test_owner_is_noted, stopped, end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
