@@ -694,6 +694,8 @@ static void reconcile(struct ha_core *c, struct ha_local *l)
     if (!d) {
         if (l->fuse_epoch && l->fuse_deadline != HA_NEVER && l->here && !l->blown && c->joined)
             fuse_send(c, l, l->fuse_epoch, HA_NEVER);
+        else if (l->blown)
+            l->fuse_epoch = 0; /* who lights it from here on does not tell */
         return;
     }
     if (stray(c, d, l)) {

@@ -38,6 +38,7 @@ struct ha_row {
     bool here; /* as it was told */
     bool seen; /* in the round that is going on */
     uint64_t epoch;
+    bool left;                          /* people know that its fuse has stopped it for good */
     uint64_t fuse_epoch, fuse_deadline; /* the log's last word; epoch 0 none */
 };
 

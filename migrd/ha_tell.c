@@ -41,6 +41,20 @@ static void look(const struct ha *h, const struct domain *d, struct ha_look *l)
         .owned = registry_owned(h->m, d) };
 }
 
+/* Nobody lights its fuse any more. */
+static void look_if_left(const struct ha *h, const struct domain *d, struct ha_row *row)
+{
+    bool final = false, left;
+
+    left = d->live && d->info.blown && !cluster_is_protected(h->cluster, d->uuid, &final) && final;
+    if (left && !row->left)
+        log_error("ha",
+            "%s: its fuse has stopped it, and the cluster does not protect it any more: if it runs "
+            "nowhere else, xm unpause %s lets it go on, else xm destroy %s",
+            d->name, d->name, d->name);
+    row->left = left;
+}
+
 void ha_tell_one(struct ha *h, const struct domain *d)
 {
     struct ha_event e;
@@ -55,6 +69,7 @@ void ha_tell_one(struct ha *h, const struct domain *d)
         return;
     row->here = row->seen = true;
     row->epoch = e.u.domain.epoch;
+    look_if_left(h, d, row);
     snprintf(e.u.domain.uuid, sizeof e.u.domain.uuid, "%s", d->uuid);
     cluster_domain(h->cluster, &e);
 }

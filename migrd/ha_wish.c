@@ -7,6 +7,7 @@
  *   destroy    want_run = false, so that nobody starts it again; then its copy here is destroyed
  *   define     the log's definition, memory and vCPUs are replaced; then the caller keeps its own
  *   reset      here, under the same epoch
+ *   unpause    of one that the log has no more, and that its fuse has stopped: its fuse is lit
  *   pause, unpause, reboot, memory, CPUs: here, as of any domain
  *
  * Where nothing can be decided (no majority) these are refused, with the reason of the log.
@@ -283,6 +284,19 @@ static int unknown(struct ha *h, const char *name, struct err *e)
         "domain %s: whether the cluster protects it is not known here yet: %s", name, why);
 }
 
+/* Its fuse had burnt when it was removed from the log, which lights it no more: an operator does. */
+static int light(struct ha *h, const struct domain *d, struct err *e)
+{
+    bool final = false;
+
+    cluster_is_protected(h->cluster, d->uuid, &final);
+    if (!final)
+        return unknown(h, d->name, e);
+    log_warn("ha", "%s: an operator lets it go on; the cluster does not protect it", d->name);
+    ha_do_fuse(h, d->uuid, d->info.epoch, UINT64_MAX);
+    return 0;
+}
+
 int ha_operator(struct migrd *m, const struct domain *d, enum registry_op op,
     const struct registry_args *args, registry_done *done, void *arg, struct err *e)
 {
@@ -291,6 +305,8 @@ int ha_operator(struct migrd *m, const struct domain *d, enum registry_op op,
 
     if (m->ha == NULL || d->mig != NULL || d->busy != NULL)
         return 0; /* who holds it goes first */
+    if (!ha_protected(m, d->uuid, &unsure) && op == REG_UNPAUSE && d->live && d->info.blown)
+        return light(m->ha, d, e);
     if (!ha_protected(m, d->uuid, &unsure))
         return unsure && op == REG_START && !d->live ? unknown(m->ha, d->name, e) : 0;
     rec = cluster_find(m->ha->cluster, d->uuid);

@@ -704,6 +704,11 @@ static bool is_done(void)
     return n_done > 0;
 }
 
+static bool is_blown(void)
+{
+    return guest()->info.blown;
+}
+
 static int operator_does(enum registry_op op, struct err *e)
 {
     n_done = 0;
@@ -763,6 +768,30 @@ static void test_operator_starts(void **state)
     assert_int_equal(n_start, 0); /* on another host */
 }
 
+/* It stood still by its fuse when it was removed. */
+static void test_operator_lights(void **state)
+{
+    struct err e;
+
+    (void)state;
+    pthread_mutex_lock(&lock);
+    now.state = HV_PAUSED;
+    now.blown = true;
+    pthread_mutex_unlock(&lock);
+    registry_refresh(&m);
+    wait_true(is_blown);
+    log_.known = false;
+    assert_int_equal(operator_does(REG_UNPAUSE, &e), -1);
+    assert_int_equal(fuse_epoch, 0);
+    log_.known = true;
+    assert_int_equal(operator_does(REG_UNPAUSE, &e), 0);
+    wait_true(is_done);
+    assert_int_equal(done_err.code, ERR_NONE);
+    assert_int_equal(fuse_epoch, 7);
+    assert_true(fuse_deadline == UINT64_MAX);
+    assert_int_equal(n_resume, 1);
+}
+
 /* What counts once it is protected no more: written once, by the log's word. */
 static void test_owner_is_noted(void **state)
 {
@@ -800,6 +829,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_operator_destroys, running, end),
         cmocka_unit_test_setup_teardown(test_operator_is_refused, running, end),
         cmocka_unit_test_setup_teardown(test_operator_starts, stopped, end),
+        cmocka_unit_test_setup_teardown(test_operator_lights, unprotected, end),
         cmocka_unit_test_setup_teardown(test_owner_is_noted, stopped, end),
     };
 
