@@ -52,7 +52,7 @@ const char *node_state_name(ha_nstate s)
     static const char *const name[NS_MAX] = { [NS(UNKNOWN)] = "unknown",
         [NS(ONLINE)] = "online",
         [NS(AWAY)] = "offline without a proof",
-        [NS(EXPIRED)] = "expired",
+        [NS(EXPIRED)] = "down",
         [NS(FENCED)] = "fenced" };
 
     return (unsigned)s < NS_MAX ? name[s] : "?";

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: ISC */
 /* Commands that wait for the log's answer. Whoever asked is told once; an answer that comes after
  * its time is up finds nobody and is dropped. No answer comes before cluster_ask has returned. */
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "cluster/node_internal.h"
@@ -27,12 +29,41 @@ static struct ask **find(struct cluster *c, uint64_t id)
     return at;
 }
 
+#define NAMED_LEN 512
+
+/* The core knows nodes by their numbers, people by their names. */
+static void name_nodes(struct cluster *c, const char *text, char *out, size_t size)
+{
+    size_t n = 0;
+
+    while (*text != '\0' && n + 1 < size) {
+        const char *name = "";
+        char *end = NULL;
+
+        if (strncmp(text, "node ", 5) == 0 && text[5] >= '1' && text[5] <= '9')
+            name = cluster_node_name(c, (uint32_t)strtoul(text + 5, &end, 10));
+        if (name[0] == '\0') {
+            out[n++] = *text++;
+            continue;
+        }
+        snprintf(out + n, size - n, "%s", name);
+        n += strlen(out + n);
+        text = end;
+    }
+    out[n] = '\0';
+}
+
 void node_answered(struct cluster *c, uint64_t id, const Migrd__HaAnswer *answer)
 {
     struct ask **at = find(c, id);
+    Migrd__HaAnswer named = *answer;
+    char text[NAMED_LEN];
 
-    if (*at != NULL)
-        give(c, at, answer);
+    if (*at == NULL)
+        return;
+    name_nodes(c, answer->text, text, sizeof text);
+    named.text = text;
+    give(c, at, &named);
 }
 
 static void give_later(struct cluster *c, struct ask **at)

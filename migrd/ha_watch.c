@@ -230,7 +230,8 @@ static void look_at_domain(const struct look *l, const struct domain_seen *befor
         out->starting = before->starting;
     if (starts(d) && out->starting == 0) {
         out->starting = l->now_ms;
-        if (before != NULL && before->owner != 0)
+        if (before != NULL && before->owner != 0 &&
+            before->state != MIGRD__HA_DOMAIN_STATE__DOMAIN_STOPPED)
             failover_began(l, before->owner, d);
     }
     if (d->state == MIGRD__HA_DOMAIN_STATE__DOMAIN_RUNNING && out->starting != 0) {

@@ -49,7 +49,14 @@ static unsigned attention_node(
     unsigned n = 0, here = count_at(o, x->id);
 
     ha_node_name(name, o, x->id);
-    if (x->state == MIGRD__HA_NODE_STATE__NODE_AWAY && here > 0)
+    if (!ha_is_configured(o, x->id) && here == 0)
+        return 0; /* its record stays, the host has been taken out of corosync.conf */
+    if (x->state == MIGRD__HA_NODE_STATE__NODE_EXPIRED && here > 0)
+        n += say(to, indent,
+            "%s is down, and %u domain%s of it had no fuse: only power-off or a person proves that "
+            "they stopped. If %s is off for sure: migctl ha confirm-dead %s",
+            name, here, here == 1 ? "" : "s", name, name);
+    else if (x->state == MIGRD__HA_NODE_STATE__NODE_AWAY && here > 0)
         n += say(to, indent,
             "%s has been away for %s, without a proof that its %u domain%s stopped: they start "
             "elsewhere as soon as there is one. If %s is off for sure: migctl ha confirm-dead %s",
@@ -59,7 +66,7 @@ static unsigned attention_node(
             x->state == MIGRD__HA_NODE_STATE__NODE_UNKNOWN
                 ? "configured and has never joined: is migrd running there?"
                 : "down: what it ran has been taken over, or waits for a place");
-    if (x->quarantined > o->log_now)
+    if (x->quarantined > o->log_now && ha_is_configured(o, x->id))
         n += say(to, indent,
             "%s was lost several times of late and gets no domains for %s: `migctl ha release %s` "
             "ends that",
@@ -203,7 +210,7 @@ void ha_show_nodes(const Migrd__HaOverview *o)
     for (size_t i = 0; i < o->state->n_node; i++) {
         char name[HA_WORD_LEN], why[SAY_LEN];
 
-        if (o->state->node[i]->why[0] != '\0')
+        if (o->state->node[i]->why[0] != '\0' && ha_is_configured(o, o->state->node[i]->id))
             printf("  %s: %s\n", ha_node_name(name, o, o->state->node[i]->id),
                 ha_say(why, sizeof why, o, o->state->node[i]->why));
     }
@@ -315,7 +322,8 @@ void ha_show_status(const Migrd__HaOverview *o)
         puts("  nothing: all is as it should be");
     puts("\nNodes       (* this host)");
     ha_show_nodes(o);
-    puts("\nDomains");
+    puts(o->undecided[0] == '\0' ? "\nDomains"
+                                 : "\nDomains     (as the log has them; nothing is decided here)");
     if (s->n_domain == 0)
         puts("  none is protected; `migctl ha add DOMAIN` does that");
     else
@@ -375,7 +383,9 @@ void ha_show_domain(const Migrd__HaOverview *o, const Migrd__HaDomain *d, const 
         ha_node_name(name, o, d->owner), ha_since(age, o, d->since), d->epoch,
         d->want_run ? "run" : "be stopped");
     printf("Decided     %s\n", d->why[0] != '\0' ? ha_say(why, sizeof why, o, d->why) : "-");
-    printf("Proof       %s, that nobody else runs it\n", ha_proof_text(d->proof));
+    if (o->undecided[0] != '\0')
+        printf("Undecided   %s\n", o->undecided);
+    printf("Proof       of no other copy: %s\n", ha_proof_text(d->proof));
     printf("Fuse        %s\n", d->fused ? "it obeys one: a lease can prove its end"
                                : d->obeys_fuse
                                    ? "not burning yet"

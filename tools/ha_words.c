@@ -84,6 +84,14 @@ const Migrd__HaDomain *ha_domain(const Migrd__HaOverview *o, const char *which)
     return NULL;
 }
 
+bool ha_is_configured(const Migrd__HaOverview *o, uint32_t id)
+{
+    for (size_t i = 0; i < o->state->n_nodes; i++)
+        if (o->state->nodes[i] == id)
+            return true;
+    return false;
+}
+
 bool ha_is_member(const Migrd__HaOverview *o, uint32_t id)
 {
     const Migrd__HaLocal *l = o->state->local;

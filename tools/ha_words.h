@@ -22,6 +22,7 @@ uint32_t ha_node_id(const Migrd__HaOverview *o, const char *which);
 /* By name or uuid. */
 const Migrd__HaDomain *ha_domain(const Migrd__HaOverview *o, const char *which);
 bool ha_is_member(const Migrd__HaOverview *o, uint32_t id);
+bool ha_is_configured(const Migrd__HaOverview *o, uint32_t id);
 /* Configured nodes that are in this host's view. */
 unsigned ha_members(const Migrd__HaOverview *o);
 /* It holds memory of its owner, which is this node. */

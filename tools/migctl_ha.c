@@ -507,6 +507,9 @@ static int ha_release(struct tool *t, int argc, char **argv)
     else
         s.ask.rq.node = argv[optind];
     rc = ha_ask_now(t, &s.ask);
+    if (rc == TOOL_OK)
+        printf("%s is %s.\n", argv[optind],
+            s.ask.rq.node == NULL || s.ask.rq.node[0] == '\0' ? "not blocked" : "in no quarantine");
     tool_free(&r);
     return rc;
 }
@@ -837,8 +840,8 @@ static const struct tool_cmd commands[] = {
         true },
     { "ha set", "DOMAIN [options]", "Change a protected domain's policy, start or stop it.", ha_set,
         set_options, true },
-    { "ha status", "[--json | --check | --names]", "Nodes, domains, what needs attention.", ha_status,
-        status_options, true },
+    { "ha status", "[--json | --check | --names]", "Nodes, domains, what needs attention.",
+        ha_status, status_options, true },
     { "ha explain", "DOMAIN [--json]", "Why it is where it is, and where it could run.", ha_explain,
         json_option, true },
     { "ha what-if", "NODE... [--json]", "Where domains would go if these nodes died now.",

@@ -258,10 +258,12 @@ static int drain_done(struct drain *d, const Migrd__HaOverview *o)
     char took[FORMAT_LEN];
 
     clear_lines(d);
-    printf("%s is empty: %zu domain%s left within %s. 'migctl node undrain %s' lets it have some "
-           "again.\n",
-        d->name, d->n, d->n == 1 ? "" : "s",
-        format_us(took, (clock_ns() - d->begin_ns) / NS_PER_US), d->name);
+    if (d->n == 0)
+        printf("%s is empty, nothing had to move.", d->name);
+    else
+        printf("%s is empty: %zu domain%s moved away within %s.", d->name, d->n,
+            d->n == 1 ? "" : "s", format_us(took, (clock_ns() - d->begin_ns) / NS_PER_US));
+    printf(" 'migctl node undrain %s' lets it have some again.\n", d->name);
     name_unprotected(d, o);
     return TOOL_OK;
 }

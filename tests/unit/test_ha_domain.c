@@ -464,7 +464,7 @@ static void hard_rule_parks_with_the_reason(void **state)
     assert_int_equal(lab_running(l, 0, &where), 0);
     assert_int_equal(lab_record(l, 0, 0).state, D(WAITING));
     assert_non_null(strstr(lab_record(l, 0, 0).why, "node 1 is not among the only nodes"));
-    assert_non_null(strstr(lab_record(l, 0, 0).why, "node 2 is expired"));
+    assert_non_null(strstr(lab_record(l, 0, 0).why, "node 2 is down"));
     lab_boot(l, 1, true);
     lab_views(l);
     lab_run(l, 500);
