@@ -7,7 +7,8 @@
  *   STOP     gone: done. The guest is asked; has it powered off, or is the deadline over: destroyed
  *   DESTROY  no copy of that epoch: done. Else destroyed, also where a migration holds it: what the
  *            migration then finds is a copy that is gone
- *   RESUME   runs: done. Blown: resumed
+ *   RESUME   runs: done. Blown: resumed. Its pages are on their way elsewhere: that move is
+ *            cancelled, which makes it run. Stopped for a hand-over: failed
  *   MIGRATE  begun, once no more than migration-max-outgoing leave; its end is the result
  *
  * A DESTROY ends a START of its epoch that has not begun. The fuse is not a task: a store to
@@ -158,6 +159,20 @@ static void destroy(struct ha_task *t, struct domain *d)
         operate(t, d, REG_DESTROY);
 }
 
+/* Pages may take minutes, and a resume now could come after the hand-over's pause: the move ends. */
+static void resume_moving(struct ha_task *t, struct migration *g)
+{
+    struct err e;
+
+    if (!migration_leaves(g) || migration_holds(g)) {
+        fail(t, "a migration holds it");
+    } else if (!t->asked) {
+        t->asked = true;
+        if (migration_cancel(t->h->m, g, &e) < 0)
+            end(t, &e);
+    }
+}
+
 static void resume(struct ha_task *t, struct domain *d)
 {
     if (d == NULL || !d->live || ha_copy_epoch(d) != t->epoch)
@@ -167,7 +182,7 @@ static void resume(struct ha_task *t, struct domain *d)
     else if (d->busy != NULL || d->last_end == HV_EV_REBOOT)
         return; /* it is being restarted, or soon */
     else if (d->mig != NULL)
-        fail(t, "a migration holds it");
+        resume_moving(t, d->mig);
     else if (!d->info.blown)
         fail(t, "it stands still, but not by its fuse");
     else

@@ -21,6 +21,7 @@
 #include "migrd/events.h"
 #include "migrd/ha.h"
 #include "migrd/journal.h"
+#include "migrd/migration_internal.h"
 #include "migrd/registry.h"
 
 #define UUID "11111111-2222-3333-4444-555555555555"
@@ -605,21 +606,51 @@ static void test_stop(void **state)
     assert_int_equal(log_.told.u.domain.seen, HA_SEEN_GONE);
 }
 
-static void test_resume(void **state)
+static void blow(void)
 {
-    (void)state;
-    act(HA_ACT_RESUME, 5, 7);
-    wait_true(has_result);
-    assert_true(log_.result_ok); /* it runs */
     pthread_mutex_lock(&lock);
     now.state = HV_PAUSED;
     now.blown = true;
     pthread_mutex_unlock(&lock);
     registry_refresh(&m);
     turn(50);
+}
+
+static void test_resume(void **state)
+{
+    (void)state;
+    act(HA_ACT_RESUME, 5, 7);
+    wait_true(has_result);
+    assert_true(log_.result_ok); /* it runs */
+    blow();
     assert_true(log_.told.u.domain.blown);
     log_.n_results = 0;
     act(HA_ACT_RESUME, 6, 7);
+    wait_true(has_result);
+    assert_true(log_.result_ok);
+    assert_int_equal(n_resume, 1);
+}
+
+/* While its pages travel the move gives way; a hand-over that has stopped the guest does not. */
+static void test_resume_of_a_moving_one(void **state)
+{
+    struct migration g = { .m = &m, .kind = MIG_OUT, .state = SRC_ASKING };
+
+    (void)state;
+    blow();
+    guest()->mig = &g;
+    act(HA_ACT_RESUME, 5, 7);
+    wait_true(has_result);
+    assert_false(log_.result_ok);
+    assert_false(g.cancelled);
+    log_.n_results = 0;
+    g.state = SRC_PRECOPY;
+    act(HA_ACT_RESUME, 6, 7);
+    turn(200);
+    assert_true(g.cancelled);
+    assert_int_equal(log_.n_results, 0);
+    assert_int_equal(n_resume, 0);
+    guest()->mig = NULL; /* and left as it was */
     wait_true(has_result);
     assert_true(log_.result_ok);
     assert_int_equal(n_resume, 1);
@@ -822,6 +853,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_destroy, running, end),
         cmocka_unit_test_setup_teardown(test_stop, running, end),
         cmocka_unit_test_setup_teardown(test_resume, running, end),
+        cmocka_unit_test_setup_teardown(test_resume_of_a_moving_one, running, end),
         cmocka_unit_test_setup_teardown(test_ends_are_the_logs, running, end),
         cmocka_unit_test_setup_teardown(test_crash_is_the_logs, running, end),
         cmocka_unit_test_setup_teardown(test_reset, running, end),
