@@ -276,6 +276,11 @@ static bool is_url(const char *source)
     return strncmp(source, "nfs://", 6) == 0 || strncmp(source, "iscsi://", 8) == 0;
 }
 
+static const char unsafe[] =
+    "Warning: disk %s of %s, %s, is written through this host's page cache: when this host is cut "
+    "off, it may still write what the guest wrote before, after %s was started elsewhere. On "
+    "nfs:// or iscsi:// storage nothing goes out any more\n";
+
 /* Whether it could start elsewhere, as far as its definition tells. */
 static int check_places(const Migrd__Domain *d, bool force)
 {
@@ -284,8 +289,13 @@ static int check_places(const Migrd__Domain *d, bool force)
     for (size_t i = 0; i < d->n_disks; i++) {
         const char *s = d->disks[i]->source;
 
-        if (is_url(s) || is_shared(s))
+        if (is_url(s))
             continue;
+        if (is_shared(s)) {
+            if (!d->disks[i]->read_only)
+                fprintf(stderr, unsafe, d->disks[i]->device, d->name, s, d->name);
+            continue;
+        }
         fprintf(stderr,
             "%s: disk %s of %s, %s, is a file of this host: no other host could start it. Put it "
             "on "
