@@ -212,11 +212,27 @@ static int put_file(
     return io_replace_file(path, data, len, mode, e);
 }
 
+/* The example that comes with corosync: one node, on the loopback. It is nobody's cluster. */
+static bool is_example(const char *path)
+{
+    struct setup *s = malloc(sizeof *s);
+    struct err e;
+    size_t len = 0;
+    char *text = io_read_file(path, SETUP_TEXT_MAX, &len, &e);
+    bool example = s != NULL && text != NULL && setup_read_conf(s, text, len, &e) == 0 &&
+                   s->n == 1 && strncmp(s->node[0].address[0], "127.", 4) == 0;
+
+    free(text);
+    free(s);
+    return example;
+}
+
 int setup_write(
     const struct setup *s, const char *folder, bool other_place, bool force, struct err *e)
 {
     struct places p;
     char *conf;
+    bool replace;
     int rc = -1;
 
     if (setup_check(s, e) < 0 || find_places(&p, folder, e) < 0)
@@ -224,13 +240,14 @@ int setup_write(
     conf = setup_conf(s, other_place ? p.key : NULL);
     if (conf == NULL)
         return err_set(e, ERR_MEMORY, "out of memory");
-    if (!force && access(p.conf, F_OK) == 0 && !same_file(p.conf, conf, strlen(conf)))
+    replace = force || is_example(p.conf);
+    if (!replace && access(p.conf, F_OK) == 0 && !same_file(p.conf, conf, strlen(conf)))
         err_set(e, ERR_EXISTS,
             "%s is there already and differs: --force replaces it, and keeps it as %s.old-TIME",
             p.conf, p.conf);
     else if (io_make_dirs(folder, 0755, e) == 0 &&
              put_file(p.key, s->key, s->key_len, 0400, force, e) == 0)
-        rc = put_file(p.conf, conf, strlen(conf), 0644, force, e);
+        rc = put_file(p.conf, conf, strlen(conf), 0644, replace, e);
     free(conf);
     return rc;
 }

@@ -81,7 +81,7 @@ static void next_steps(const struct tool *t, const struct words *w, const char *
             bundle, strrchr(bundle, '/') != NULL ? strrchr(bundle, '/') + 1 : bundle);
     printf(
         "  on every host:\n"
-        "    systemctl enable --now corosync\n"
+        "    systemctl enable corosync && systemctl restart corosync\n"
         "    echo 'cluster = yes' >> %s\n"
         "    systemctl restart migrd\n"
         "    migctl cluster status\n"

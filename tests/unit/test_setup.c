@@ -201,6 +201,24 @@ static void nothing_is_overwritten(void **state)
     assert_int_equal(e.code, ERR_NOT_FOUND);
 }
 
+static void the_packages_example_is_replaced(void **state)
+{
+    static const char example[] = "totem {\n\tversion: 2\n\tcluster_name: debian\n}\n"
+                                  "nodelist {\n\tnode {\n\t\tname: node1\n\t\tnodeid: 1\n"
+                                  "\t\tring0_addr: 127.0.0.1\n\t}\n}\n";
+    struct setup s;
+    char path[100];
+
+    (void)state;
+    MAKE(&s, 1000, "xen1=10.0.0.1", "xen2=10.0.0.2", "xen3=10.0.0.3");
+    assert_int_equal(setup_make_key(&s, &e), 0);
+    snprintf(path, sizeof path, "%s/corosync.conf", folder);
+    assert_int_equal(io_replace_file(path, example, strlen(example), 0644, &e), 0);
+    assert_int_equal(setup_write(&s, folder, true, false, &e), 0);
+    assert_true(files_like("^corosync.conf.old-"));
+    assert_int_equal(setup_take_away(folder, &e), 0);
+}
+
 /* Exit code of `corosync -t`; -1: there is none. */
 static int corosync_says(void)
 {
@@ -257,6 +275,7 @@ int main(void)
         cmocka_unit_test(a_bundle_travels),
         cmocka_unit_test(conf_of_people_is_read),
         cmocka_unit_test_setup_teardown(nothing_is_overwritten, make_folder, drop_folder),
+        cmocka_unit_test_setup_teardown(the_packages_example_is_replaced, make_folder, drop_folder),
         cmocka_unit_test_setup_teardown(corosync_takes_it, make_folder, drop_folder),
         cmocka_unit_test(own_node_is_found),
     };
