@@ -401,7 +401,10 @@ void ha_show_domain(const Migrd__HaOverview *o, const Migrd__HaDomain *d, const 
         policy_text(o, d->policy);
     if (p == NULL || p->n_step == 0)
         return;
-    printf("If it had to start now\n  %s\n", ha_say(why, sizeof why, o, p->step[0]->why));
+    ha_say(why, sizeof why, o, p->step[0]->why);
+    if (p->step[0]->n_rejected > 0 && strstr(why, "; not: ") != NULL)
+        *strstr(why, "; not: ") = '\0'; /* they follow, a line each */
+    printf("If it had to start now\n  %s\n", why);
     for (size_t i = 0; i < p->step[0]->n_rejected; i++)
         printf("  not %s: it %s\n", ha_node_name(name, o, p->step[0]->rejected[i]->node),
             ha_say(why, sizeof why, o, p->step[0]->rejected[i]->reason));

@@ -425,14 +425,21 @@ static int node_drain(struct tool *t, int argc, char **argv)
 static int node_undrain(struct tool *t, int argc, char **argv)
 {
     struct node_words w = { .no_wait = false };
+    char name[HA_WORD_LEN];
+    bool drained = false;
+    uint32_t id;
     int rc;
 
     ha_ask_init(&w.ask, MIGRD__HA_COMMAND_KIND__HA_UNDRAIN);
     rc = read_words(t, argc, argv, &w);
     if (rc == 0)
-        rc = ha_ask_now(t, &w.ask);
+        rc = find_node(t, w.ask.rq.node, &id, name, &drained);
     if (rc == 0)
-        printf("%s may have domains again%s.\n", w.ask.rq.node,
+        rc = ha_ask_now(t, &w.ask);
+    if (rc == 0 && !drained)
+        printf("%s was not drained; it may have domains.\n", name);
+    else if (rc == 0)
+        printf("%s may have domains again%s.\n", name,
             w.ask.command.return_home ? "; those that it had come back one by one" : "");
     return rc;
 }
