@@ -326,8 +326,13 @@ static int ha_add(struct tool *t, int argc, char **argv)
     if (w.definition_given)
         return tool_usage(t, "--definition: it is taken along anyway");
     r = tool_domain(t, w.ask.rq.domain);
-    if (r == NULL)
+    if (r == NULL) {
+        fputs("(A domain is added on the host that runs or defines it; `migctl ha status` lists "
+              "those "
+              "that are protected.)\n",
+            stderr);
         return TOOL_FAILED;
+    }
     rc = check_places(r->domains[0]->domain, w.ask.force);
     if (rc == TOOL_OK)
         rc = ha_ask_carefully(t, &w.ask);
