@@ -28,7 +28,7 @@
  *   QUERYING -> TAKING_BACK -> RECLAIMING the log gives it back, e+1 -> e+2
  *   RESUMING -> ENDING -> ABORTING        the log is told that it failed
  *   LOST -> LOSING -> ABORTING            the log gave it to somebody else: our copy goes
- *   DOUBT -> LOOKING -> QUERYING          the log is asked before the target is
+ *   COMMITTED or DOUBT -> LOOKING -> QUERYING   the log is asked before the target is
  *
  * In ASKING the guest stays paused until the log has answered, however long that takes. A target in
  * DOUBT asks it too, and runs or drops its copy by its word; operators have none. The log's record
@@ -298,9 +298,12 @@ static const struct mt_cell source_logged[SRC_STATE_MAX][SRC_EVENT_MAX] = {
     [SRC_STARTING] = { [SRC_EV_OP_OK] = C(SRC_BEGINNING, MT_L_BEGIN) },
     [SRC_PREPARED] = { [SRC_EV_WANT_COMMIT] = C(SRC_ASKING, MT_L_HANDOVER) },
     [SRC_COMMITTING] = { [SRC_EV_OP_FAILED] = C(SRC_COMMITTED, MT_STEP_YES) },
+    /* A target that is gone does not answer for long; the log may have started the guest here. */
+    [SRC_COMMITTED] = { [SRC_EV_END_FAILED] = C(SRC_LOOKING, MT_L_OWNER) },
     [SRC_QUERYING] = { [SRC_EV_ANS_NEVER] = C(SRC_TAKING_BACK, MT_L_TAKE_BACK),
-        ROW_NO_OPERATOR(SRC_QUERYING) },
-    [SRC_DOUBT] = { [SRC_EV_TIMER] = C(SRC_LOOKING, MT_L_OWNER), ROW_NO_OPERATOR(SRC_DOUBT) },
+        [SRC_EV_GUEST_GONE] = C(SRC_QUERYING, MT_KILL), ROW_NO_OPERATOR(SRC_QUERYING) },
+    [SRC_DOUBT] = { [SRC_EV_TIMER] = C(SRC_LOOKING, MT_L_OWNER),
+        [SRC_EV_GUEST_GONE] = C(SRC_LOOKING, MT_L_OWNER), ROW_NO_OPERATOR(SRC_DOUBT) },
     [SRC_RESUMING] = { [SRC_EV_OP_OK] = C(SRC_ENDING, MT_L_END),
         [SRC_EV_OP_FAILED] = C(SRC_ENDING, MT_L_END) },
 };
