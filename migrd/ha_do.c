@@ -159,7 +159,7 @@ static void destroy(struct ha_task *t, struct domain *d)
         operate(t, d, REG_DESTROY);
 }
 
-/* Pages may take minutes, and a resume now could come after the hand-over's pause: the move ends. */
+/* Pages may take minutes, and a resume now could come after the hand-over's pause: it ends. */
 static void resume_moving(struct ha_task *t, struct migration *g)
 {
     struct err e;

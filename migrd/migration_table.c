@@ -301,9 +301,11 @@ static const struct mt_cell source_logged[SRC_STATE_MAX][SRC_EVENT_MAX] = {
     /* A target that is gone does not answer for long; the log may have started the guest here. */
     [SRC_COMMITTED] = { [SRC_EV_END_FAILED] = C(SRC_LOOKING, MT_L_OWNER) },
     [SRC_QUERYING] = { [SRC_EV_ANS_NEVER] = C(SRC_TAKING_BACK, MT_L_TAKE_BACK),
-        [SRC_EV_GUEST_GONE] = C(SRC_QUERYING, MT_KILL), ROW_NO_OPERATOR(SRC_QUERYING) },
+        [SRC_EV_GUEST_GONE] = C(SRC_QUERYING, MT_KILL),
+        ROW_NO_OPERATOR(SRC_QUERYING) },
     [SRC_DOUBT] = { [SRC_EV_TIMER] = C(SRC_LOOKING, MT_L_OWNER),
-        [SRC_EV_GUEST_GONE] = C(SRC_LOOKING, MT_L_OWNER), ROW_NO_OPERATOR(SRC_DOUBT) },
+        [SRC_EV_GUEST_GONE] = C(SRC_LOOKING, MT_L_OWNER),
+        ROW_NO_OPERATOR(SRC_DOUBT) },
     [SRC_RESUMING] = { [SRC_EV_OP_OK] = C(SRC_ENDING, MT_L_END),
         [SRC_EV_OP_FAILED] = C(SRC_ENDING, MT_L_END) },
 };
