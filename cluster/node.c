@@ -33,6 +33,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/pbjson.h"
 #include "cluster/node_internal.h"
 
 #define TICK_MS 100
@@ -152,20 +153,6 @@ static void *copy_of(const void *bytes, size_t len)
     return copy;
 }
 
-static Migrd__HaCommand *command_copy(const Migrd__HaCommand *m)
-{
-    size_t len = migrd__ha_command__get_packed_size(m);
-    uint8_t *bytes = malloc(len + 1);
-    Migrd__HaCommand *copy = NULL;
-
-    if (bytes != NULL) {
-        migrd__ha_command__pack(m, bytes);
-        copy = migrd__ha_command__unpack(NULL, len, bytes);
-    }
-    free(bytes);
-    return copy;
-}
-
 /* False: no memory. */
 static bool input_copy(struct input *in)
 {
@@ -180,7 +167,7 @@ static bool input_copy(struct input *in)
         e->u.result.text = in->copy = strdup(e->u.result.text);
         return in->copy != NULL;
     case HA_EV_COMMAND:
-        e->u.command = in->copy = command_copy(e->u.command);
+        e->u.command = in->copy = pb_copy(&e->u.command->base);
         return in->copy != NULL;
     default:
         return true;
