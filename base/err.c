@@ -27,15 +27,21 @@ static const char *const code_names[] = {
 };
 _Static_assert(sizeof code_names / sizeof code_names[0] == ERR_CODE_MAX, "name every code");
 
+int err_setv(struct err *e, enum err_code code, const char *fmt, va_list ap)
+{
+    if (e == NULL)
+        return -1;
+    e->code = code;
+    vsnprintf(e->text, sizeof e->text, fmt, ap);
+    return -1;
+}
+
 int err_set(struct err *e, enum err_code code, const char *fmt, ...)
 {
     va_list ap;
 
-    if (e == NULL)
-        return -1;
-    e->code = code;
     va_start(ap, fmt);
-    vsnprintf(e->text, sizeof e->text, fmt, ap);
+    err_setv(e, code, fmt, ap);
     va_end(ap);
     return -1;
 }

@@ -11,6 +11,7 @@
 #ifndef BASE_ERR_H
 #define BASE_ERR_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 
 /* The class of a failure; it decides what the caller may do next, the text is for people. */
@@ -43,6 +44,8 @@ struct err {
 /* Sets code and text; returns -1, so that `return err_set(...)` reads well. */
 int err_set(struct err *e, enum err_code code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+int err_setv(struct err *e, enum err_code code, const char *fmt, va_list ap)
+    __attribute__((format(printf, 3, 0)));
 
 /* As err_set with ERR_SYSTEM and ": " strerror(errno) appended; keeps errno. */
 int err_sys(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -70,9 +70,8 @@ static void fail(struct ha_task *t, const char *fmt, ...)
     struct err e;
     va_list ap;
 
-    e.code = ERR_STATE;
     va_start(ap, fmt);
-    vsnprintf(e.text, sizeof e.text, fmt, ap);
+    err_setv(&e, ERR_STATE, fmt, ap);
     va_end(ap);
     end(t, &e);
 }

@@ -76,9 +76,8 @@ static void unwell(struct ha_wish *w, enum err_code code, const char *fmt, ...)
     struct err e;
     va_list ap;
 
-    e.code = code;
     va_start(ap, fmt);
-    vsnprintf(e.text, sizeof e.text, fmt, ap);
+    err_setv(&e, code, fmt, ap);
     va_end(ap);
     ha_wish_end(w, &e);
 }
