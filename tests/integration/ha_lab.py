@@ -20,9 +20,8 @@ import sys
 import time
 import uuid
 
-HERE = os.path.dirname(os.path.realpath(__file__))
-TOP = os.path.dirname(os.path.dirname(HERE))
-BUILD = os.path.abspath(os.environ.get("BUILD") or os.path.join(TOP, "build"))
+from labs import BUILD, HERE, Trouble, read_file, send_signal, wait_for
+
 COROSYNC_PORT, BEAT_PORT = 5405, 8003
 SKIP = 77
 
@@ -79,33 +78,8 @@ esac
 """
 
 
-class Trouble(Exception):
-    """Something is not as it must be; the text says what."""
-
-
 class Skip(Exception):
     """This machine lacks what the lab needs."""
-
-
-def wait_for(seconds, what, probe, step=0.02):
-    """Until probe() gives something true, which is returned."""
-    end = time.monotonic() + seconds
-    while True:
-        got = probe()
-        if got:
-            return got
-        if time.monotonic() > end:
-            raise Trouble(f"waited {seconds} s in vain: {what}")
-        time.sleep(step)
-
-
-def read_file(path):
-    """Its text; empty if there is none."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as f:
-            return f.read()
-    except OSError:
-        return ""
 
 
 def write_file(path, text, mode=0o644):
@@ -119,13 +93,6 @@ def link_of(path):
         return os.readlink(path)
     except OSError:
         return ""
-
-
-def send_signal(pid, sig):
-    try:
-        os.kill(pid, sig)
-    except ProcessLookupError:
-        pass
 
 
 def signals_end():

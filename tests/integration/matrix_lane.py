@@ -19,9 +19,8 @@ import subprocess
 import threading
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-TOP = os.path.dirname(os.path.dirname(HERE))
-BUILD = os.path.abspath(os.environ.get("BUILD") or os.path.join(TOP, "build"))
+from labs import BUILD, HERE, TOP, Trouble, read_file, send_signal, wait_for
+
 PORT, RELAY_PORT = 8002, 8003
 GUEST_MIB = 64
 GUEST_WORDS = "fill=12:zero=30,comp=35,rand=35 ws=4 rate=10 tick_ms=500 verify_s=0"
@@ -51,29 +50,6 @@ cat >/dev/null
 """
 
 
-class Trouble(Exception):
-    """A cell went wrong; the text says how."""
-
-
-def wait_for(seconds, what, probe, step=0.02):
-    end = time.monotonic() + seconds
-    while True:
-        got = probe()
-        if got:
-            return got
-        if time.monotonic() > end:
-            raise Trouble(f"waited {seconds} s in vain: {what}")
-        time.sleep(step)
-
-
-def read_file(path):
-    try:
-        with open(path, encoding="utf-8", errors="replace") as f:
-            return f.read()
-    except OSError:
-        return ""
-
-
 def process_state(pid):
     text = read_file(f"/proc/{pid}/stat")
     return text.rsplit(")", 1)[1].split()[0] if text else ""
@@ -81,13 +57,6 @@ def process_state(pid):
 
 def alive(pid):
     return process_state(pid) not in ("", "Z", "X")
-
-
-def send_signal(pid, sig):
-    try:
-        os.kill(pid, sig)
-    except ProcessLookupError:
-        pass
 
 
 def goes_on(before, now):
