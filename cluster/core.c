@@ -82,7 +82,14 @@
  *   - Tilt: who stood still for longer than `tilt` has beats waiting in its sockets: it forgets
  *     what it did not see, and votes `proof` later at the earliest.
  *   - Members that have just compared logs are alive: where all were cut off from each other,
- * paused guests go on where they are.
+ * paused guests go on where they are. A vote that the channel did not take in its term is not sent
+ * in the next: when that begins here, all entries that older terms leave have been applied, and
+ * what was proposed in one can't become an entry any more. So a vote that is none by then never
+ * counts; its voter may acknowledge again, and votes anew after `proof` of silence. What counts is
+ * an entry, and such a voter acknowledges nothing until the life is over: the majority of above
+ * still has one member that saw the beat, voted, and acknowledged no more. In a view that stands
+ * still a vote is in vain: members are voted on half a token later than others, when such a view
+ * has ended.
  *
  * 4. Proofs. Recovery is epoch + 2 and START, and only after: LEASE (above; only for copies known
  * to burn a fuse), SELF (the owner itself says that it is not there; or its host was booted),

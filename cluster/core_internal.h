@@ -149,7 +149,7 @@ struct ha_state {
     uint32_t nodes[HA_NODES_MAX]; /* configured, sorted */
     unsigned n_nodes;
     Migrd__HaArmed armed;
-    uint32_t times[HA_LOG_TIMES]; /* [0] 0: none yet */
+    uint32_t times[HA_LOG_TIMES];      /* [0] 0: none yet */
     struct ha_node node[HA_NODES_MAX]; /* sorted by id */
     unsigned n_node;
     struct ha_domain **domain; /* sorted by uuid */
@@ -197,7 +197,7 @@ struct ha_local {
     bool fused, by_guest, blown;
     uint64_t gone_at;    /* ms; when it ended */
     uint64_t gone_epoch; /* the copy that ended last; 0 unknown */
-    uint64_t ran_epoch; /* the newest under which it was seen to run */
+    uint64_t ran_epoch;  /* the newest under which it was seen to run */
     /* on its way */
     enum ha_op op;
     uint64_t op_id, op_epoch, op_at;
@@ -209,8 +209,8 @@ struct ha_local {
     bool cancelled;
     /* the log told this incarnation to start that epoch, which has not been begun */
     uint64_t told_epoch;
-    uint64_t begun_epoch;  /* no epoch is started twice */
-    uint64_t failed_epoch; /* its start failed: `text` */
+    uint64_t begun_epoch;     /* no epoch is started twice */
+    uint64_t failed_epoch;    /* its start failed: `text` */
     uint64_t unstopped_epoch; /* its guest did not shut down when it was asked */
     uint64_t stuck_epoch;     /* its end failed */
     char text[160];
@@ -298,7 +298,7 @@ struct ha_log {
     struct ha_pending_ack acked_own; /* the newest that was sent */
     uint64_t ack_again;
     size_t written, whole; /* bytes since the last whole record, and of that */
-    bool out; /* the cluster speaks a newer version than this node: `why` */
+    bool out;              /* the cluster speaks a newer version than this node: `why` */
     char why[HA_WHY_LEN];
 };
 
@@ -309,7 +309,8 @@ struct ha_request {
     uint64_t epoch;
     uint32_t node;
     bool answer;
-    bool *busy; /* NULL, or false again when it is decided */
+    uint32_t vote; /* on this node; 0: something else */
+    bool *busy;    /* NULL, or false again when it is decided */
     char warning[HA_WHY_LEN];
     uint8_t *bytes;
     size_t len;
@@ -420,6 +421,8 @@ void request_send(
 void request_resend(struct ha_core *c);
 void request_applied(struct ha_core *c, uint64_t request);
 void request_settle(struct ha_core *c);
+/* A term has begun. */
+void request_forget_votes(struct ha_core *c, void (*forgotten)(struct ha_core *c, uint32_t node));
 void request_time(struct ha_core *c);
 void request_dispose(struct ha_core *c);
 void request_answer(struct ha_core *c, uint64_t id, const char *uuid, bool ok, const char *text,
@@ -435,7 +438,8 @@ void lease_tilt(struct ha_core *c);
 void lease_time(struct ha_core *c);
 uint64_t lease_wake(const struct ha_core *c);
 void lease_admitted(struct ha_core *c, uint32_t node);
-void lease_alive(struct ha_core *c, uint32_t node);
+/* This node takes part in a new term. */
+void lease_term(struct ha_core *c);
 bool lease_valid(const struct ha_core *c);
 /* As a JOIN and the state have them. */
 void lease_times(const struct ha_times *t, uint32_t *list);
@@ -502,8 +506,8 @@ struct ha_domain_change { /* what an event brings along */
 /* False: refused in this state, nothing is changed. */
 bool domain_event(struct ha_core *c, struct ha_domain *d, enum ha_domain_event e,
     const struct ha_domain_change *change);
-void domain_report(struct ha_core *c, const struct ha_node *n, const Migrd__HaObservation *o,
-    uint64_t applied);
+void domain_report(
+    struct ha_core *c, const struct ha_node *n, const Migrd__HaObservation *o, uint64_t applied);
 const char *domain_state_name(ha_dstate s);
 const char *proof_name(ha_proof p);
 bool domain_occupies(const struct ha_domain *d); /* its owner's memory */

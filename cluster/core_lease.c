@@ -8,6 +8,7 @@
 #define PAUSE_FIRST 2  /* proofs between two lives that did not last, then doubled */
 #define PAUSE_MAX 32   /* proofs */
 #define LASTED 60      /* proofs: a life was a good one */
+#define MEMBER_WAIT 2  /* of a token: a member's vote comes so much later than any other's */
 #define NEVER_HELD 10  /* proofs: a lease that has never held may take longer to begin */
 
 void lease_init(struct ha_core *c)
@@ -284,14 +285,28 @@ void lease_tilt(struct ha_core *c)
         l->peer[i].seen = c->now;
 }
 
-/* It has just compared its log with ours: whatever kept its beats away, it lives. Where all were
- * cut off from each other, guests go on where they are instead of being started elsewhere. */
-void lease_alive(struct ha_core *c, uint32_t node)
+/* That vote is no entry and never will be: what came in since was not too late. */
+static void vote_forgotten(struct ha_core *c, uint32_t node)
 {
-    int slot = core_slot(c, node);
+    struct ha_peer *p = &c->lease.peer[core_slot(c, node)];
 
-    if (slot >= 0)
-        c->lease.peer[slot].seen = c->now;
+    p->voted_incarnation = p->voted_life = 0;
+    if (p->seen < p->heard)
+        p->seen = p->heard;
+}
+
+/* Who has just compared its log with ours lives, whatever kept its beats away. Where all were cut
+ * off from each other, guests go on where they are instead of being started elsewhere. */
+void lease_term(struct ha_core *c)
+{
+    request_forget_votes(c, vote_forgotten);
+    for (unsigned i = 0; i < c->config.n_nodes; i++) {
+        struct ha_peer *p = &c->lease.peer[i];
+        const struct ha_node *n = state_node(&c->state, p->node);
+
+        if (n && n->member)
+            p->seen = c->now;
+    }
 }
 
 /* The log admitted a life: its silence counts from here. */
@@ -338,6 +353,8 @@ static bool votes_on(const struct ha_core *c, unsigned slot, uint64_t *when)
         return true;
     }
     *when = p->seen + (mutant(MUTANT_VOTE) ? 3 * c->config.times.beat : c->config.times.proof);
+    if (n->member) /* where the channel stands still, the end of the view comes first */
+        *when += c->config.times.token / MEMBER_WAIT;
     return true;
 }
 

@@ -327,9 +327,7 @@ static void became_active(struct ha_core *c)
     c->all_dirty = true;
     core_note(c, false, "term %llu is active with %u of %u nodes", (unsigned long long)l->term,
         l->n_members, c->config.n_nodes);
-    for (unsigned i = 0; i < c->state.n_node; i++)
-        if (c->state.node[i].member)
-            lease_alive(c, c->state.node[i].id);
+    lease_term(c);
     request_resend(c);
 }
 

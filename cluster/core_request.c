@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * Own proposals: first in, first out, numbered without gaps. Each is sent once in a term, and again
- * if it is late or a new term begins; the log applies a number once. It leaves the queue when its
- * entry has been applied, or when a state came in that says so.
+ * Own proposals: first in, first out, each with a number of its own that counts up. Each is sent
+ * once in a term, and again if it is late or a new term begins; the log applies a number once. It
+ * leaves the queue when its entry has been applied, or when a state came in that says so. A vote
+ * that is no entry when a new term begins is not sent again: it was about the time before.
  */
 #include <stdlib.h>
 
@@ -43,6 +44,7 @@ void request_send(struct ha_core *c, Migrd__HaEntry *e, const Migrd__HaCommand *
     r->bytes = arena_keep(&c->arena, NULL, r->len);
     migrd__ha_entry__pack(e, r->bytes);
     r->request = ++c->last_request;
+    r->vote = e->expired ? e->expired->node : 0;
     if (command) {
         r->answer = true;
         r->command_id = command->id;
@@ -147,6 +149,25 @@ void request_settle(struct ha_core *c)
             request_answer(c, r->command_id, r->uuid, ok, text, r->warning, NULL);
         pop(c);
     }
+}
+
+/* All entries of older terms have been applied here, and what was proposed in one can't become an
+ * entry any more: these votes never count. */
+void request_forget_votes(struct ha_core *c, void (*forgotten)(struct ha_core *c, uint32_t node))
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < c->n_requests; i++) {
+        struct ha_request *r = &c->request[i];
+
+        if (r->vote) {
+            forgotten(c, r->vote);
+            free(r->bytes);
+        } else {
+            c->request[kept++] = *r;
+        }
+    }
+    c->n_requests = kept;
 }
 
 void request_dispose(struct ha_core *c)

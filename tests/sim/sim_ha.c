@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /*
  * sim_ha: the decision core of the cluster under its simulator (cluster/sim): some hundred seeds,
- * each plan of tests/sim/ha-*.txt that once failed, and a core that is recorded and replayed.
+ * each plan of tests/sim/ha-*.txt that once failed, total cuts of all lengths, and a core that is
+ * recorded and replayed.
  * `ha-sim` runs more of them, shows one, and makes a failing one small:
  *
  *   build/ha-sim --seed N --shrink > tests/sim/ha-WHAT.txt
@@ -65,19 +66,28 @@ static int run_seeds(uint64_t first, unsigned seeds)
     return bad > 0 || (seeds >= SEEDS && (failovers < seeds / 4 || moves < seeds / 4));
 }
 
+static int read_plan(const char *path, struct sim_plan *p)
+{
+    struct err e;
+    char *text = io_read_file(path, SIM_PLAN_TEXT_MAX - 1, NULL, &e);
+    int r = text != NULL ? sim_plan_read(p, text, &e) : -1;
+
+    free(text);
+    if (r < 0)
+        printf("%s: %s\n", path, e.text);
+    return r;
+}
+
 static int run_file(const char *path)
 {
     struct sim_outcome o;
     struct sim_plan p, again;
     struct err e;
-    char *text = io_read_file(path, SIM_PLAN_TEXT_MAX - 1, NULL, &e), *copy;
-    int r = text != NULL ? sim_plan_read(&p, text, &e) : -1;
+    char *copy;
+    int r;
 
-    free(text);
-    if (r < 0) {
-        printf("%s: %s\n", path, e.text);
+    if (read_plan(path, &p) < 0)
         return 1;
-    }
     /* What is written is what was read. */
     copy = calloc(1, SIM_PLAN_TEXT_MAX);
     if (copy == NULL)
@@ -101,6 +111,45 @@ static int run_files(void)
         r |= run_file(found.gl_pathv[i]);
     printf("%zu plans from files\n", found.gl_pathc);
     globfree(&found);
+    return r;
+}
+
+/* All nodes are cut from each other, healed, and each guest goes on where it is: beats fail first,
+ * the ring `lag` later, so long that the view ends. */
+static int total_cut(const struct sim_plan *base, unsigned ms, unsigned lag)
+{
+    struct sim_plan p = *base;
+    struct sim_outcome o;
+    char what[60];
+
+    snprintf(what, sizeof what, "a total cut of %u ms, the ring's %u ms later", ms, lag);
+    p.seed = ms + lag;
+    for (unsigned i = 0; i < p.faults; i++) {
+        bool ring = p.fault[i].arg[1] == 1;
+
+        p.fault[i].at = 10000 + (ring ? lag : 0);
+        p.fault[i].arg[2] = ms - (ring ? lag : 0);
+    }
+    if (judge(what, &p, NULL, &o) != 0)
+        return 1;
+    if (o.failovers == 0 && o.starts == 0)
+        return 0;
+    printf("%s: %u domains changed their owner, %u were started\n", what, o.failovers, o.starts);
+    return 1;
+}
+
+static int run_total_cuts(void)
+{
+    struct sim_plan p;
+    int r = 0;
+
+    if (read_plan("tests/sim/ha-total-cut.txt", &p) < 0)
+        return 1;
+    for (unsigned ms = 1000; ms <= 10000; ms += 50) {
+        r |= total_cut(&p, ms, 0);
+        for (unsigned lag = 500; ms >= lag + 3 * p.token && lag <= 2000; lag += 500)
+            r |= total_cut(&p, ms, lag);
+    }
     return r;
 }
 
@@ -138,7 +187,7 @@ int main(int argc, char **argv)
 {
     unsigned seeds = argc > 1 ? (unsigned)atoi(argv[1]) : SEEDS;
     uint64_t first = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
-    int r = run_files();
+    int r = run_files() | run_total_cuts();
 
     for (uint64_t i = 0; i < RECORDED; i++)
         r |= run_recorded(first + i);

@@ -12,7 +12,7 @@
 #include "cluster/mutant.h"
 #include "cluster/sim/sim.h"
 
-#define SEEDS 1500
+#define SEEDS 4000
 
 static int hunt(unsigned mutant, unsigned seeds)
 {

@@ -216,7 +216,7 @@ static void hung_daemon_is_recovered(void **state)
 
     (void)state;
     l->node[1].hangs = true;
-    lab_run(l, 2300);
+    lab_run(l, 2800);
     assert_int_equal(lab_running(l, 0, &where), 1);
     assert_int_not_equal(where, 1);
     l->node[1].hangs = false;
