@@ -132,6 +132,8 @@ void host_event_domain(struct ha_core *c, const struct ha_event *e)
         l->ran_epoch = l->epoch;
     l->by_guest = e->u.domain.by_guest;
     l->blown = e->u.domain.blown;
+    if (!c->joined || !here)
+        l->left = l->fused && l->epoch && !l->blown && l->seen == HA_SEEN_RUNNING;
     op_by_sight(l);
     touch(c, l);
 }
@@ -686,16 +688,27 @@ static void own(struct ha_core *c, const struct ha_domain *d, struct ha_local *l
     }
 }
 
+/* The log does not have it. What burns may be this daemon's fuse, or that of the one before it,
+ * under which the domain was removed. */
+static void let_go(struct ha_core *c, struct ha_local *l)
+{
+    bool left = l->left && !l->fuse_epoch;
+
+    if (l->blown) {
+        l->fuse_epoch = 0; /* who lights it from here on does not tell */
+        l->left = false;
+    } else if (l->here && c->joined && (left || (l->fuse_epoch && l->fuse_deadline != HA_NEVER))) {
+        fuse_send(c, l, left ? l->epoch : l->fuse_epoch, HA_NEVER);
+    }
+}
+
 static void reconcile(struct ha_core *c, struct ha_local *l)
 {
     const struct ha_domain *d = state_domain(&c->state, l->uuid);
     Migrd__HaObservation o;
 
     if (!d) {
-        if (l->fuse_epoch && l->fuse_deadline != HA_NEVER && l->here && !l->blown && c->joined)
-            fuse_send(c, l, l->fuse_epoch, HA_NEVER);
-        else if (l->blown)
-            l->fuse_epoch = 0; /* who lights it from here on does not tell */
+        let_go(c, l);
         return;
     }
     if (stray(c, d, l)) {

@@ -214,6 +214,7 @@ struct ha_local {
     uint64_t unstopped_epoch; /* its guest did not shut down when it was asked */
     uint64_t stuck_epoch;     /* its end failed */
     char text[160];
+    bool left; /* it ran before this daemon was admitted: one before may have lit its fuse */
     uint64_t fuse_epoch, fuse_deadline; /* the newest that went out; 0: none by this daemon */
     uint64_t noted_epoch;               /* a stray copy that was said already */
     bool dirty, tell;

@@ -185,9 +185,12 @@ void oracle_fuse(struct world *w, struct node *n, const struct ha_action *a)
 {
     uint64_t until = entitled_until(w, n);
     uint32_t domain = domain_of(w, a->uuid);
+    const struct copy *c = domain != NOBODY ? copy_at(w, domain, n->id) : NULL;
 
     if (a->deadline == 0 || a->deadline <= until)
         return;
+    if (c != NULL && c->epoch == a->epoch && c->fuse_ms == a->deadline)
+        return; /* changes nothing */
     if (a->deadline == UINT64_MAX &&
         (!w->oracle->armed[n->id - 1] || domain == NOBODY || !w->domain[domain].in_log))
         return;

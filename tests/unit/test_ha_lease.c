@@ -188,6 +188,30 @@ static void daemon_restart_keeps_the_guest(void **state)
     lab_free(l);
 }
 
+/* Removed while the daemon is away: the next one has lit no fuse, and puts out the one before. */
+static void removed_without_its_daemon_runs_on(void **state)
+{
+    Migrd__HaCommand m = MIGRD__HA_COMMAND__INIT;
+    struct lab *l = with_domain(3, 1);
+
+    (void)state;
+    lab_kill(l, 1, false);
+    lab_run(l, 300);
+    lab_views(l);
+    lab_run(l, 300);
+    m.kind = MIGRD__HA_COMMAND_KIND__HA_REMOVE;
+    m.uuid = (char *)lab_uuid(0);
+    m.force = true;
+    lab_command(l, 0, &m);
+    assert_true(l->node[0].answered && l->node[0].answer_ok);
+    lab_boot(l, 1, false);
+    lab_views(l);
+    lab_run(l, 5000);
+    assert_true(lab_runs(l, 1, 0));
+    assert_true(l->node[1].copy[0].fuse == UINT64_MAX);
+    lab_free(l);
+}
+
 /* Restarted under the same members, no view tells of it but its own. */
 static void fast_restart_is_noticed(void **state)
 {
@@ -387,6 +411,7 @@ int main(void)
         cmocka_unit_test(paused_guest_goes_on_where_it_is),
         cmocka_unit_test(death_of_another_pauses_nobody),
         cmocka_unit_test(daemon_restart_keeps_the_guest),
+        cmocka_unit_test(removed_without_its_daemon_runs_on),
         cmocka_unit_test(fast_restart_is_noticed),
         cmocka_unit_test(hung_daemon_is_recovered),
         cmocka_unit_test(who_stood_still_does_not_vote),
