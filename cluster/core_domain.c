@@ -351,6 +351,7 @@ static void on_handover(struct ha_domain *d, const struct ha_domain_change *x)
 
     forget_move(d);
     d->from = d->owner;
+    d->from_fused = d->fused;
     new_owner(d, x->node, true);
     d->epoch++;
     d->fused = d->obeys_fuse;
@@ -364,7 +365,7 @@ static void on_take_back(struct ha_domain *d)
     domain_why(d, "node %u took it back: node %u never ran it", d->from, d->owner);
     new_owner(d, d->from, true);
     d->epoch++;
-    d->fused = d->obeys_fuse;
+    d->fused = d->from_fused; /* the same process, with or without a fuse */
     d->seen = SEEN(PAUSED);
     forget_move(d);
 }

@@ -119,6 +119,7 @@ struct ha_domain { /* fields as in ha.proto */
     unsigned n_old, n_unsure;
     bool reread;
     uint64_t asked;
+    bool from_fused;
 };
 
 struct ha_node {

@@ -221,6 +221,7 @@ Migrd__HaDomain *domain_message(const struct ha_domain *d, struct ha_arena *a)
     m->n_unsure = d->n_unsure;
     m->reread = d->reread;
     m->asked = d->asked;
+    m->from_fused = d->from_fused;
     return m;
 }
 
@@ -358,6 +359,7 @@ static void domain_read(
     d->n_unsure = numbers(d->unsure, HA_NODES_MAX, m->unsure, m->n_unsure);
     d->reread = m->reread;
     d->asked = m->asked;
+    d->from_fused = m->from_fused;
 }
 
 static void node_read(struct ha_node *n, const Migrd__HaNode *m)

@@ -23,7 +23,7 @@
 struct lab_copy {
     bool here, running, incoming, crashed;
     uint64_t epoch, fuse;
-    bool blown;
+    bool blown, fuseless; /* fuseless: says that it obeys none */
 };
 
 struct lab_record {
@@ -155,7 +155,7 @@ static inline void lab_see(struct lab *l, unsigned i, unsigned d)
                       : k->incoming             ? HA_SEEN_INCOMING
                       : k->running && !k->blown ? HA_SEEN_RUNNING
                                                 : HA_SEEN_PAUSED;
-    e.u.domain.fused = true;
+    e.u.domain.fused = !k->fuseless;
     e.u.domain.blown = k->blown;
     lab_push(l, (int)i, &e);
 }

@@ -376,6 +376,29 @@ static void take_back_needs_the_targets_word(void **state)
     lab_free(l);
 }
 
+/* What is taken back is the process that it was: a lease does not prove its end. */
+static void taken_back_without_a_fuse(void **state)
+{
+    struct lab *l = cluster(3, 1, 1, NULL);
+
+    (void)state;
+    l->node[1].copy[0].fuseless = true;
+    lab_see(l, 1, 0);
+    lab_run(l, 200);
+    assert_false(lab_record(l, 0, 0).fused);
+    ask(l, 1, K(MIGRATE_BEGIN), 0, 3, 5);
+    l->node[1].copy[0].running = false;
+    lab_see(l, 1, 0);
+    ask(l, 1, K(HANDOVER), 0, 3, 5);
+    assert_true(lab_record(l, 0, 0).fused);
+    ask(l, 2, K(NEVER_RAN), 0, 0, 6);
+    ask(l, 1, K(TAKE_BACK), 0, 0, 6);
+    assert_true(l->node[1].answer_ok);
+    assert_int_equal(lab_record(l, 0, 0).epoch, 7);
+    assert_false(lab_record(l, 0, 0).fused);
+    lab_free(l);
+}
+
 static void target_dies_after_the_handover(void **state)
 {
     struct lab *l = cluster(3, 1, 1, NULL);
@@ -796,6 +819,7 @@ int main(void)
         cmocka_unit_test(failover_before_the_handover_wins),
         cmocka_unit_test(incoming_copy_that_dies_may_never_have_run),
         cmocka_unit_test(take_back_needs_the_targets_word),
+        cmocka_unit_test(taken_back_without_a_fuse),
         cmocka_unit_test(target_dies_after_the_handover),
         cmocka_unit_test(source_that_lost_its_copy_says_so),
         cmocka_unit_test(apart_and_together),
