@@ -98,7 +98,9 @@
  * place the record names its old owner: if that is back first, with the paused copy, the guest goes
  * on there (WAITING, runs). Epoch + 2, since epoch + 1 is what the incoming copy of a move has: a
  * hand-over that asks who owns it never takes a recovery for its own success, and such a copy is
- * older than what is started, a stray wherever it is.
+ * older than what is started, a stray wherever it is. START tells for how long the old copy has
+ * not run for sure: the least of what the votes' silences have beyond the inequality's sum, and the
+ * time since, by the starter's own clock, because the log's may leap.
  *
  * 5. Live migration is in the same log. MIGRATE_BEGIN weighs and reserves; HANDOVER(e -> e + 1) is
  * asked with the guest paused, before GO. It is answered when it is decided, and not before: the

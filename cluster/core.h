@@ -59,8 +59,8 @@ struct ha_config {
     unsigned n_nodes;
     unsigned starts_at_once; /* on one node */
     unsigned moves_at_once;  /* of a drain */
-    struct ha_times times; /* until the log has some: those count on all nodes alike */
-    unsigned version;      /* of the protocol; 0: this build's, else a test of a mix */
+    struct ha_times times;   /* until the log has some: those count on all nodes alike */
+    unsigned version;        /* of the protocol; 0: this build's, else a test of a mix */
 };
 
 /* --- what happened -------------------------------------------------------------------------------
@@ -162,6 +162,7 @@ struct ha_action {
     uint64_t epoch;
     uint32_t node;
     uint64_t deadline; /* of the same clock as `now` */
+    uint64_t quiet_ms; /* START: so long, at least, no copy of it has run; 0 unknown */
     const uint8_t *bytes;
     size_t len;
     bool whole;                    /* PERSIST */

@@ -338,6 +338,8 @@ static void on_lost(struct ha_domain *d, const struct ha_domain_change *x)
 {
     if (d->state != DS(WAITING))
         domain_why(d, "node %u was lost: %s", d->owner, x->text);
+    /* Not begun, for all that is known: the copy before it is the one that ran. */
+    d->quiet = d->state == DS(STARTING) && d->quiet < x->quiet ? d->quiet : x->quiet;
     d->proof = x->proof;
     d->not_before = 0;
     d->awaits = false;
@@ -387,8 +389,10 @@ static void on_place(struct ha_core *c, struct ha_domain *d, const struct ha_dom
     if (x->node != c->config.node || !c->joined || c->rehearsal)
         return;
     l = host_local(c, d->uuid, true);
-    if (l)
+    if (l) {
         l->told_epoch = d->epoch;
+        l->told_at = c->now;
+    }
 }
 
 static void on_migrate_end(struct ha_core *c, struct ha_domain *d, const struct ha_domain_change *x)

@@ -120,6 +120,7 @@ struct ha_domain { /* fields as in ha.proto */
     bool reread;
     uint64_t asked;
     bool from_fused;
+    uint64_t quiet;
 };
 
 struct ha_node {
@@ -140,7 +141,7 @@ struct ha_node {
     bool drain, fencing, holds;
     uint64_t losses[HA_LOSSES_MAX];
     unsigned n_losses;
-    uint64_t quarantined, since;
+    uint64_t quarantined, since, quiet;
     char why[HA_WHY_LEN];
 };
 
@@ -209,7 +210,7 @@ struct ha_local {
     bool moved, ending; /* the result has come; the log is being told */
     bool cancelled;
     /* the log told this incarnation to start that epoch, which has not been begun */
-    uint64_t told_epoch;
+    uint64_t told_epoch, told_at;
     uint64_t begun_epoch;     /* no epoch is started twice */
     uint64_t failed_epoch;    /* its start failed: `text` */
     uint64_t unstopped_epoch; /* its guest did not shut down when it was asked */
@@ -500,6 +501,7 @@ enum ha_domain_event {
 struct ha_domain_change { /* what an event brings along */
     uint32_t node;
     ha_proof proof;
+    uint64_t quiet; /* of a lease */
     const char *text;
     bool fused;
     ha_seen_t seen;

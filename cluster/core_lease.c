@@ -358,6 +358,21 @@ static bool votes_on(const struct ha_core *c, unsigned slot, uint64_t *when)
     return true;
 }
 
+/* For how long nothing there has run for sure: what the silence has beyond what a proof needs. Who
+ * speaks of itself knows when its own fuses burnt; one of a daemon before may have been lit until
+ * this life was admitted. */
+static uint64_t quiet(const struct ha_core *c, const struct ha_peer *p)
+{
+    const struct ha_times *t = &c->config.times;
+    uint64_t lit = p->seen + t->lease, since;
+
+    if (p->node == c->config.node && c->lease.until > lit)
+        lit = c->lease.until;
+    since = lit + t->fuse_check + t->slack;
+    since += (c->now - p->seen) / 100 + 1;
+    return c->now > since ? c->now - since : 0;
+}
+
 static void vote(struct ha_core *c, struct ha_peer *p)
 {
     const struct ha_node *n = state_node(&c->state, p->node);
@@ -368,6 +383,7 @@ static void vote(struct ha_core *c, struct ha_peer *p)
     x.incarnation = p->voted_incarnation = n->incarnation;
     x.life = p->voted_life = n->life;
     x.silent = c->now - (p->node == c->config.node ? c->lease.until : p->seen);
+    x.quiet = quiet(c, p);
     e.expired = &x;
     request_send(c, &e, NULL, NULL);
 }

@@ -88,6 +88,9 @@ static void lost(struct ha_core *c, struct ha_node *n, ha_proof proof)
     struct ha_domain_change change = { .proof = proof, .node = n->id, .text = n->why };
     unsigned freed = 0;
 
+    if (proof == PROOF(LEASE))
+        change.quiet = n->quiet;
+
     n->fencing = false;
     for (unsigned i = 0; i < c->state.n_domains; i++) {
         struct ha_domain *d = c->state.domain[i];
@@ -312,6 +315,8 @@ void node_expired(struct ha_core *c, const Migrd__HaEntry *e)
         return;
     if (n->state != NS(ONLINE) && n->state != NS(AWAY))
         return;
+    if (n->id == e->node || n->n_votes == 0 || x->quiet < n->quiet)
+        n->quiet = x->quiet;
     if (n->id != e->node)
         n->votes[n->n_votes++] = e->node;
     if (n->id != e->node && !state_majority(s, n->n_votes))

@@ -222,6 +222,7 @@ Migrd__HaDomain *domain_message(const struct ha_domain *d, struct ha_arena *a)
     m->reread = d->reread;
     m->asked = d->asked;
     m->from_fused = d->from_fused;
+    m->quiet = d->quiet;
     return m;
 }
 
@@ -256,6 +257,7 @@ static Migrd__HaNode *node_message(const struct ha_node *n, struct ha_arena *a)
     m->why = (char *)n->why;
     m->fencing = n->fencing;
     m->holds = n->holds;
+    m->quiet = n->quiet;
     return m;
 }
 
@@ -360,6 +362,7 @@ static void domain_read(
     d->reread = m->reread;
     d->asked = m->asked;
     d->from_fused = m->from_fused;
+    d->quiet = m->quiet;
 }
 
 static void node_read(struct ha_node *n, const Migrd__HaNode *m)
@@ -389,6 +392,7 @@ static void node_read(struct ha_node *n, const Migrd__HaNode *m)
     ha_copy(n->why, sizeof n->why, m->why);
     n->fencing = m->fencing;
     n->holds = m->holds;
+    n->quiet = m->quiet;
 }
 
 static int domains_read(

@@ -208,6 +208,12 @@ void copies_tell(struct world *w, struct node *n)
     }
 }
 
+static void stops(struct world *w, const struct copy *c)
+{
+    if (copy_runs(w, c))
+        w->domain[c->domain].ran_at = w->now;
+}
+
 static void set_state(struct world *w, struct copy *c, enum copy_state state)
 {
     static const char *const names[] = { "is gone", "is starting", "runs", "is paused by its fuse",
@@ -215,6 +221,7 @@ static void set_state(struct world *w, struct copy *c, enum copy_state state)
 
     if (c->state == state)
         return;
+    stops(w, c);
     if (c->state == COPY_RUNNING && state == COPY_PAUSED)
         oracle_blown(w, c);
     c->state = state;
@@ -316,6 +323,7 @@ void copy_end(struct world *w, struct copy *c, enum ha_seen why, bool by_guest)
         return;
     say(w, "domain %u on node %u, epoch %llu, ends", c->domain + 1, c->node,
         (unsigned long long)epoch);
+    stops(w, c);
     c->state = COPY_GONE;
     c->gen = ++w->copies;
     c->watched = false;
@@ -485,10 +493,21 @@ void host_resume(struct world *w, struct node *n, const struct ha_action *a)
     node_result(w, n, a->id, c != NULL && c->state == COPY_RUNNING);
 }
 
+void host_stops(struct world *w, const struct node *n)
+{
+    for (uint32_t d = 0; d < w->plan->domains; d++) {
+        const struct copy *c = copy_at(w, d, n->id);
+
+        if (c != NULL)
+            stops(w, c);
+    }
+}
+
 void host_woken(struct world *w, struct node *n)
 {
     for (uint32_t d = 0; d < w->plan->domains; d++) {
         struct copy *c = copy_at(w, d, n->id);
+        uint64_t ran_at = w->domain[d].ran_at;
 
         if (c == NULL || c->state != COPY_RUNNING)
             continue;
@@ -496,6 +515,8 @@ void host_woken(struct world *w, struct node *n)
             set_state(w, c, COPY_PAUSED);
         else
             watch_fuse(w, c);
+        if (c->state != COPY_RUNNING)
+            w->domain[d].ran_at = ran_at; /* it did not execute any more */
         if (c->state == COPY_RUNNING)
             oracle_runs(w, c);
     }

@@ -44,6 +44,8 @@ void host_resume(struct world *w, struct node *n, const struct ha_action *a);
 void host_fence(struct world *w, struct node *n, const struct ha_action *a);
 
 /* The host stands still, or goes on: fuses that are over blow before any guest executes. */
+/* Guests of the host stand still from here on. */
+void host_stops(struct world *w, const struct node *n);
 void host_woken(struct world *w, struct node *n);
 void host_ended(struct world *w, struct node *n);
 

@@ -486,6 +486,7 @@ void host_crash(struct world *w, struct node *n)
     if (!n->up)
         return;
     say(w, "node %u: host crashes", n->id);
+    host_stops(w, n);
     n->up = false;
     ring_stop(w, n->id);
     daemon_kill(w, n);
@@ -499,6 +500,8 @@ void host_pause(struct world *w, struct node *n, bool on)
     if (!n->up)
         return;
     say(w, "node %u: host %s", n->id, on ? "stands still" : "goes on");
+    if (on)
+        host_stops(w, n);
     n->pauses += on ? 1u : -1u;
     if (n->sick_at < w->now)
         n->sick_at = w->now;

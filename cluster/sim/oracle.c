@@ -4,6 +4,7 @@
  *
  *   two-copies   two guests of one domain execute, each with write access
  *   false-proof  the log gives a domain a new epoch while a guest of an older one executes
+ *   quiet        a guest has executed since the time for which the core says that none has
  *   epoch        a guest executes under an epoch that the log does not have
  *   stale-memory a guest goes on with a memory that is older than its disk
  *   fuse         a fuse lasts longer than a lease after a beat that a majority has got
@@ -127,6 +128,20 @@ void oracle_memory(struct world *w, const struct copy *c)
             c->domain + 1, c->node, c->epoch);
 }
 
+/* Clocks may go wrong by 1 %. */
+static void quiet_for(struct world *w, uint32_t domain, uint64_t ms)
+{
+    const struct domain *d = &w->domain[domain];
+
+    if (ms > 0 && !d->tainted && d->ran_at + ms * MS * 99 / 100 > w->now)
+        broken(w, "quiet",
+            "domain %u executed %" PRIu64 " us ago; the core says that none has for %" PRIu64 " ms",
+            domain + 1, w->now - d->ran_at, ms);
+    for (unsigned i = 0; ms > 0 && !d->tainted && i < COPIES_MAX; i++)
+        if (copy_runs(w, &d->copy[i]))
+            broken(w, "quiet", "domain %u runs on node %u", domain + 1, d->copy[i].node);
+}
+
 void oracle_start(struct world *w, struct node *n, uint32_t domain, const struct ha_action *a)
 {
     const Migrd__HaDomain *r = record_of(w, domain);
@@ -135,6 +150,7 @@ void oracle_start(struct world *w, struct node *n, uint32_t domain, const struct
         broken(w, "epoch",
             "node %u starts domain %u under epoch %" PRIu64 "; the log has %" PRIu64 " on node %u",
             n->id, domain + 1, a->epoch, r != NULL ? r->epoch : 0, r != NULL ? r->owner : 0);
+    quiet_for(w, domain, a->quiet_ms);
 }
 
 void oracle_lie(struct world *w, struct node *n)

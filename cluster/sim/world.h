@@ -234,6 +234,7 @@ struct domain {
     struct copy copy[COPIES_MAX];
     bool tainted; /* two copies may run: an operator or a fence device lied */
     bool in_log;
+    uint64_t ran_at;    /* when a copy of it last executed, as far as it has stopped */
     uint64_t writes;    /* to its disks: counts the times that a guest began to execute */
     uint64_t top_epoch; /* of any copy */
     uint64_t by_hand;   /* epoch that an operator started it under, beside the log */

@@ -47,6 +47,7 @@ struct lab_node {
     struct lab_copy copy[LAB_DOMAINS];
     uint64_t wake;
     unsigned starts, resumes, destroys, migrates, cancels, fences, alarms;
+    uint64_t quiet_ms; /* of the last START */
     uint64_t start_id, fence_id, migrate_id;
     uint32_t migrate_to;
     bool answered, answer_ok;
@@ -224,6 +225,7 @@ static inline void lab_start(struct lab *l, unsigned i, const struct ha_action *
 
     n->starts++;
     n->start_id = a->id;
+    n->quiet_ms = a->quiet_ms;
     if (n->no_starts)
         return;
     if (n->fail_starts) {

@@ -77,6 +77,8 @@ static void dead_host_is_recovered_once(void **state)
     assert_int_equal(lab_record(l, where, 0).epoch, 7);
     assert_int_equal(lab_record(l, where, 0).proof, MIGRD__HA_PROOF__PROOF_LEASE);
     assert_int_equal(lab_node_record(l, where, 2).state, EXPIRED);
+    /* Its last beat was up to one beat old: silent for that and 2100 to 2160 ms. */
+    assert_in_range(l->node[where].quiet_ms, 50, 2160 + l->times.beat - l->times.lease - 150);
     lab_free(l);
 }
 
