@@ -7,6 +7,9 @@
  */
 #include "cluster/core_internal.h"
 
+#define WHY_PLACE                                                                                  \
+    (HA_WHY_LEN - 40) /* of a text with reasons: what it is said of comes before it                \
+                       */
 #define WORST_MAX 600 /* sets of nodes that a certificate looks at */
 
 static unsigned node_index(const struct ha_state *s, uint32_t id)
@@ -207,13 +210,37 @@ static void rejected(struct ha_plan *p, Migrd__HaPlanStep *step, uint32_t node, 
     step->rejected[step->n_rejected++] = r;
 }
 
-/* Reasons one behind the other, as far as they fit. */
-static void add_reason(char *text, uint32_t node, const char *reason)
-{
-    size_t n = strlen(text);
+/* Reasons one behind the other. */
+struct reasons {
+    char text[HA_WHY_LEN];
+    size_t end[HA_NODES_MAX]; /* of each that is in the text */
+    unsigned kept, n;
+};
 
-    if (n + 1 < HA_WHY_LEN)
-        ha_text(text + n, HA_WHY_LEN - n, "%snode %u %s", n ? "; " : "", node, reason);
+static void add_reason(struct reasons *r, uint32_t node, const char *reason)
+{
+    size_t at = r->kept ? r->end[r->kept - 1] : 0, size = sizeof r->text - at;
+    int len = snprintf(r->text + at, size, "%snode %u %s", at ? "; " : "", node, reason);
+
+    if (r->kept == r->n++ && len > 0 && (size_t)len < size)
+        r->end[r->kept++] = at + (size_t)len;
+}
+
+/* Behind the text, as far as whole ones fit. */
+static void put_reasons(char *text, size_t size, const struct reasons *r)
+{
+    const size_t more = sizeof " and 32 more" - 1;
+    size_t at = strlen(text), room = size - at;
+    unsigned k = r->kept;
+
+    while (k > 0 && r->end[k - 1] + (k < r->n ? more : 0) >= room)
+        k--;
+    if (k == 0)
+        ha_text(text + at, room, "%u nodes", r->n);
+    else if (k < r->n)
+        ha_text(text + at, room, "%.*s and %u more", (int)r->end[k - 1], r->text, r->n - k);
+    else
+        ha_text(text + at, room, "%.*s", (int)r->end[k - 1], r->text);
 }
 
 static const char *chosen_text(
@@ -236,14 +263,15 @@ uint32_t plan_pick(struct ha_plan *p, const struct ha_domain *d, uint32_t not_he
     char *text, Migrd__HaPlanStep *step)
 {
     struct score score, best = { 0 };
-    char reason[HA_WHY_LEN], all[HA_WHY_LEN] = "", chosen[120];
+    struct reasons rest = { .n = 0 };
+    char reason[HA_WHY_LEN], chosen[120];
     int at = -1;
 
     for (unsigned i = 0; i < p->s->n_node; i++) {
         if (p->s->node[i].id == not_here)
             continue;
         if (!allows(p, i, d, &score, reason)) {
-            add_reason(all, p->s->node[i].id, reason);
+            add_reason(&rest, p->s->node[i].id, reason);
             if (step)
                 rejected(p, step, p->s->node[i].id, reason);
         } else if (at < 0 || better(&score, &best)) {
@@ -253,14 +281,16 @@ uint32_t plan_pick(struct ha_plan *p, const struct ha_domain *d, uint32_t not_he
     }
     *busy = at >= 0 && !not_here && node_busy(p, (unsigned)at);
     if (at < 0)
-        ha_text(text, HA_WHY_LEN, "no place: %.220s", all);
+        ha_text(text, WHY_PLACE, "no place: ");
     else if (*busy)
         ha_text(text, HA_WHY_LEN, "waits for node %u, which starts %u already", p->s->node[at].id,
             p->starting[at]);
     else
-        ha_text(text, HA_WHY_LEN, "%s%s%.110s",
-            chosen_text(chosen, sizeof chosen, d, p->s->node[at].id, &best), *all ? "; not: " : "",
-            all);
+        ha_text(text, WHY_PLACE, "%s%s",
+            chosen_text(chosen, sizeof chosen, d, p->s->node[at].id, &best),
+            rest.n > 0 ? "; not: " : "");
+    if (!*busy && rest.n > 0)
+        put_reasons(text, WHY_PLACE, &rest);
     return at < 0 || *busy ? 0 : p->s->node[at].id;
 }
 

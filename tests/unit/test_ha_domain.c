@@ -758,6 +758,30 @@ static void operators_word_is_a_proof(void **state)
     lab_free(l);
 }
 
+/* More reasons than fit are counted, not cut in their midst. */
+static void many_reasons_are_counted(void **state)
+{
+    Migrd__HaPolicy p = MIGRD__HA_POLICY__INIT;
+    struct lab *l = cluster(5, 1, 1, NULL);
+    uint32_t only[] = { 2 };
+    const char *why;
+    Migrd__HaPlan *plan;
+
+    (void)state;
+    p.only = only;
+    p.n_only = 1;
+    lab_add(l, 1, 4, &p);
+    plan = ha_core_explain(l->node[0].core, lab_uuid(4));
+    assert_int_equal(plan->n_step, 1);
+    assert_int_equal(plan->step[0]->n_rejected, 4);
+    why = plan->step[0]->why;
+    assert_non_null(strstr(why, "; not: node 1 is not among"));
+    assert_string_equal(
+        strstr(why, "node 3"), "node 3 is not among the only nodes that it may run on and 2 more");
+    migrd__ha_plan__free_unpacked(plan, NULL);
+    lab_free(l);
+}
+
 static void what_if_explain_and_certificate(void **state)
 {
     Migrd__HaPolicy p = MIGRD__HA_POLICY__INIT;
@@ -833,6 +857,7 @@ int main(void)
         cmocka_unit_test(failed_move_is_tried_again_later),
         cmocka_unit_test(disarmed_cluster_touches_nothing),
         cmocka_unit_test(operators_word_is_a_proof),
+        cmocka_unit_test(many_reasons_are_counted),
         cmocka_unit_test(what_if_explain_and_certificate),
     };
 
