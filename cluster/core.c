@@ -78,7 +78,8 @@
  * firewall), expires once: by the others' votes, or, where they hear it, by its own word, after
  * which it never extends a fuse under that life. It asks for a new life when a majority has told it
  * by beats that it is heard, and not too often. Domains are given only to nodes of whose present
- * life a majority has acknowledged a beat (`holds`, by the node's own report).
+ * life a majority has acknowledged a beat (`holds`, by the node's own report); a term whose member
+ * is a newer daemon than the one that was admitted takes that back.
  *   - Tilt: who stood still for longer than `tilt` has beats waiting in its sockets: it forgets
  *     what it did not see, and votes `proof` later at the earliest.
  *   - Members that have just compared logs are alive: where all were cut off from each other,

@@ -264,6 +264,18 @@ void node_join(struct ha_core *c, const Migrd__HaEntry *e)
     life_begins(c, n);
 }
 
+/* A daemon that has begun since the one that was admitted: no lease of that one's life holds for
+ * it, and nothing is given to it before its own JOIN. */
+static void newer_daemons(struct ha_state *s, const Migrd__HaTerm *t)
+{
+    for (size_t i = 0; i < t->n_members && i < t->n_incarnations; i++) {
+        struct ha_node *n = state_node(s, t->members[i]);
+
+        if (n && n->incarnation != t->incarnations[i])
+            n->holds = false;
+    }
+}
+
 void node_term(struct ha_core *c, const Migrd__HaTerm *t)
 {
     struct ha_state *s = &c->state;
@@ -280,6 +292,7 @@ void node_term(struct ha_core *c, const Migrd__HaTerm *t)
         n->member = ha_node_in(t->members, (unsigned)t->n_members, n->id);
         node_event(c, n, n->member ? NE_ENTER : NE_LEAVE, PROOF(NONE));
     }
+    newer_daemons(s, t);
 }
 
 /* A node that is in the group and not heard is a matter for people. */

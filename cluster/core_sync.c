@@ -170,8 +170,11 @@ static void term_entry(struct ha_core *c, Migrd__HaInstall *m)
 
     t.term = m->term;
     t.members = arena_alloc(&c->arena, m->n_basis * sizeof *t.members);
-    for (size_t i = 0; i < m->n_basis; i++)
+    t.incarnations = arena_alloc(&c->arena, m->n_basis * sizeof *t.incarnations);
+    for (size_t i = 0; i < m->n_basis; i++) {
         t.members[t.n_members++] = m->basis[i]->node;
+        t.incarnations[t.n_incarnations++] = m->basis[i]->incarnation;
+    }
     t.nodes = c->config.nodes;
     t.n_nodes = c->config.n_nodes;
     e.node = c->config.node;

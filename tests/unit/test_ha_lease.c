@@ -383,12 +383,12 @@ static void two_of_three_at_once(void **state)
     lab_free(l);
 }
 
-static void all_at_once(void **state)
+/* The owner joins first, or between the others. */
+static void all_at_once_with(unsigned owner)
 {
-    struct lab *l = with_domain(3, 1);
+    struct lab *l = with_domain(3, owner);
     unsigned where = 9;
 
-    (void)state;
     for (unsigned i = 0; i < 3; i++)
         lab_kill(l, i, true);
     lab_run(l, 1000);
@@ -399,7 +399,15 @@ static void all_at_once(void **state)
     assert_int_equal(lab_running(l, 0, &where), 1);
     assert_int_equal(lab_record(l, 0, 0).state, RUNNING);
     assert_int_equal(lab_record(l, 0, 0).failures, 0);
+    assert_int_equal(lab_record(l, 0, 0).epoch, 7); /* one place, and none of before the joins */
     lab_free(l);
+}
+
+static void all_at_once(void **state)
+{
+    (void)state;
+    for (unsigned owner = 0; owner < 3; owner++)
+        all_at_once_with(owner);
 }
 
 int main(void)
