@@ -6,10 +6,19 @@
 
 #include "base/cpulist.h"
 #include "hypervisor/xvm/driver.h"
+#ifdef XEN_RELEASE
+#include "hypervisor/xen/driver.h"
+#endif
 
 #define HV_ALL_CPUS "0-1023"
 
-const struct hv_ops *const hv_drivers[] = { &xvm_driver, NULL };
+const struct hv_ops *const hv_drivers[] = {
+    &xvm_driver,
+#ifdef XEN_RELEASE
+    &xen_driver,
+#endif
+    NULL,
+};
 
 static const char *const state_names[] = {
     [HV_RUNNING] = "running",
@@ -38,6 +47,23 @@ const struct hv_ops *hv_driver(const char *name)
         if (strcmp(hv_drivers[i]->name, name) == 0)
             return hv_drivers[i];
     return NULL;
+}
+
+Migrd__GuestType hv_guest_type(const Migrd__Domain *def)
+{
+    return def->type == MIGRD__GUEST_TYPE__GUEST_DEFAULT ? MIGRD__GUEST_TYPE__GUEST_PVH : def->type;
+}
+
+const char *hv_guest_type_name(Migrd__GuestType t)
+{
+    switch (t) {
+    case MIGRD__GUEST_TYPE__GUEST_PV:
+        return "pv";
+    case MIGRD__GUEST_TYPE__GUEST_HVM:
+        return "hvm";
+    default:
+        return "pvh";
+    }
 }
 
 bool hv_is_paused(const struct hv_info *i)

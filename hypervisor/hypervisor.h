@@ -102,6 +102,7 @@ struct hv_caps {
     unsigned host_cpus;
     uint64_t memory_total_kib, memory_free_kib;
     unsigned max_vcpus;
+    unsigned guest_types; /* bit 1 << GUEST_PVH, ...: what can be built here; 0: not told */
 };
 
 /* A set of the host's CPUs: CPU c is bit (c & 63) of word (c >> 6), as in a cpu_set_t. */
@@ -304,10 +305,19 @@ struct hv_ops {
     int (*sched_set)(struct hv *hv, const char *uuid, const struct hv_sched *sched, struct err *e);
     int (*stats)(struct hv *hv, const char *uuid, struct hv_stats *out, struct err *e);
 
+    /* The last of what the hypervisor itself has to say, as text; `clear`: and it forgets it.
+     * *text is malloc'ed, the caller frees it. NULL: it has no log of its own. */
+    int (*dmesg)(struct hv *hv, bool clear, char **text, struct err *e);
+
     /* A descriptor that polls readable when next_event has something; owned by the driver. */
     int (*event_fd)(struct hv *hv);
     /* 1 and *out, 0 nothing more now, -1 failed. Never blocks. */
     int (*next_event)(struct hv *hv, struct hv_event *out, struct err *e);
+
+    /* Can this domain move, live or (`live` false) paused? Looks and changes nothing.
+     * ERR_UNSUPPORTED with the reason, which names neither the domain nor a way out: who asks
+     * knows what else there is. NULL: every domain can, either way. */
+    int (*mig_check)(struct hv *hv, const char *uuid, bool live, struct err *e);
 
     /*
      * Migration. mig_open on the source needs a domain that is running or paused, on the target
@@ -389,6 +399,11 @@ void hv_host_cpu(struct hv_caps *out);
 bool hv_cpus_has(const struct hv_cpus *c, unsigned cpu);
 /* As a list of CPUs; of all that there can be: "". malloc'ed, NULL without memory. */
 char *hv_cpus_list(const struct hv_cpus *c);
+
+/* GUEST_PVH for GUEST_DEFAULT. */
+Migrd__GuestType hv_guest_type(const Migrd__Domain *def);
+/* "pvh", "pv", "hvm"; never NULL. */
+const char *hv_guest_type_name(Migrd__GuestType t);
 
 /* The list of host CPUs that this vCPU is pinned to; "" all. */
 const char *hv_vcpu_pinning(const Migrd__Domain *def, unsigned vcpu);
