@@ -24,18 +24,25 @@ PKGS     := libuv libprotobuf-c libssl libcrypto libpcre2-8 libxml-2.0 liblz4 li
 SANFLAGS := $(if $(FUZZ),-fsanitize=fuzzer-no-link) $(if $(filter address,$(SAN)),-fsanitize=address$(,)undefined -fno-sanitize-recover=all) \
             $(if $(filter thread,$(SAN)),-fsanitize=thread) $(if $(SAN),-fno-omit-frame-pointer)
 
-PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+# Xen's driver is part of the build where libxen-dev is; XEN_RELEASE=0 leaves it out.
+XEN_PKGS := xencontrol xenguest xenforeignmemory xenstore xentoollog xenlight
+ifndef XEN_RELEASE
+XEN_RELEASE := $(shell pkg-config --exists $(XEN_PKGS) && pkg-config --modversion xencontrol | awk -F. '{ print $$1 * 100 + $$2 }')
+endif
+XEN := $(filter-out 0,$(XEN_RELEASE))
+
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) $(if $(XEN),$(XEN_PKGS)) 2>/dev/null)
+PKG_LIBS   := $(shell pkg-config --libs $(PKGS) $(if $(XEN),$(XEN_PKGS)) 2>/dev/null)
 
 ALL_CFLAGS  = -std=gnu11 $(WARN) $(HARDEN) -I. -I$(B)/gen $(PKG_CFLAGS) -DMIGRD_VERSION='"$(VERSION)"' \
-              -DMIGRD_PREFIX='"$(PREFIX)"' -pthread $(CFLAGS) $(SANFLAGS)
+              -DMIGRD_PREFIX='"$(PREFIX)"' $(if $(XEN),-DXEN_RELEASE=$(XEN)) -pthread $(CFLAGS) $(SANFLAGS)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed -pthread $(SANFLAGS) $(LDFLAGS)
 
 Q := $(if $(V),,@)
 say = $(if $(V),,@echo "  $(1)	$(2)";)
 
 MODULES  := base transport precopy relocation-acl storage-check cluster cluster/sim hypervisor hypervisor/xvm \
-            migrd migrd/define migrd/compat migrd/libvirt tools
+            $(if $(XEN),hypervisor/xen) migrd migrd/define migrd/compat migrd/libvirt tools
 PROTOS   := $(wildcard $(addsuffix /*.proto,$(MODULES)))
 GEN_C    := $(PROTOS:%.proto=$(B)/gen/%.pb-c.c)
 GEN_H    := $(GEN_C:.c=.h)
@@ -122,7 +129,8 @@ DEPS := build-essential pkg-config clang \
         python3 python3-xxhash python3-lz4 python3-zstandard mandoc curl \
         libtirpc-dev rpcsvc-proto libvirt-clients python3-libvirt virtinst gdb \
         nfs-ganesha nfs-ganesha-vfs rpcbind tgt sg3-utils \
-        corosync libcpg-dev libquorum-dev libcmap-dev libvotequorum-dev fence-agents nftables
+        corosync libcpg-dev libquorum-dev libcmap-dev libvotequorum-dev fence-agents nftables \
+        libxen-dev
 
 deps:
 	@missing=; for p in $(DEPS); do \
@@ -248,7 +256,7 @@ bench-transport: $(B)/bench/bench_transport
 
 SBIN := migrd
 BIN  := xm migctl
-EXEC := migrd-worker migrd-storage xvm-domain
+EXEC := migrd-worker migrd-storage xvm-domain $(if $(XEN),xen-domain)
 MAN  := $(wildcard docs/*.[1-9])
 
 install: all

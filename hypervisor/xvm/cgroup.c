@@ -35,7 +35,7 @@
 
 #include "base/io.h"
 #include "base/log.h"
-#include "hypervisor/xvm/rundir.h"
+#include "hypervisor/rundir.h"
 
 #define PERIOD_US 100000u
 #define PATH_LEN 512

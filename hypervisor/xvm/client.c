@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
-#include "hypervisor/xvm/rundir.h"
+#include "hypervisor/rundir.h"
 
 int xvm_connect(struct xvm_client *c, const char *dir, struct err *e)
 {

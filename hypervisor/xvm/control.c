@@ -43,7 +43,7 @@
 #include "hypervisor/xvm/client.h"
 #include "hypervisor/xvm/figures.h"
 #include "hypervisor/xvm/machine_internal.h"
-#include "hypervisor/xvm/rundir.h"
+#include "hypervisor/rundir.h"
 #include "hypervisor/xvm/sandbox.h"
 #include "storage-check/url.h"
 

@@ -11,7 +11,7 @@
 #include "hypervisor/cpu_level.h"
 #include "hypervisor/xvm/client.h"
 #include "hypervisor/xvm/driver.h"
-#include "hypervisor/xvm/rundir.h"
+#include "hypervisor/rundir.h"
 
 #define FUSE_BUCKETS 256u
 

@@ -44,7 +44,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "hypervisor/xvm/machine_internal.h"
-#include "hypervisor/xvm/rundir.h"
+#include "hypervisor/rundir.h"
 
 #define LOOK_MS 1000u /* between two looks at most: a writer may die before it wakes us */
 #define WAKE_AGAIN_NS NS_PER_MS

@@ -23,7 +23,7 @@
 #include "base/log.h"
 #include "hypervisor/xvm/control.h"
 #include "hypervisor/xvm/fuse.h"
-#include "hypervisor/xvm/rundir.h"
+#include "hypervisor/rundir.h"
 
 static const char usage[] =
     "usage: xvm-domain --run-dir DIR --log-dir DIR --uuid UUID [--name NAME] [--debug]\n"

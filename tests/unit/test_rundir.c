@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "hypervisor/xvm/rundir.h"
+#include "hypervisor/rundir.h"
 
 static char dir[] = "/tmp/test_rundir.XXXXXX";
 

@@ -6,8 +6,8 @@
  * xvm-domain makes it under another name and renames it when its socket listens: who
  * sees the folder can connect.
  */
-#ifndef XVM_RUNDIR_H
-#define XVM_RUNDIR_H
+#ifndef HYPERVISOR_RUNDIR_H
+#define HYPERVISOR_RUNDIR_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: ISC */
 #define _GNU_SOURCE
-#include "hypervisor/xvm/rundir.h"
+#include "hypervisor/rundir.h"
 
 #include <dirent.h>
 #include <errno.h>
