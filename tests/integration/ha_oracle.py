@@ -106,11 +106,10 @@ class Oracle(threading.Thread):
         self.start()
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, *_):
         self.done = True
         self.join()
-        if kind is None:
-            self.verdict()
+        self.verdict()
 
     def add_disk(self, name, path):
         with self.lock:

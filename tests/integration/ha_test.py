@@ -129,6 +129,6 @@ def main(test, last="all is well"):
         sys.exit(SKIP)
     except Trouble as why:
         print(f"FAILED: {why}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(why.STATUS)
     if last:
         say(last)

@@ -28,7 +28,7 @@ say() { printf '%s\n' "$*"; }
 die() {
     printf 'FAILED: %s\n' "$*" >&2
     hosts_show_logs >&2
-    exit 1
+    exit "${DIE_STATUS:-1}"
 }
 skip() {
     printf 'skipped: %s\n' "$*"
@@ -157,13 +157,13 @@ fault_wait() {
     FAULT_PID=$(fault_pid "$1")
 }
 
-# wait_for SECONDS WHAT COMMAND...: until the command succeeds.
+# wait_for SECONDS WHAT COMMAND...: until the command succeeds. Status 75: tests/run tries once more.
 wait_for() {
     local limit=$1 what=$2 end
     shift 2
     end=$((SECONDS + limit))
     until "$@" >/dev/null 2>&1; do
-        [ "$SECONDS" -lt "$end" ] || die "waited $limit s in vain: $what"
+        [ "$SECONDS" -lt "$end" ] || DIE_STATUS=75 die "waited $limit s in vain: $what"
         sleep 0.1
     done
 }

@@ -12,6 +12,14 @@ BUILD = os.path.abspath(os.environ.get("BUILD") or os.path.join(TOP, "build"))
 class Trouble(Exception):
     """Something is not as it must be; the text says what."""
 
+    STATUS = 1  # of a test that ends with it
+
+
+class TooLate(Trouble):
+    """A wait was in vain: tests/run tries such a test once more."""
+
+    STATUS = 75
+
 
 def wait_for(seconds, what, probe, step=0.02):
     """Until probe() gives something true, which is returned."""
@@ -21,7 +29,7 @@ def wait_for(seconds, what, probe, step=0.02):
         if got:
             return got
         if time.monotonic() > end:
-            raise Trouble(f"waited {seconds} s in vain: {what}")
+            raise TooLate(f"waited {seconds} s in vain: {what}")
         time.sleep(step)
 
 
