@@ -54,7 +54,8 @@ $busybox ln -s /proc/self/fd/2 /dev/stderr
 for name in proc sys dev; do
     $busybox mount --move /$name /newroot/$name || fail "no /$name"
 done
-$busybox hostname testbed
+read -r name </newroot/run/testbed/hostname
+$busybox hostname "$name"
 $busybox ip link set lo up
 ulimit -n 65536
 exec $busybox switch_root /newroot /bin/bash /run/testbed/stage2.sh

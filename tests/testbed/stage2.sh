@@ -1,9 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: ISC
-# Process 1 of a virtual host, in its final root: runs the job from the control share, sends its output
-# and its exit status through two virtio ports, switches the host off.
+# Process 1 of a virtual host, in its final root: sets up what its kind needs beside the agent that
+# starts meanwhile, and waits. When the agent ends, the host is switched off.
 control=/run/testbed
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb
+set -a
+# shellcheck disable=SC1091
+. $control/environment
+set +a
 
 # Device of the virtio port named $1.
 port() {
@@ -13,18 +16,25 @@ port() {
     done
 }
 
-# The pipe lets programs open /dev/stdout anew, which a port allows only once.
-mkfifo /run/output
-cat /run/output >"$(port testbed.output)" &
-pump=$!
-/bin/bash $control/job </dev/null >/run/output 2>&1
-status=$?
+set_up() {
+    if [ -e $control/hosts ]; then
+        # shellcheck source=tests/testbed/network.sh
+        . $control/network.sh
+        network_up "$TESTBED_BRIDGE" "$TESTBED_HOST" || return
+    fi
+    if [ "$TESTBED" = xen ]; then
+        # shellcheck source=tests/testbed/dom0.sh
+        . $control/dom0.sh
+        dom0_up
+    fi
+}
 
-# A process that the job left behind holds the pipe open: wait a second, no longer.
-for ((i = 0; i < 20; i++)); do
-    kill -0 $pump 2>/dev/null || break
-    sleep 0.05
-done
-echo $status >"$(port testbed.status)"
-sync
+mkfifo /run/set_up
+/usr/bin/python3 -EsSB $control/agent.py "$(port testbed.agent)" </run/set_up &
+agent=$!
+exec 3>/run/set_up
+set_up >/run/set_up.log 2>&1 </dev/null 3>&-
+echo "$? $(tail -n 1 /run/set_up.log)" >&3
+exec 3>&-
+wait $agent
 exec /bin/busybox poweroff -f
