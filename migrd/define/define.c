@@ -24,6 +24,13 @@
 #define PINNED_CPU_MAX 4095
 #define DEVICES_READ_MAX 64 /* of a kind; define_check says how many are useful */
 
+static const char *default_hypervisor = "xvm";
+
+void define_default_hypervisor(const char *name)
+{
+    default_hypervisor = name;
+}
+
 /* ---- building ---- */
 
 int define_fault(struct reader *r, unsigned line, enum err_code code, const char *fmt, ...)
@@ -37,6 +44,23 @@ int define_fault(struct reader *r, unsigned line, enum err_code code, const char
     if (line == 0)
         return err_set(r->e, code, "%.90s: %s", r->file, text);
     return err_set(r->e, code, "%.90s:%u: %s", r->file, line, text);
+}
+
+void define_note(struct reader *r, unsigned line, const char *fmt, ...)
+{
+    char text[300], where[100];
+    size_t at;
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    snprintf(where, sizeof where, line == 0 ? "%.80s" : "%.80s:%u", r->file, line);
+    if (r->notes == NULL)
+        return;
+    at = strlen(r->notes->text);
+    if (at + strlen(where) + strlen(text) + 4 < sizeof r->notes->text)
+        snprintf(r->notes->text + at, sizeof r->notes->text - at, "%s: %s\n", where, text);
 }
 
 int define_no_memory(struct reader *r)
@@ -222,6 +246,11 @@ static int make_uuid(struct reader *r)
     return define_text(r, &r->d->uuid, text);
 }
 
+int define_fill_hypervisor(struct reader *r)
+{
+    return r->d->hypervisor[0] != '\0' ? 0 : define_text(r, &r->d->hypervisor, default_hypervisor);
+}
+
 int define_fill(struct reader *r)
 {
     Migrd__Domain *d = r->d;
@@ -229,7 +258,7 @@ int define_fill(struct reader *r)
     if (d->uuid[0] == '\0' && make_uuid(r) < 0)
         return -1;
     lower(d->uuid);
-    if (d->hypervisor[0] == '\0' && define_text(r, &d->hypervisor, "xvm") < 0)
+    if (define_fill_hypervisor(r) < 0)
         return -1;
     if (d->max_memory_kib == 0)
         d->max_memory_kib = d->memory_kib;
@@ -253,7 +282,7 @@ int define_fill(struct reader *r)
             return -1;
         lower(d->vifs[i]->mac);
     }
-    return 0;
+    return define_fill_xen(r);
 }
 
 /* ---- entry ---- */
@@ -288,8 +317,17 @@ static int read_text(struct reader *r, const char *text, size_t len, enum define
 Migrd__Domain *define_parse(const char *text, size_t len, enum define_format format,
     const char *file, const char *const *overrides, size_t n_overrides, struct err *e)
 {
-    struct reader r = { .file = file != NULL ? file : "definition", .e = e };
+    return define_parse_noted(text, len, format, file, overrides, n_overrides, NULL, e);
+}
 
+Migrd__Domain *define_parse_noted(const char *text, size_t len, enum define_format format,
+    const char *file, const char *const *overrides, size_t n_overrides, struct define_notes *notes,
+    struct err *e)
+{
+    struct reader r = { .file = file != NULL ? file : "definition", .notes = notes, .e = e };
+
+    if (notes != NULL)
+        notes->text[0] = '\0';
     r.d = malloc(sizeof *r.d);
     if (r.d == NULL) {
         define_no_memory(&r);
@@ -374,7 +412,8 @@ static int check_printable(const char *what, const char *s, size_t most, struct 
 
 static bool has_blanks_around(const char *s)
 {
-    return s[0] != '\0' && (isspace((unsigned char)s[0]) || isspace((unsigned char)s[strlen(s) - 1]));
+    return s[0] != '\0' &&
+           (isspace((unsigned char)s[0]) || isspace((unsigned char)s[strlen(s) - 1]));
 }
 
 /* A description may have several lines. */
@@ -555,7 +594,7 @@ static int check_devices(const Migrd__Domain *d, struct err *e)
 {
     size_t n = d->n_disks + d->n_vifs + d->rng + d->balloon;
 
-    if (n > DEFINE_DEVICES_MAX)
+    if (n > DEFINE_DEVICES_MAX && !define_is_xen(d))
         return err_set(e, ERR_INVALID,
             "%zu devices (disks, vifs, rng, balloon): at most %d fit into a domain", n,
             DEFINE_DEVICES_MAX);
@@ -566,10 +605,12 @@ static int check_devices(const Migrd__Domain *d, struct err *e)
 
 static int check_boot(const Migrd__Domain *d, struct err *e)
 {
-    if (d->kernel[0] == '\0')
+    bool other_start = d->type == MIGRD__GUEST_TYPE__GUEST_HVM || d->bootloader[0] != '\0';
+
+    if (d->kernel[0] == '\0' && !other_start)
         return err_set(
             e, ERR_INVALID, "the domain has no kernel; set kernel to the path of a Linux kernel");
-    if (check_path("kernel", d->kernel, e) < 0)
+    if (d->kernel[0] != '\0' && check_path("kernel", d->kernel, e) < 0)
         return -1;
     if (d->initrd[0] != '\0' && check_path("ramdisk", d->initrd, e) < 0)
         return -1;
@@ -625,11 +666,12 @@ int define_check(const Migrd__Domain *d, struct err *e)
     if (check_memory(d, e) < 0)
         return -1;
     if (check_vcpus(d, e) < 0 || check_cpu_level(d, e) < 0 || check_boot(d, e) < 0 ||
-        check_devices(d, e) < 0)
+        check_devices(d, e) < 0 || define_check_xen(d, e) < 0)
         return -1;
     if (!on_event_known(d->on_poweroff) || !on_event_known(d->on_reboot) ||
-        !on_event_known(d->on_crash))
-        return err_set(e, ERR_INVALID, "on_poweroff, on_reboot or on_crash is out of range");
+        !on_event_known(d->on_crash) || !on_event_known(d->on_watchdog))
+        return err_set(
+            e, ERR_INVALID, "on_poweroff, on_reboot, on_crash or on_watchdog is out of range");
     return 0;
 }
 

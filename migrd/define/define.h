@@ -17,6 +17,16 @@
 
 enum define_format { DEFINE_AUTO, DEFINE_XM, DEFINE_XML };
 
+/* What was left out of a definition because it does no harm (a screen), for its author: lines,
+ * each ended by a newline. */
+struct define_notes {
+    char text[1024];
+};
+
+/* The hypervisor of a definition that names none: this host's. Once, before threads; "xvm" until
+ * then. */
+void define_default_hypervisor(const char *name);
+
 /*
  * `overrides` are xm create's "key=value" arguments (xm's syntax of values), applied after the
  * text; `file` names it in errors. Fills what is missing: uuid, MAC addresses (00:16:3e, Xen's
@@ -24,6 +34,9 @@ enum define_format { DEFINE_AUTO, DEFINE_XM, DEFINE_XML };
  */
 Migrd__Domain *define_parse(const char *text, size_t len, enum define_format format,
     const char *file, const char *const *overrides, size_t n_overrides, struct err *e);
+Migrd__Domain *define_parse_noted(const char *text, size_t len, enum define_format format,
+    const char *file, const char *const *overrides, size_t n_overrides, struct define_notes *notes,
+    struct err *e);
 
 /* libvirt XML of a definition (type "xvm" or "xen"); malloc'ed. `id` < 0: not running. */
 char *define_xml(const Migrd__Domain *d, int id, struct err *e);

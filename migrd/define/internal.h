@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * internal: what the parts of define share: define.c (entry, defaults, rules), pyvalue.c
- * (Python-like values), xm.c (keys of xm's domain file), xml.c (libvirt XML), and the two
- * writers. Nobody else includes this.
+ * internal: what the parts of define share: define.c (entry, defaults, rules), xen.c (what
+ * only Xen's domains have), pyvalue.c (Python-like values), xm.c (keys of xm's domain file),
+ * xml.c (libvirt XML), and the two writers. Nobody else includes this.
  */
 #ifndef DEFINE_INTERNAL_H
 #define DEFINE_INTERNAL_H
@@ -24,7 +24,7 @@
 #define DEFINE_TITLE_MAX 256
 #define DEFINE_DESCRIPTION_MAX 16384
 #define DEFINE_METADATA_MAX 65536
-/* Namespace of our own elements in <metadata>: <migrd:cpu level='...'/>. */
+/* Namespace of our own elements in <metadata>: <migrd:cpu level='...'/>, <migrd:xen .../>. */
 #define DEFINE_XML_NS "urn:migrd:domain:1"
 
 /* A definition being read. Failures go through define_fault, which names file and line. */
@@ -34,12 +34,17 @@ struct reader {
     bool balloon_set; /* said by the text; else it defaults to yes */
     bool rng_set;     /* there is one in the text */
     bool partial;     /* a device that is only to be found: what names it is enough */
+    struct define_notes *notes; /* NULL: nobody wants them */
     struct err *e;
 };
 
 /* Sets "FILE:LINE: ..." (without the number if line is 0); returns -1. */
 int define_fault(struct reader *r, unsigned line, enum err_code code, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+
+/* One more note: what is left out, and why that does no harm. */
+void define_note(struct reader *r, unsigned line, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 int define_no_memory(struct reader *r);
 
@@ -58,6 +63,28 @@ int define_on_event(
 
 /* NULL for ON_DEFAULT. */
 const char *define_on_event_word(Migrd__OnEvent on);
+
+/* ---- xen.c ---- */
+
+bool define_is_xen(const Migrd__Domain *d);
+
+/* Words of the texts, checked, into a field of the definition. */
+int define_disk_format(struct reader *r, unsigned line, const char *word, char **field);
+int define_disk_backend(struct reader *r, unsigned line, const char *word, char **field);
+int define_tsc_mode(struct reader *r, unsigned line, const char *word, char **field);
+int define_firmware(struct reader *r, unsigned line, const char *word, char **field);
+int define_bootloader(struct reader *r, unsigned line, const char *word, char **field);
+int define_script(
+    struct reader *r, unsigned line, const char *what, const char *word, char **field);
+int define_add_bootloader_arg(struct reader *r, const char *text);
+/* Several in one text. */
+int define_add_bootloader_args(struct reader *r, const char *text);
+
+/* libvirt's mode of the timer "tsc"; NULL: there is no such mode. */
+const char *define_tsc_timer(const char *mode);
+
+int define_fill_xen(struct reader *r);
+int define_check_xen(const Migrd__Domain *d, struct err *e);
 
 /* ---- storage.c ---- */
 
@@ -94,6 +121,8 @@ int define_read_xm(struct reader *r, const char *text, size_t len, const char *c
 int define_read_xml(struct reader *r, const char *text, size_t len);
 /* One device, which is added to r->d. */
 int define_read_xml_device(struct reader *r, const char *text, size_t len);
+/* The host's, if it is not said. */
+int define_fill_hypervisor(struct reader *r);
 /* What is missing: uuid, MAC addresses, vCPUs, ... */
 int define_fill(struct reader *r);
 

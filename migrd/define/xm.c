@@ -8,6 +8,10 @@
  * The kernel command line has three sources in xm: root= is put in front of extra=;
  * cmdline= (as in newer files) is both. They are put together when all is read, so that
  * an override of one keeps the other.
+ *
+ * hypervisor=, type= and builder= are read first, of the file and then of the command line: what
+ * other keys mean depends on them. xm's and xl's words for a screen are left out with a note
+ * where the hypervisor is Xen, whose files have them as a matter of course.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +37,11 @@ typedef int xm_set(struct xm *x, const struct pyvalue *v);
 static int wants(struct xm *x, const char *what)
 {
     return define_fault(x->r, x->line, ERR_INVALID, "%s must be %s", x->key, what);
+}
+
+static bool on_xen(const struct xm *x)
+{
+    return define_is_xen(x->r->d);
 }
 
 /* A text; a number is taken as its digits, as xm did. NULL on failure. */
@@ -322,6 +331,11 @@ static int set_on_crash(struct xm *x, const struct pyvalue *v)
     return set_event(x, v, &x->r->d->on_crash);
 }
 
+static int set_on_watchdog(struct xm *x, const struct pyvalue *v)
+{
+    return set_event(x, v, &x->r->d->on_watchdog);
+}
+
 /* The old way to say all three. */
 static int set_restart(struct xm *x, const struct pyvalue *v)
 {
@@ -337,17 +351,97 @@ static int set_restart(struct xm *x, const struct pyvalue *v)
     return 0;
 }
 
+/* Elsewhere than on Xen there is one type, which boots what pv and pvh guests boot. */
 static int set_builder(struct xm *x, const struct pyvalue *v)
 {
-    if (v->type == PY_TEXT && strcmp(v->text, "hvm") == 0)
+    static const struct {
+        const char *word;
+        Migrd__GuestType type;
+    } types[] = {
+        { "linux", MIGRD__GUEST_TYPE__GUEST_PV },
+        { "generic", MIGRD__GUEST_TYPE__GUEST_PV },
+        { "pv", MIGRD__GUEST_TYPE__GUEST_PV },
+        { "pvh", MIGRD__GUEST_TYPE__GUEST_PVH },
+        { "hvm", MIGRD__GUEST_TYPE__GUEST_HVM },
+    };
+    const char *word = v->type == PY_TEXT ? v->text : "";
+    size_t i = 0, n = sizeof types / sizeof types[0];
+
+    while (i < n && strcmp(types[i].word, word) != 0)
+        i++;
+    if (i == n)
+        return wants(x, on_xen(x) ? "'pvh', 'pv' or 'hvm'" : "'linux' or 'generic'");
+    if (on_xen(x))
+        x->r->d->type = types[i].type;
+    else if (types[i].type == MIGRD__GUEST_TYPE__GUEST_HVM)
         return define_fault(x->r, x->line, ERR_UNSUPPORTED,
             "%s = 'hvm' is not supported: there is no firmware and no emulated hardware; boot a "
             "Linux kernel directly (kernel=, ramdisk=, extra=)",
             x->key);
-    if (v->type != PY_TEXT || (strcmp(v->text, "linux") != 0 && strcmp(v->text, "generic") != 0 &&
-                                  strcmp(v->text, "pv") != 0 && strcmp(v->text, "pvh") != 0))
-        return wants(x, "'linux' or 'generic'");
     return 0;
+}
+
+static int set_tsc_mode(struct xm *x, const struct pyvalue *v)
+{
+    static const char *const numbers[] = { "default", "always_emulate", "native",
+        "native_paravirt" };
+    char space[24];
+    const char *word = text_of(x, v, space);
+
+    if (word == NULL)
+        return -1;
+    if (word[0] >= '0' && word[0] <= '3' && word[1] == '\0') /* as xm had them */
+        word = numbers[word[0] - '0'];
+    if (on_xen(x))
+        return define_tsc_mode(x->r, x->line, word, &x->r->d->tsc_mode);
+    return strcmp(word, "default") == 0
+               ? 0
+               : define_fault(x->r, x->line, ERR_UNSUPPORTED,
+                     "%s is not supported: the guest uses the kvm-clock", x->key);
+}
+
+static int set_bootloader(struct xm *x, const struct pyvalue *v)
+{
+    char space[24];
+    const char *word = text_of(x, v, space);
+
+    if (word == NULL || word[0] == '\0')
+        return word == NULL ? -1 : define_text(x->r, &x->r->d->bootloader, "");
+    return on_xen(x) ? define_bootloader(x->r, x->line, word, &x->r->d->bootloader)
+                     : define_fault(x->r, x->line, ERR_UNSUPPORTED,
+                           "%s is not supported: kernels are not taken out of disk images; set "
+                           "kernel= and ramdisk=",
+                           x->key);
+}
+
+static int set_bootloader_args(struct xm *x, const struct pyvalue *v)
+{
+    char space[24];
+    const char *text;
+
+    if (v->type != PY_LIST) {
+        text = text_of(x, v, space);
+        return text == NULL ? -1 : define_add_bootloader_args(x->r, text);
+    }
+    for (const struct pyvalue *m = v->first; m != NULL; m = m->next)
+        if ((text = text_of(x, m, space)) == NULL || define_add_bootloader_arg(x->r, text) < 0)
+            return -1;
+    return 0;
+}
+
+static int set_boot(struct xm *x, const struct pyvalue *v)
+{
+    return set_field(x, v, &x->r->d->boot);
+}
+
+static int set_firmware(struct xm *x, const struct pyvalue *v)
+{
+    char space[24];
+    const char *word = text_of(x, v, space);
+
+    if (word == NULL || word[0] == '\0')
+        return word == NULL ? -1 : 0;
+    return define_firmware(x->r, x->line, word, &x->r->d->firmware);
 }
 
 static int set_hugepages(struct xm *x, const struct pyvalue *v)
@@ -400,7 +494,7 @@ static int set_hypervisor(struct xm *x, const struct pyvalue *v)
 
 #define IN_EXTRA "write it into extra=, as ip=..., see the kernel's nfsroot documentation"
 #define HVM_ONLY "it belongs to fully emulated machines (builder = 'hvm')"
-#define NO_SCREEN "domains have no screen; use xm console"
+static const char no_screen[] = "domains have no screen; use xm console";
 
 struct xm_key {
     const char *name;
@@ -434,6 +528,7 @@ static const struct xm_key keys[] = {
     { "on_poweroff", set_on_poweroff, NULL, NULL },
     { "on_reboot", set_on_reboot, NULL, NULL },
     { "on_crash", set_on_crash, NULL, NULL },
+    { "on_watchdog", set_on_watchdog, NULL, NULL },
     { "restart", set_restart, NULL, NULL },
     { "builder", set_builder, NULL, NULL },
     { "type", set_builder, NULL, NULL },
@@ -441,16 +536,41 @@ static const struct xm_key keys[] = {
     { "rng", set_rng, NULL, NULL },
     { "balloon", set_balloon, NULL, NULL },
     { "hypervisor", set_hypervisor, NULL, NULL },
+    { "bootloader", set_bootloader, NULL, NULL },
+    { "bootloader_args", set_bootloader_args, NULL, NULL },
+    { "bootargs", set_bootloader_args, NULL, NULL },
+    { "tsc_mode", set_tsc_mode, NULL, NULL },
+    { "boot", set_boot, HVM_ONLY, NULL },
+    { "bios", set_firmware, HVM_ONLY, NULL },
+    { "firmware", set_firmware, HVM_ONLY, NULL },
 
     { "acpi", NULL, HVM_ONLY, "1" },
     { "apic", NULL, HVM_ONLY, "1" },
     { "pae", NULL, HVM_ONLY, "1" },
     { "hap", NULL, HVM_ONLY, "1" },
     { "nx", NULL, HVM_ONLY, "1" },
-    { "boot", NULL, HVM_ONLY, NULL },
-    { "bios", NULL, HVM_ONLY, NULL },
-    { "firmware", NULL, HVM_ONLY, NULL },
     { "device_model", NULL, HVM_ONLY, NULL },
+    { "device_model_version", NULL, "there is one device model, Xen's QEMU", "qemu-xen" },
+    { "xen_platform_pci", NULL, HVM_ONLY, "1" },
+    { "altp2m", NULL, "it cannot be migrated", "disabled" },
+    { "nestedhvm", NULL, "a guest with guests of its own cannot be migrated", NULL },
+    { "nomigrate", NULL, "domains are made to be migrated", NULL },
+    { "claim_mode", NULL, "memory is always claimed", "1" },
+    { "max_grant_frames", NULL, "Xen's default is used", NULL },
+    { "max_maptrack_frames", NULL, "Xen's default is used", NULL },
+    { "cpuid_faulting", NULL, "use cpu_level=", NULL },
+    { "vnuma", NULL, "the guest has one node", NULL },
+    { "dtdev", NULL, "a domain with a device of the host cannot migrate", NULL },
+    { "p9", NULL, "a folder of the host does not move along; use a disk or NFS", NULL },
+    { "pvcalls", NULL, "sockets of the host do not move along", NULL },
+    { "channel", NULL, "there are no channels", NULL },
+    { "usbctrl", NULL, "a domain with a device of the host cannot migrate", NULL },
+    { "usbdev", NULL, "a domain with a device of the host cannot migrate", NULL },
+    { "vsnd", NULL, no_screen, NULL },
+    { "vdispl", NULL, no_screen, NULL },
+    { "vga", NULL, no_screen, NULL },
+    { "gfx_passthru", NULL, "a domain with a device of the host cannot migrate", NULL },
+    { "on_soft_reset", NULL, "soft resets are not supported", "soft-reset" },
     { "viridian", NULL, HVM_ONLY, NULL },
     { "hpet", NULL, HVM_ONLY, NULL },
     { "timer_mode", NULL, HVM_ONLY, NULL },
@@ -463,41 +583,37 @@ static const struct xm_key keys[] = {
     { "cdrom", NULL, HVM_ONLY, NULL },
     { "isa", NULL, HVM_ONLY, NULL },
     { "guest_os_type", NULL, HVM_ONLY, "default" },
-    { "sdl", NULL, NO_SCREEN, NULL },
-    { "vnc", NULL, NO_SCREEN, NULL },
-    { "vfb", NULL, NO_SCREEN, NULL },
-    { "opengl", NULL, NO_SCREEN, NULL },
-    { "stdvga", NULL, NO_SCREEN, NULL },
-    { "videoram", NULL, NO_SCREEN, NULL },
-    { "spice", NULL, NO_SCREEN, NULL },
-    { "vncconsole", NULL, NO_SCREEN, NULL },
-    { "vncdisplay", NULL, NO_SCREEN, NULL },
-    { "vnclisten", NULL, NO_SCREEN, NULL },
-    { "vncpasswd", NULL, NO_SCREEN, NULL },
-    { "vncunused", NULL, NO_SCREEN, "1" },
-    { "vncviewer", NULL, NO_SCREEN, NULL },
-    { "keymap", NULL, NO_SCREEN, NULL },
-    { "xauthority", NULL, NO_SCREEN, NULL },
-    { "display", NULL, NO_SCREEN, NULL },
-    { "nographic", NULL, NO_SCREEN, "1" },
+    { "sdl", NULL, no_screen, NULL },
+    { "vnc", NULL, no_screen, NULL },
+    { "vfb", NULL, no_screen, NULL },
+    { "opengl", NULL, no_screen, NULL },
+    { "stdvga", NULL, no_screen, NULL },
+    { "videoram", NULL, no_screen, NULL },
+    { "spice", NULL, no_screen, NULL },
+    { "vncconsole", NULL, no_screen, NULL },
+    { "vncdisplay", NULL, no_screen, NULL },
+    { "vnclisten", NULL, no_screen, NULL },
+    { "vncpasswd", NULL, no_screen, NULL },
+    { "vncunused", NULL, no_screen, "1" },
+    { "vncviewer", NULL, no_screen, NULL },
+    { "keymap", NULL, no_screen, NULL },
+    { "xauthority", NULL, no_screen, NULL },
+    { "display", NULL, no_screen, NULL },
+    { "nographic", NULL, no_screen, "1" },
     { "serial", NULL, "the serial console is always a pty; use xm console", "pty" },
     { "monitor", NULL, "there is no such monitor; use migctl", NULL },
     { "localtime", NULL, "the guest's clock is UTC; set the time zone in the guest", NULL },
     { "rtc_timeoffset", NULL, "the guest's clock is UTC", NULL },
-    { "tsc_mode", NULL, "the guest uses the kvm-clock", NULL },
     { "tsc_native", NULL, "the guest uses the kvm-clock", "1" },
     { "vcpu_avail", NULL, "all vCPUs are there from the start; use vcpus= and maxvcpus=", NULL },
     { "cpuid", NULL, "use cpu_level=", NULL },
     { "cpuid_check", NULL, "use cpu_level=", NULL },
-    { "bootloader", NULL,
-        "kernels are not taken out of disk images; set kernel= and ramdisk=", NULL },
-    { "bootargs", NULL, "there is no boot loader", NULL },
     { "bootentry", NULL, "there is no boot loader", NULL },
     { "features", NULL, "kernels are not patched at boot", NULL },
     { "pci", NULL, "a domain with a PCI device of the host cannot migrate", NULL },
     { "vscsi", NULL, "use disk=", NULL },
     { "vtpm", NULL, "there is no virtual TPM", NULL },
-    { "vkb", NULL, NO_SCREEN, NULL },
+    { "vkb", NULL, no_screen, NULL },
     { "ioports", NULL, "a domain with ports of the host cannot migrate", NULL },
     { "irq", NULL, "a domain with interrupts of the host cannot migrate", NULL },
     { "iomem", NULL, "a domain with memory of the host cannot migrate", NULL },
@@ -519,7 +635,6 @@ static const struct xm_key keys[] = {
     { "seclabel", NULL, "there are no security labels", NULL },
     { "pool", NULL, "there are no CPU pools; use cpus=", "Pool-0" },
     { "vhpt", NULL, HVM_ONLY, NULL },
-    { "description", NULL, "it is kept nowhere; make it a comment", NULL },
 };
 
 #define N_KEYS (sizeof keys / sizeof keys[0])
@@ -558,6 +673,22 @@ static int unknown_key(struct xm *x)
         x->r, x->line, ERR_INVALID, "unknown key %s; xm-domain(5) lists the known ones", x->key);
 }
 
+static bool is_hvm(const struct xm *x)
+{
+    return x->r->d->type == MIGRD__GUEST_TYPE__GUEST_HVM;
+}
+
+/* A screen in a file for Xen is no reason not to start the guest. */
+static int refuse(struct xm *x, const struct xm_key *k)
+{
+    if (on_xen(x) && k->reason == no_screen) {
+        define_note(x->r, x->line, "%s is left out: %s", x->key, k->reason);
+        return 0;
+    }
+    return define_fault(
+        x->r, x->line, ERR_UNSUPPORTED, "%s is not supported: %s", x->key, k->reason);
+}
+
 static int assign(struct xm *x, const struct pyvalue *v)
 {
     for (size_t i = 0; i < N_KEYS; i++) {
@@ -565,16 +696,27 @@ static int assign(struct xm *x, const struct pyvalue *v)
 
         if (strcmp(k->name, x->key) != 0)
             continue;
-        if (k->set == NULL)
-            return asks_for_nothing(k, v) ? 0
-                                          : define_fault(x->r, x->line, ERR_UNSUPPORTED,
-                                                "%s is not supported: %s", x->key, k->reason);
+        if (k->set == NULL || (k->reason != NULL && !is_hvm(x)))
+            return asks_for_nothing(k, v) ? 0 : refuse(x, k);
         return v->type == PY_NONE ? 0 : k->set(x, v);
     }
     return unknown_key(x);
 }
 
 /* ---- text, overrides, command line ---- */
+
+#define OVERRIDE_KEY 64
+
+static const char *const kinds[] = { "hypervisor", "type", "builder" };
+#define N_KINDS (sizeof kinds / sizeof kinds[0])
+
+static bool is_kind(const char *key)
+{
+    for (size_t i = 0; i < N_KINDS; i++)
+        if (strcmp(kinds[i], key) == 0)
+            return true;
+    return false;
+}
 
 static int assign_all(struct xm *x, const struct assignment *first)
 {
@@ -585,10 +727,25 @@ static int assign_all(struct xm *x, const struct assignment *first)
                     "%s was set in line %u already; remove one", a->key, b->line);
         x->line = a->line;
         x->key = a->key;
-        if (assign(x, a->value) < 0)
+        if (!is_kind(a->key) && assign(x, a->value) < 0)
             return -1;
     }
     return 0;
+}
+
+/* The key of an override, and its value behind the '='. NULL and a fault. */
+static const char *split_override(struct xm *x, const char *text, char key[OVERRIDE_KEY])
+{
+    const char *equals = strchr(text, '=');
+    size_t len = equals == NULL ? 0 : (size_t)(equals - text);
+
+    if (len == 0 || len >= OVERRIDE_KEY || strlen(text) > 4096) {
+        define_fault(x->r, 0, ERR_INVALID, "\"%.60s\" is not of the form key=value", text);
+        return NULL;
+    }
+    memcpy(key, text, len);
+    key[len] = '\0';
+    return equals + 1;
 }
 
 /* A value of the command line is Python if it begins like it, else taken as it is. */
@@ -624,28 +781,64 @@ static int assign_overrides(struct xm *x, const char *const *overrides, size_t n
 {
     const char *file = x->r->file;
     bool disks = false, vifs = false;
-    char key[64];
+    char key[OVERRIDE_KEY];
+    const char *value;
     int rc = 0;
 
     x->r->file = "command line";
     x->line = 0;
     for (size_t i = 0; i < n && rc == 0; i++) {
-        const char *equals = strchr(overrides[i], '=');
-        size_t len = equals == NULL ? 0 : (size_t)(equals - overrides[i]);
-
-        if (len == 0 || len >= sizeof key || strlen(overrides[i]) > 4096) {
-            rc = define_fault(
-                x->r, 0, ERR_INVALID, "\"%.60s\" is not of the form key=value", overrides[i]);
+        value = split_override(x, overrides[i], key);
+        if (value == NULL) {
+            rc = -1;
             break;
         }
-        memcpy(key, overrides[i], len);
-        key[len] = '\0';
         x->key = key;
         forget_list(x, &disks, &vifs);
-        rc = override_value(x, equals + 1);
+        if (!is_kind(key))
+            rc = override_value(x, value);
     }
     x->r->file = file;
     return rc;
+}
+
+static int override_kind(struct xm *x, const char *kind, const char *const *overrides, size_t n)
+{
+    const char *file = x->r->file, *value;
+    char key[OVERRIDE_KEY];
+    int rc = 0;
+
+    x->r->file = "command line";
+    x->line = 0;
+    x->key = kind;
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        value = split_override(x, overrides[i], key);
+        if (value == NULL)
+            rc = -1;
+        else if (strcmp(key, kind) == 0)
+            rc = override_value(x, value);
+    }
+    x->r->file = file;
+    return rc;
+}
+
+/* Hypervisor and type, before anything that depends on them. */
+static int assign_kinds(
+    struct xm *x, const struct assignment *all, const char *const *overrides, size_t n)
+{
+    for (size_t i = 0; i < N_KINDS; i++) {
+        for (const struct assignment *a = all; a != NULL; a = a->next) {
+            if (strcmp(a->key, kinds[i]) != 0)
+                continue;
+            x->line = a->line;
+            x->key = a->key;
+            if (assign(x, a->value) < 0)
+                return -1;
+        }
+        if (override_kind(x, kinds[i], overrides, n) < 0 || define_fill_hypervisor(x->r) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 static int join_command_line(struct xm *x)
@@ -692,7 +885,9 @@ int define_read_xm(struct reader *r, const char *text, size_t len, const char *c
     if (pyvalue_parse(r, text, len, &all) < 0)
         return -1;
     r->d->memory_kib = 128 * 1024; /* xm's default */
-    rc = assign_all(&x, all);
+    rc = assign_kinds(&x, all, overrides, n_overrides);
+    if (rc == 0)
+        rc = assign_all(&x, all);
     if (rc == 0)
         rc = assign_overrides(&x, overrides, n_overrides);
     if (rc == 0)
@@ -705,8 +900,10 @@ int define_read_xm(struct reader *r, const char *text, size_t len, const char *c
 int define_override(struct reader *r, const char *const *overrides, size_t n_overrides)
 {
     struct xm x = { .r = r };
-    int rc = assign_overrides(&x, overrides, n_overrides);
+    int rc = assign_kinds(&x, NULL, overrides, n_overrides);
 
+    if (rc == 0)
+        rc = assign_overrides(&x, overrides, n_overrides);
     if (rc == 0)
         rc = join_command_line(&x);
     dispose(&x);

@@ -51,26 +51,50 @@ static void add_part(char *text, size_t size, const char *key, const char *value
 
 static void put_disk(FILE *f, const Migrd__Disk *k)
 {
-    char text[DEFINE_PATH_MAX + 256];
+    char text[DEFINE_PATH_MAX + 512];
 
-    snprintf(text, sizeof text, "%s%s,%s,%s", k->source[0] == '/' ? "file:" : "", k->source,
-        k->device, k->read_only ? "r" : "w");
+    snprintf(text, sizeof text, "%s%s,%s%s,%s", k->source[0] == '/' ? "file:" : "", k->source,
+        k->device, k->cdrom ? ":cdrom" : "", k->read_only ? "r" : "w");
     add_part(text, sizeof text, "serial", k->serial);
     add_part(text, sizeof text, "on_io_error", define_io_error_word(k->on_io_error));
     add_part(text, sizeof text, "cache", k->cache);
     add_part(text, sizeof text, "wwn", k->wwn);
     add_part(text, sizeof text, "npiv", k->npiv);
+    add_part(text, sizeof text, "format", k->format);
+    add_part(text, sizeof text, "backendtype", k->backend);
+    add_part(text, sizeof text, "script", k->script);
     put_quoted(f, text);
+}
+
+/* Each address on its own. */
+static void add_addresses(char *text, size_t size, const char *ip)
+{
+    char one[200];
+
+    for (size_t n; *ip != '\0'; ip += n + (ip[n] == ' ')) {
+        n = strcspn(ip, " ");
+        snprintf(one, sizeof one, "%.*s", (int)n, ip);
+        add_part(text, size, "ip", one);
+    }
 }
 
 static void put_vif(FILE *f, const Migrd__Vif *v)
 {
-    char text[256], mtu[32] = "";
+    char text[1024], number[32] = "";
 
+    snprintf(text, sizeof text, "mac=%s", v->mac);
+    add_part(text, sizeof text, "bridge", v->bridge);
+    add_part(text, sizeof text, "vifname", v->ifname);
     if (v->mtu != 0)
-        snprintf(mtu, sizeof mtu, ",mtu=%u", v->mtu);
-    snprintf(text, sizeof text, "mac=%s%s%s%s%s%s", v->mac, v->bridge[0] != '\0' ? ",bridge=" : "",
-        v->bridge, v->ifname[0] != '\0' ? ",vifname=" : "", v->ifname, mtu);
+        snprintf(number, sizeof number, "%u", v->mtu);
+    add_part(text, sizeof text, "mtu", number);
+    add_part(text, sizeof text, "script", v->script);
+    add_part(text, sizeof text, "model", v->model);
+    add_addresses(text, sizeof text, v->ip);
+    if (v->rate_kib != 0) {
+        snprintf(number, sizeof number, "%" PRIu64 "B/s", (uint64_t)v->rate_kib * 1024);
+        add_part(text, sizeof text, "rate", number);
+    }
     put_quoted(f, text);
 }
 
@@ -109,11 +133,26 @@ static void put_cpus(FILE *f, const Migrd__Domain *d)
     fputs(" ]\n", f);
 }
 
+static void put_xen(FILE *f, const Migrd__Domain *d)
+{
+    put_text(f, "type", define_is_xen(d) ? hv_guest_type_name(hv_guest_type(d)) : "");
+    put_text(f, "bootloader", d->bootloader);
+    for (size_t i = 0; i < d->n_bootloader_args; i++) {
+        fputs(i == 0 ? "bootloader_args = [ " : ", ", f);
+        put_quoted(f, d->bootloader_args[i]);
+    }
+    fputs(d->n_bootloader_args > 0 ? " ]\n" : "", f);
+    put_text(f, "boot", d->boot);
+    put_text(f, "firmware", d->firmware);
+    put_text(f, "tsc_mode", d->tsc_mode);
+}
+
 static void put_domain(FILE *f, const Migrd__Domain *d)
 {
     put_text(f, "name", d->name);
     put_text(f, "uuid", d->uuid);
     put_text(f, "hypervisor", d->hypervisor);
+    put_xen(f, d);
     fprintf(f, "memory = %" PRIu64 "\nmaxmem = %" PRIu64 "\nvcpus = %u\n", d->memory_kib / 1024,
         d->max_memory_kib / 1024, d->vcpus);
     if (define_max_vcpus(d) != d->vcpus)
@@ -134,6 +173,7 @@ static void put_domain(FILE *f, const Migrd__Domain *d)
     put_event(f, "on_poweroff", d->on_poweroff);
     put_event(f, "on_reboot", d->on_reboot);
     put_event(f, "on_crash", d->on_crash);
+    put_event(f, "on_watchdog", d->on_watchdog);
     fprintf(f, "hugepages = %d\nrng = %d\nballoon = %d\n", d->huge_pages, d->rng, d->balloon);
 }
 

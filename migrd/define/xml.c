@@ -97,6 +97,7 @@ static int read_event(struct reader *r, xmlNode *n, void *object)
 
 static const struct xml_rule feature_rules[] = {
     { "acpi", "", NULL, NULL, false },
+    { "viridian", "", NULL, "guests are not told of another hypervisor than theirs", false },
     { "apic", "eoi", NULL, NULL, false },
     { "pae", "", NULL, NULL, false },
     { "hap", "state", NULL, NULL, false },
@@ -108,11 +109,26 @@ static int read_features(struct reader *r, xmlNode *n, void *object)
     return xml_walk(r, n, feature_rules, XML_COUNT(feature_rules), object);
 }
 
-static const struct xml_rule clock_rules[] = { { "timer", "*", NULL, NULL, true } };
+/* Of Xen's guests the TSC's mode; the other timers are as they are. */
+static int read_timer(struct reader *r, xmlNode *n, void *object)
+{
+    char name[XML_ATTR_MAX], mode[XML_ATTR_MAX];
 
+    (void)object;
+    if (xml_get_attr(r, n, "name", name) < 0 || xml_get_attr(r, n, "mode", mode) < 0)
+        return -1;
+    if (!define_is_xen(r->d) || strcmp(name, "tsc") != 0 || mode[0] == '\0')
+        return 0;
+    return define_tsc_mode(r, xml_line_of(n), mode, &r->d->tsc_mode);
+}
+
+static const struct xml_rule clock_rules[] = { { "timer", "*", read_timer, NULL, true } };
+
+/* libvirt's driver for Xen says "variable" for a clock that begins as UTC. */
 static int read_clock(struct reader *r, xmlNode *n, void *object)
 {
-    if (xml_want_attr(r, n, "offset", "utc") < 0)
+    if (xml_want_attr(r, n, "offset", define_is_xen(r->d) ? "utc variable" : "utc") < 0 ||
+        xml_want_attr(r, n, "adjustment", "0") < 0 || xml_want_attr(r, n, "basis", "utc") < 0)
         return -1;
     return xml_walk(r, n, clock_rules, XML_COUNT(clock_rules), object);
 }
@@ -135,6 +151,16 @@ static int read_own_cpu(struct reader *r, xmlNode *n)
     return define_text(r, &r->d->cpu_level, strcmp(level, "host") == 0 ? "" : level);
 }
 
+/* <migrd:xen on_watchdog='...'/>: libvirt has no word for it. */
+static int read_own_xen(struct reader *r, xmlNode *n)
+{
+    char word[XML_ATTR_MAX];
+
+    if (xml_check_attrs(r, n, "on_watchdog") < 0 || xml_need_attr(r, n, "on_watchdog", word) < 0)
+        return -1;
+    return define_on_event(r, xml_line_of(n), "on_watchdog", word, &r->d->on_watchdog);
+}
+
 /* Other programs' notes are theirs; what is in our namespace we know. */
 static int read_metadata(struct reader *r, xmlNode *n, void *object)
 {
@@ -148,13 +174,44 @@ static int read_metadata(struct reader *r, xmlNode *n, void *object)
                 return -1;
             continue;
         }
-        if (strcmp(xml_name_of(c), "cpu") != 0)
+        if (strcmp(xml_name_of(c), "cpu") != 0 && strcmp(xml_name_of(c), "xen") != 0)
             return define_fault(r, xml_line_of(c), ERR_UNSUPPORTED,
                 "<%.40s> of namespace " DEFINE_XML_NS " is not supported", xml_name_of(c));
-        if (read_own_cpu(r, c) < 0)
+        if ((strcmp(xml_name_of(c), "cpu") == 0 ? read_own_cpu(r, c) : read_own_xen(r, c)) < 0)
             return -1;
     }
     return 0;
+}
+
+static int read_bootloader(struct reader *r, xmlNode *n, void *object)
+{
+    char *text;
+    int rc;
+
+    (void)object;
+    if (!define_is_xen(r->d))
+        return define_fault(r, xml_line_of(n), ERR_UNSUPPORTED,
+            "<bootloader> in <domain> is not supported: kernels are not taken out of disk images; "
+            "use <kernel>");
+    text = xml_get_text(r, n);
+    if (text == NULL)
+        return -1;
+    rc = define_bootloader(r, xml_line_of(n), text, &r->d->bootloader);
+    free(text);
+    return rc;
+}
+
+static int read_bootloader_args(struct reader *r, xmlNode *n, void *object)
+{
+    char *text = xml_get_text(r, n);
+    int rc;
+
+    (void)object;
+    if (text == NULL)
+        return -1;
+    rc = define_add_bootloader_args(r, text);
+    free(text);
+    return rc;
 }
 
 static const struct xml_rule domain_rules[] = {
@@ -167,10 +224,10 @@ static const struct xml_rule domain_rules[] = {
     { "currentMemory", "unit", xml_read_current_memory, NULL, false },
     { "memoryBacking", "", xml_read_backing, NULL, false },
     { "vcpu", "placement cpuset current", read_vcpu, NULL, false },
-    { "os", "", xml_read_os, NULL, false },
+    { "os", "firmware", xml_read_os, NULL, false },
     { "features", "", read_features, NULL, false },
     { "cpu", "mode check migratable match", xml_read_cpu, NULL, false },
-    { "clock", "offset", read_clock, NULL, false },
+    { "clock", "offset adjustment basis", read_clock, NULL, false },
     { "on_poweroff", "", read_event, NULL, false },
     { "on_reboot", "", read_event, NULL, false },
     { "on_crash", "", read_event, NULL, false },
@@ -179,8 +236,8 @@ static const struct xml_rule domain_rules[] = {
     { "devices", "", xml_read_devices, NULL, false },
     { "seclabel", "type model relabel", read_seclabel, NULL, true },
     { "maxMemory", "", NULL, "memory is not plugged in; raise <memory>", false },
-    { "bootloader", "", NULL, "kernels are not taken out of disk images; use <kernel>", false },
-    { "bootloader_args", "", NULL, "there is no boot loader", false },
+    { "bootloader", "", read_bootloader, NULL, false },
+    { "bootloader_args", "", read_bootloader_args, NULL, false },
     { "cputune", "", xml_read_cputune, NULL, false },
     { "launchSecurity", "", NULL, "encrypted memory cannot be migrated", false },
 };
@@ -200,6 +257,11 @@ static int read_domain(struct reader *r, xmlDoc *doc, xmlNode *root, void *objec
     if (define_text(r, &r->d->hypervisor, strcmp(type, "xen") == 0 ? "xen" : "xvm") < 0 ||
         xml_walk(r, root, domain_rules, XML_COUNT(domain_rules), NULL) < 0)
         return -1;
+    if (r->d->kernel[0] == '\0' && r->d->bootloader[0] == '\0' &&
+        r->d->type != MIGRD__GUEST_TYPE__GUEST_HVM)
+        return define_fault(r, xml_line_of(root), ERR_UNSUPPORTED,
+            "<os> has no <kernel>: only direct kernel boot is supported; add <kernel>, <initrd> "
+            "and <cmdline>");
     if (r->d->max_memory_kib == 0)
         return define_fault(r, xml_line_of(root), ERR_INVALID, "<domain> has no <memory>");
     if (r->d->memory_kib == 0)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: ISC */
 /* What libvirt's domain XML says of boot, CPUs and memory. */
+#define _GNU_SOURCE
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -11,18 +12,42 @@
 
 /* ---- os, cpu, memory ---- */
 
+/* As libvirt's driver for Xen has it; "linux" is its old word for pv. */
+static int read_xen_type(struct reader *r, xmlNode *n, const char *text)
+{
+    static const struct {
+        const char *word, *machine;
+        Migrd__GuestType type;
+    } types[] = {
+        { "linux", "xenpv", MIGRD__GUEST_TYPE__GUEST_PV },
+        { "xen", "xenpv", MIGRD__GUEST_TYPE__GUEST_PV },
+        { "xenpvh", "xenpvh", MIGRD__GUEST_TYPE__GUEST_PVH },
+        { "hvm", "xenfv", MIGRD__GUEST_TYPE__GUEST_HVM },
+    };
+
+    for (size_t i = 0; i < XML_COUNT(types); i++)
+        if (strcmp(types[i].word, text) == 0) {
+            r->d->type = types[i].type;
+            return xml_want_attr(r, n, "machine", types[i].machine);
+        }
+    return define_fault(r, xml_line_of(n), ERR_UNSUPPORTED,
+        "<type>%.40s</type> is not supported; use xenpvh, xen or hvm", text);
+}
+
 static int read_os_type(struct reader *r, xmlNode *n, void *object)
 {
     char *text;
     int rc = 0;
 
     (void)object;
-    if (xml_want_attr(r, n, "arch", "x86_64") < 0)
+    if (xml_want_attr(r, n, "arch", define_is_xen(r->d) ? "x86_64 i686" : "x86_64") < 0)
         return -1;
     text = xml_get_text(r, n);
     if (text == NULL)
         return -1;
-    if (!xml_in_words("hvm linux xen xenpvh xvm", text))
+    if (define_is_xen(r->d))
+        rc = read_xen_type(r, n, text);
+    else if (!xml_in_words("hvm linux xen xenpvh xvm", text))
         rc = define_fault(r, xml_line_of(n), ERR_UNSUPPORTED,
             "<type>%.40s</type> is not supported; use linux", text);
     free(text);
@@ -49,13 +74,66 @@ static int read_cmdline(struct reader *r, xmlNode *n, void *object)
 
 #define NO_FIRMWARE "there is no firmware; kernels are booted directly"
 
+/* An hvm guest has one of Xen's two; their paths are not the definition's business. */
+static int read_loader(struct reader *r, xmlNode *n, void *object)
+{
+    char *text;
+    int rc = 0;
+
+    (void)object;
+    if (!define_is_xen(r->d))
+        return define_fault(
+            r, xml_line_of(n), ERR_UNSUPPORTED, "<loader> in <os> is not supported: " NO_FIRMWARE);
+    text = xml_get_text(r, n);
+    if (text == NULL)
+        return -1;
+    if (strcasestr(text, "ovmf") != NULL)
+        rc = define_text(r, &r->d->firmware, "ovmf");
+    else if (text[0] != '\0' && strstr(text, "hvmloader") == NULL)
+        rc = define_fault(r, xml_line_of(n), ERR_UNSUPPORTED,
+            "<loader>%.60s</loader> is not supported: it is hvmloader, or ovmf", text);
+    free(text);
+    return rc;
+}
+
+/* Order of the devices of an hvm guest. */
+static int read_boot(struct reader *r, xmlNode *n, void *object)
+{
+    char dev[XML_ATTR_MAX], order[16];
+
+    (void)object;
+    if (!define_is_xen(r->d))
+        return 0;
+    if (xml_need_attr(r, n, "dev", dev) < 0 || xml_want_attr(r, n, "dev", "hd cdrom network") < 0)
+        return -1;
+    if (strlen(r->d->boot) >= 3)
+        return define_fault(r, xml_line_of(n), ERR_INVALID, "<boot> is there four times");
+    snprintf(order, sizeof order, "%.3s%c", r->d->boot,
+        strcmp(dev, "hd") == 0      ? 'c'
+        : strcmp(dev, "cdrom") == 0 ? 'd'
+                                    : 'n');
+    return define_text(r, &r->d->boot, order);
+}
+
+/* Only an hvm guest takes note of it; what virt-install writes for others is harmless. */
+static int finish_os(struct reader *r, xmlNode *n)
+{
+    char firmware[XML_ATTR_MAX];
+
+    if (r->d->type != MIGRD__GUEST_TYPE__GUEST_HVM)
+        return define_text(r, &r->d->boot, "");
+    if (xml_get_attr(r, n, "firmware", firmware) < 0)
+        return -1;
+    return firmware[0] == '\0' ? 0 : define_firmware(r, xml_line_of(n), firmware, &r->d->firmware);
+}
+
 static const struct xml_rule os_rules[] = {
     { "type", "arch machine", read_os_type, NULL, false },
     { "kernel", "", read_kernel, NULL, false },
     { "initrd", "", read_initrd, NULL, false },
     { "cmdline", "", read_cmdline, NULL, false },
-    { "boot", "dev", NULL, NULL, true },
-    { "loader", "", NULL, NO_FIRMWARE, false },
+    { "boot", "dev", read_boot, NULL, true },
+    { "loader", "type readonly secure", read_loader, NULL, false },
     { "nvram", "", NULL, NO_FIRMWARE, false },
     { "firmware", "", NULL, NO_FIRMWARE, false },
     { "bios", "", NULL, NO_FIRMWARE, false },
@@ -68,11 +146,7 @@ int xml_read_os(struct reader *r, xmlNode *n, void *object)
 {
     if (xml_walk(r, n, os_rules, XML_COUNT(os_rules), object) < 0)
         return -1;
-    if (r->d->kernel[0] == '\0')
-        return define_fault(r, xml_line_of(n), ERR_UNSUPPORTED,
-            "<os> has no <kernel>: only direct kernel boot is supported; add <kernel>, <initrd> "
-            "and <cmdline>");
-    return 0;
+    return finish_os(r, n);
 }
 
 static int read_topology(struct reader *r, xmlNode *n, void *object)

@@ -9,13 +9,40 @@
 
 /* ---- disk ---- */
 
+static int refuse_elsewhere(struct reader *r, xmlNode *n)
+{
+    if (define_is_xen(r->d))
+        return 0;
+    return define_fault(r, xml_line_of(n), ERR_UNSUPPORTED, "<%.40s> in <%.40s> is not supported",
+        xml_name_of(n), xml_name_of(n->parent));
+}
+
+/* libvirt's names of Xen's backends. */
+static int read_xen_driver(struct reader *r, xmlNode *n, Migrd__Disk *k)
+{
+    char name[XML_ATTR_MAX], type[XML_ATTR_MAX];
+
+    if (xml_get_attr(r, n, "name", name) < 0 || xml_get_attr(r, n, "type", type) < 0 ||
+        xml_want_attr(r, n, "name", "phy file qemu tap tap2") < 0)
+        return -1;
+    if (type[0] != '\0' && define_disk_format(r, xml_line_of(n), type, &k->format) < 0)
+        return -1;
+    if (name[0] == '\0' || strcmp(name, "file") == 0)
+        return 0;
+    return define_text(r, &k->backend,
+        strcmp(name, "qemu") == 0      ? "qdisk"
+        : strncmp(name, "tap", 3) == 0 ? "tap"
+                                       : "phy");
+}
+
 static int read_disk_driver(struct reader *r, xmlNode *n, void *object)
 {
     char cache[XML_ATTR_MAX], policy[XML_ATTR_MAX];
     Migrd__Disk *k = object;
 
-    if (xml_want_attr(r, n, "type", "raw") < 0 || xml_get_attr(r, n, "cache", cache) < 0 ||
-        xml_get_attr(r, n, "error_policy", policy) < 0)
+    if (define_is_xen(r->d) ? read_xen_driver(r, n, k) < 0 : xml_want_attr(r, n, "type", "raw") < 0)
+        return -1;
+    if (xml_get_attr(r, n, "cache", cache) < 0 || xml_get_attr(r, n, "error_policy", policy) < 0)
         return -1;
     if (cache[0] != '\0' && define_cache(r, xml_line_of(n), cache, &k->cache) < 0)
         return -1;
@@ -135,7 +162,8 @@ static int read_disk_target(struct reader *r, xmlNode *n, void *object)
     Migrd__Disk *k = object;
     char dev[XML_ATTR_MAX];
 
-    if (xml_need_attr(r, n, "dev", dev) < 0 || xml_want_attr(r, n, "bus", "virtio xen") < 0)
+    if (xml_need_attr(r, n, "dev", dev) < 0 ||
+        xml_want_attr(r, n, "bus", define_is_xen(r->d) ? "xen ide scsi" : "virtio xen") < 0)
         return -1;
     return define_text(r, &k->device, dev);
 }
@@ -162,7 +190,18 @@ static int read_backing_store(struct reader *r, xmlNode *n, void *object)
     return 0;
 }
 
+/* libvirt has it for interfaces only. */
+static int read_disk_script(struct reader *r, xmlNode *n, void *object)
+{
+    char path[XML_ATTR_MAX];
+
+    if (refuse_elsewhere(r, n) < 0 || xml_need_attr(r, n, "path", path) < 0)
+        return -1;
+    return define_script(r, xml_line_of(n), "disk", path, &((Migrd__Disk *)object)->script);
+}
+
 static const struct xml_rule disk_rules[] = {
+    { "script", "path", read_disk_script, NULL, false },
     { "driver", "name type cache io discard detect_zeroes error_policy queues", read_disk_driver,
         NULL, false },
     { "source", "*", read_disk_source, NULL, false },
@@ -179,15 +218,18 @@ static const struct xml_rule disk_rules[] = {
 
 static int read_disk(struct reader *r, xmlNode *n, void *object)
 {
-    char type[XML_ATTR_MAX];
+    char type[XML_ATTR_MAX], device[XML_ATTR_MAX];
     Migrd__Disk *k;
 
     (void)object;
     if (xml_need_attr(r, n, "type", type) < 0 ||
         xml_want_attr(r, n, "type", "file block network") < 0 ||
-        xml_want_attr(r, n, "device", "disk") < 0)
+        xml_get_attr(r, n, "device", device) < 0 ||
+        xml_want_attr(r, n, "device", define_is_xen(r->d) ? "disk cdrom" : "disk") < 0)
         return -1;
     k = define_add_disk(r);
+    if (k != NULL)
+        k->cdrom = strcmp(device, "cdrom") == 0;
     if (k == NULL || xml_walk(r, n, disk_rules, XML_COUNT(disk_rules), k) < 0)
         return -1;
     if ((k->source[0] == '\0' && !r->partial) || k->device[0] == '\0')
@@ -227,8 +269,65 @@ static int read_vif_target(struct reader *r, xmlNode *n, void *object)
 
 static int read_vif_model(struct reader *r, xmlNode *n, void *object)
 {
-    (void)object;
-    return xml_want_attr(r, n, "type", "virtio netfront");
+    char model[XML_ATTR_MAX];
+
+    if (!define_is_xen(r->d))
+        return xml_want_attr(r, n, "type", "virtio netfront");
+    if (xml_need_attr(r, n, "type", model) < 0)
+        return -1;
+    return define_text(r, &((Migrd__Vif *)object)->model, model);
+}
+
+/* vif-bridge is what there is without a word. */
+static int read_vif_script(struct reader *r, xmlNode *n, void *object)
+{
+    char path[XML_ATTR_MAX];
+    Migrd__Vif *v = object;
+
+    if (refuse_elsewhere(r, n) < 0 || xml_need_attr(r, n, "path", path) < 0 ||
+        define_script(r, xml_line_of(n), "vif", path, &v->script) < 0)
+        return -1;
+    return strcmp(v->script, "vif-bridge") == 0 ? define_text(r, &v->script, "") : 0;
+}
+
+static int read_vif_ip(struct reader *r, xmlNode *n, void *object)
+{
+    char address[XML_ATTR_MAX], prefix[XML_ATTR_MAX], all[4 * XML_ATTR_MAX];
+    Migrd__Vif *v = object;
+
+    if (refuse_elsewhere(r, n) < 0 || xml_need_attr(r, n, "address", address) < 0 ||
+        xml_get_attr(r, n, "prefix", prefix) < 0)
+        return -1;
+    snprintf(all, sizeof all, "%.1000s%s%s%s%s", v->ip, v->ip[0] != '\0' ? " " : "", address,
+        prefix[0] != '\0' ? "/" : "", prefix);
+    return define_text(r, &v->ip, all);
+}
+
+static int read_outbound(struct reader *r, xmlNode *n, void *object)
+{
+    char average[XML_ATTR_MAX], *end;
+    unsigned long rate;
+
+    if (xml_need_attr(r, n, "average", average) < 0)
+        return -1;
+    rate = strtoul(average, &end, 10);
+    if (!isdigit((unsigned char)average[0]) || *end != '\0' || rate == 0 || rate > UINT32_MAX)
+        return define_fault(r, xml_line_of(n), ERR_INVALID,
+            "<outbound average='%.20s'> must be a number of KiB per second", average);
+    ((Migrd__Vif *)object)->rate_kib = (uint32_t)rate;
+    return 0;
+}
+
+static const struct xml_rule bandwidth_rules[] = {
+    { "outbound", "average", read_outbound, NULL, false },
+    { "inbound", "", NULL, "only what the guest sends can be limited", false },
+};
+
+static int read_bandwidth(struct reader *r, xmlNode *n, void *object)
+{
+    if (refuse_elsewhere(r, n) < 0)
+        return -1;
+    return xml_walk(r, n, bandwidth_rules, XML_COUNT(bandwidth_rules), object);
 }
 
 static int read_mtu(struct reader *r, xmlNode *n, void *object)
@@ -257,6 +356,9 @@ static const struct xml_rule vif_rules[] = {
     { "source", "bridge", read_vif_source, NULL, false },
     { "target", "dev managed", read_vif_target, NULL, false },
     { "model", "type", read_vif_model, NULL, false },
+    { "script", "path", read_vif_script, NULL, false },
+    { "ip", "address family prefix", read_vif_ip, NULL, true },
+    { "bandwidth", "", read_bandwidth, NULL, false },
     { "mtu", "size", read_mtu, NULL, false },
     { "link", "state", read_link, NULL, false },
     { "driver", "name", NULL, NULL, false },
@@ -368,7 +470,8 @@ static int read_controller(struct reader *r, xmlNode *n, void *object)
         return -1;
     if (strcmp(type, "usb") == 0)
         return xml_want_attr(r, n, "model", "none");
-    return xml_want_attr(r, n, "type", "pci virtio-serial");
+    return xml_want_attr(
+        r, n, "type", define_is_xen(r->d) ? "xenbus ide scsi" : "pci virtio-serial");
 }
 
 static int read_audio(struct reader *r, xmlNode *n, void *object)
@@ -378,6 +481,18 @@ static int read_audio(struct reader *r, xmlNode *n, void *object)
 }
 
 #define NO_SCREEN "domains have no screen, keyboard or sound; use the serial console"
+
+/* Xen's definitions have them as a matter of course; there they are left out with a note. */
+static int read_screen(struct reader *r, xmlNode *n, void *object)
+{
+    (void)object;
+    if (!define_is_xen(r->d))
+        return define_fault(r, xml_line_of(n), ERR_UNSUPPORTED,
+            "<%s> in <devices> is not supported: " NO_SCREEN, xml_name_of(n));
+    define_note(r, xml_line_of(n), "<%s> is left out: " NO_SCREEN, xml_name_of(n));
+    return 0;
+}
+
 #define NO_PASSTHROUGH "a domain with a device of the host cannot migrate"
 
 static const struct xml_rule device_rules[] = {
@@ -390,9 +505,9 @@ static const struct xml_rule device_rules[] = {
     { "serial", "type", read_console, NULL, false },
     { "controller", "*", read_controller, NULL, true },
     { "audio", "id type", read_audio, NULL, false },
-    { "input", "", NULL, NO_SCREEN, true },
-    { "graphics", "", NULL, NO_SCREEN, true },
-    { "video", "", NULL, NO_SCREEN, true },
+    { "input", "*", read_screen, NULL, true },
+    { "graphics", "*", read_screen, NULL, true },
+    { "video", "*", read_screen, NULL, true },
     { "sound", "", NULL, NO_SCREEN, true },
     { "hostdev", "", NULL, NO_PASSTHROUGH, true },
     { "redirdev", "", NULL, NO_PASSTHROUGH, true },

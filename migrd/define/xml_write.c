@@ -31,22 +31,30 @@ static void number(struct xml_out *x, const char *name, uint64_t kib)
     xml_end(x);
 }
 
-/* Notes of others, and a CPU level of one's own: libvirt has no words for it. */
+/* <migrd:NAME ATTR='value'/> */
+static void put_own(struct xml_out *x, const char *name, const char *attr, const char *value)
+{
+    x->failed |= xmlTextWriterStartElementNS(x->w, (const xmlChar *)"migrd", (const xmlChar *)name,
+                     (const xmlChar *)DEFINE_XML_NS) < 0;
+    xml_attr(x, attr, value);
+    xml_end(x);
+}
+
+/* Notes of others, and what libvirt has no words for. */
 static void put_metadata(struct xml_out *x, const Migrd__Domain *d)
 {
     bool own = strchr(d->cpu_level, '/') != NULL;
+    const char *watchdog = define_on_event_word(d->on_watchdog);
 
-    if (!own && d->metadata[0] == '\0')
+    if (!own && watchdog == NULL && d->metadata[0] == '\0')
         return;
     xml_begin(x, "metadata");
     if (d->metadata[0] != '\0')
         x->failed |= xmlTextWriterWriteRaw(x->w, (const xmlChar *)d->metadata) < 0;
-    if (own) {
-        x->failed |= xmlTextWriterStartElementNS(x->w, (const xmlChar *)"migrd",
-                         (const xmlChar *)"cpu", (const xmlChar *)DEFINE_XML_NS) < 0;
-        xml_attr(x, "level", d->cpu_level);
-        xml_end(x);
-    }
+    if (own)
+        put_own(x, "cpu", "level", d->cpu_level);
+    if (watchdog != NULL)
+        put_own(x, "xen", "on_watchdog", watchdog);
     xml_end(x);
 }
 
@@ -145,21 +153,81 @@ static void put_head(struct xml_out *x, const Migrd__Domain *d)
     put_cputune(x, d);
 }
 
+/* As libvirt's driver for Xen writes it: "linux" with the machine xenpv is a pv guest. */
+static const char *machine_of(const Migrd__Domain *d, const char **os)
+{
+    *os = "linux";
+    if (!define_is_xen(d))
+        return "";
+    switch (hv_guest_type(d)) {
+    case MIGRD__GUEST_TYPE__GUEST_PV:
+        return "xenpv";
+    case MIGRD__GUEST_TYPE__GUEST_HVM:
+        *os = "hvm";
+        return "xenfv";
+    default:
+        *os = "xenpvh";
+        return "xenpvh";
+    }
+}
+
+static void put_boot(struct xml_out *x, const Migrd__Domain *d)
+{
+    for (const char *p = d->boot; *p != '\0'; p++)
+        tag(x, "boot", "dev", *p == 'c' ? "hd" : *p == 'd' ? "cdrom" : "network");
+}
+
+static void put_bootloader(struct xml_out *x, const Migrd__Domain *d)
+{
+    if (d->bootloader[0] == '\0')
+        return;
+    xml_text(x, "bootloader", d->bootloader);
+    if (d->n_bootloader_args == 0)
+        return;
+    xml_begin(x, "bootloader_args");
+    for (size_t i = 0; i < d->n_bootloader_args; i++)
+        x->failed |= xmlTextWriterWriteFormatString(
+                         x->w, "%s%s", i > 0 ? " " : "", d->bootloader_args[i]) < 0;
+    xml_end(x);
+}
+
+static void put_clock(struct xml_out *x, const Migrd__Domain *d)
+{
+    xml_begin(x, "clock");
+    xml_attr(x, "offset", "utc");
+    if (d->tsc_mode[0] != '\0') {
+        xml_begin(x, "timer");
+        xml_attr(x, "name", "tsc");
+        xml_attr(x, "mode", define_tsc_timer(d->tsc_mode));
+        xml_end(x);
+    }
+    xml_end(x);
+}
+
 static void put_os(struct xml_out *x, const Migrd__Domain *d)
 {
+    const char *os, *machine = machine_of(d, &os);
+
+    put_bootloader(x, d);
     xml_begin(x, "os");
+    if (d->firmware[0] != '\0')
+        xml_attr(x, "firmware", "efi");
     xml_begin(x, "type");
     xml_attr(x, "arch", "x86_64");
-    x->failed |= xmlTextWriterWriteString(x->w, (const xmlChar *)"linux") < 0;
+    if (machine[0] != '\0')
+        xml_attr(x, "machine", machine);
+    x->failed |= xmlTextWriterWriteString(x->w, (const xmlChar *)os) < 0;
     xml_end(x);
-    xml_text(x, "kernel", d->kernel);
+    put_boot(x, d);
+    if (d->kernel[0] != '\0')
+        xml_text(x, "kernel", d->kernel);
     if (d->initrd[0] != '\0')
         xml_text(x, "initrd", d->initrd);
     if (d->cmdline[0] != '\0')
         xml_text(x, "cmdline", d->cmdline);
     xml_end(x);
     put_cpu(x, d);
-    tag(x, "clock", "offset", "utc");
+    put_clock(x, d);
 }
 
 static void put_event(struct xml_out *x, const char *name, Migrd__OnEvent on)
@@ -211,6 +279,23 @@ static void put_source(struct xml_out *x, const Migrd__Disk *k, bool block)
     xml_end(x);
 }
 
+/* libvirt's words for Xen's backends, which is none where libxl chooses. */
+static void put_driver_name(struct xml_out *x, const Migrd__Disk *k)
+{
+    if (k->backend[0] != '\0')
+        xml_attr(x, "name", strcmp(k->backend, "qdisk") == 0 ? "qemu" : k->backend);
+    xml_attr(x, "type", k->format[0] != '\0' ? k->format : "raw");
+}
+
+static const char *bus_of(const Migrd__Domain *d, const Migrd__Disk *k)
+{
+    if (!define_is_xen(d))
+        return "virtio";
+    return strncmp(k->device, "hd", 2) == 0   ? "ide"
+           : strncmp(k->device, "sd", 2) == 0 ? "scsi"
+                                              : "xen";
+}
+
 static void put_disk(struct xml_out *x, const Migrd__Domain *d, const Migrd__Disk *k)
 {
     const char *policy = define_io_error_word(k->on_io_error);
@@ -219,9 +304,9 @@ static void put_disk(struct xml_out *x, const Migrd__Domain *d, const Migrd__Dis
 
     xml_begin(x, "disk");
     xml_attr(x, "type", storage_url_is_network(k->source) ? "network" : block ? "block" : "file");
-    xml_attr(x, "device", "disk");
+    xml_attr(x, "device", k->cdrom ? "cdrom" : "disk");
     xml_begin(x, "driver");
-    xml_attr(x, "type", "raw");
+    put_driver_name(x, k);
     if (k->cache[0] != '\0')
         xml_attr(x, "cache", k->cache);
     if (policy != NULL)
@@ -233,8 +318,9 @@ static void put_disk(struct xml_out *x, const Migrd__Domain *d, const Migrd__Dis
         put_source(x, k, block);
     xml_begin(x, "target");
     xml_attr(x, "dev", k->device);
-    xml_attr(x, "bus", strcmp(d->hypervisor, "xen") == 0 ? "xen" : "virtio");
+    xml_attr(x, "bus", bus_of(d, k));
     xml_end(x);
+    tag(x, "script", "path", k->script);
     if (k->serial[0] != '\0')
         xml_text(x, "serial", k->serial);
     if (k->wwn[0] != '\0')
@@ -246,6 +332,47 @@ static void put_disk(struct xml_out *x, const Migrd__Domain *d, const Migrd__Dis
     xml_end(x);
 }
 
+/* "10.0.0.1/24 fe80::1": one element for each. */
+static void put_addresses(struct xml_out *x, const char *ip)
+{
+    char one[200], *slash;
+
+    for (size_t n; *ip != '\0'; ip += n + (ip[n] == ' ')) {
+        n = strcspn(ip, " ");
+        snprintf(one, sizeof one, "%.*s", (int)n, ip);
+        slash = strchr(one, '/');
+        if (slash != NULL)
+            *slash = '\0';
+        xml_begin(x, "ip");
+        xml_attr(x, "address", one);
+        xml_attr(x, "family", strchr(one, ':') != NULL ? "ipv6" : "ipv4");
+        if (slash != NULL)
+            xml_attr(x, "prefix", slash + 1);
+        xml_end(x);
+    }
+}
+
+static void put_xen_vif(struct xml_out *x, const Migrd__Vif *v)
+{
+    put_addresses(x, v->ip);
+    tag(x, "script", "path", v->script);
+    if (v->rate_kib == 0)
+        return;
+    xml_begin(x, "bandwidth");
+    xml_begin(x, "outbound");
+    attr_number(x, "average", v->rate_kib);
+    xml_end(x);
+    xml_end(x);
+}
+
+static const char *model_of(const Migrd__Domain *d, const Migrd__Vif *v)
+{
+    if (!define_is_xen(d))
+        return "virtio";
+    return v->model[0] != '\0' || hv_guest_type(d) == MIGRD__GUEST_TYPE__GUEST_HVM ? v->model
+                                                                                   : "netfront";
+}
+
 static void put_vif(struct xml_out *x, const Migrd__Domain *d, const Migrd__Vif *v)
 {
     xml_begin(x, "interface");
@@ -253,7 +380,8 @@ static void put_vif(struct xml_out *x, const Migrd__Domain *d, const Migrd__Vif 
     tag(x, "mac", "address", v->mac);
     tag(x, "source", "bridge", v->bridge);
     tag(x, "target", "dev", v->ifname);
-    tag(x, "model", "type", strcmp(d->hypervisor, "xen") == 0 ? "netfront" : "virtio");
+    tag(x, "model", "type", model_of(d, v));
+    put_xen_vif(x, v);
     if (v->mtu != 0) {
         xml_begin(x, "mtu");
         x->failed |=
@@ -265,7 +393,7 @@ static void put_vif(struct xml_out *x, const Migrd__Domain *d, const Migrd__Vif 
 
 static void put_devices(struct xml_out *x, const Migrd__Domain *d, const struct define_live *live)
 {
-    bool xen = strcmp(d->hypervisor, "xen") == 0;
+    bool xen = define_is_xen(d);
 
     xml_begin(x, "devices");
     for (size_t i = 0; i < d->n_disks; i++)

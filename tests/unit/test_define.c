@@ -63,7 +63,7 @@ static void test_full(void **state)
                              "on_crash    = ('preserve')\n"
                              "vnc = 0\nsdl=False\nvfb = []\nlocaltime = 0\nacpi=1\n"
                              "serial = 'pty'\ncpu_weight = 256\nbootloader = ''\n"
-                             "hugepages = 1\nrng = True\nballoon = 0\nhypervisor = 'xen'");
+                             "hugepages = 1\nrng = True\nballoon = 0\nhypervisor = 'xvm'");
 
     (void)state;
     assert_string_equal(d->name, "ExampleDomain");
@@ -99,7 +99,135 @@ static void test_full(void **state)
     assert_int_equal(d->on_reboot, MIGRD__ON_EVENT__ON_RESTART);
     assert_int_equal(d->on_crash, MIGRD__ON_EVENT__ON_PRESERVE);
     assert_true(d->huge_pages && d->rng && !d->balloon);
+    assert_string_equal(d->hypervisor, "xvm");
+    assert_int_equal(d->type, MIGRD__GUEST_TYPE__GUEST_DEFAULT);
+    drop(d);
+}
+
+static void assert_same(const Migrd__Domain *a, const Migrd__Domain *b)
+{
+    size_t n = migrd__domain__get_packed_size(a);
+    uint8_t *pa = malloc(n + 1), *pb = malloc(n + 1);
+
+    assert_int_equal(migrd__domain__get_packed_size(b), n);
+    migrd__domain__pack(a, pa);
+    migrd__domain__pack(b, pb);
+    assert_memory_equal(pa, pb, n);
+    free(pa);
+    free(pb);
+}
+
+#define XEN BASE "hypervisor = 'xen'\n"
+
+/* Files as they lie in a dom0's /etc/xen. */
+static void test_xen(void **state)
+{
+    Migrd__Domain *
+        d =
+           parse("name = 'web1'; hypervisor = 'xen'\ntype = 'pv'\nbootloader = "
+                 "'/usr/lib/xen-4.17/bin/pygrub'\n"
+                 "bootloader_args = ['--offset=3', '-q']\ntsc_mode = 'native'\nmaxvcpus = 4\n"
+                 "disk = ['format=raw, vdev=xvda, access=rw, target=/srv/a, b.img',\n"
+                 "        '/srv/b.qcow2,qcow2,xvdb,r', '/dev/vg/c,,xvdc',\n"
+                 "        'phy:vg/d,sda1,w', "
+                 "'script=block-drbd,backendtype=phy,vdev=xvde,target=/dev/drbd0',\n"
+                 "        'file:/x.img,xvdf,w,cache=none' ]\n"
+                 "vif = ['mac=00:16:3e:00:00:01,bridge=br0,script=vif-bridge,model=netfront',\n"
+                 "       "
+                 "'script=/etc/xen/scripts/vif-route,ip=10.0.0.2,ip=fe80::1/64,rate=10Mb/s@50ms']\n"
+                 "on_watchdog = 'restart'\n"),
+       *back;
+    struct err e;
+    char *text;
+
+    (void)state;
+    assert_int_equal(d->type, MIGRD__GUEST_TYPE__GUEST_PV);
+    assert_string_equal(d->bootloader, "pygrub");
+    assert_int_equal(d->n_bootloader_args, 2);
+    assert_string_equal(d->tsc_mode, "native");
+    assert_int_equal(d->on_watchdog, MIGRD__ON_EVENT__ON_RESTART);
+    assert_int_equal(d->n_disks, 6);
+    assert_string_equal(d->disks[0]->source, "/srv/a, b.img");
+    assert_string_equal(d->disks[0]->device, "xvda");
+    assert_false(d->disks[0]->read_only);
+    assert_string_equal(d->disks[0]->format, "");
+    assert_string_equal(d->disks[1]->format, "qcow2");
+    assert_true(d->disks[1]->read_only);
+    assert_string_equal(d->disks[2]->source, "/dev/vg/c");
+    assert_string_equal(d->disks[2]->device, "xvdc");
+    assert_string_equal(d->disks[3]->device, "sda1");
+    assert_string_equal(d->disks[4]->script, "block-drbd");
+    assert_string_equal(d->disks[4]->backend, "phy");
+    assert_string_equal(d->disks[4]->source, "/dev/drbd0");
+    assert_string_equal(d->disks[5]->cache, "none");
+    assert_string_equal(d->vifs[0]->model, "");
+    assert_string_equal(d->vifs[0]->script, "");
+    assert_string_equal(d->vifs[1]->script, "vif-route");
+    assert_string_equal(d->vifs[1]->ip, "10.0.0.2 fe80::1/64");
+    assert_int_equal(d->vifs[1]->rate_kib, 1221);
+    free(d->disks[0]->source);
+    d->disks[0]->source = strdup("/srv/a b.img");
+    text = define_xm(d, &e);
+    assert_non_null(text);
+    back = parse(text);
+    assert_same(d, back);
+    free(text);
+    drop(back);
+    drop(d);
+}
+
+static void test_xen_types(void **state)
+{
+    static const struct {
+        const char *text;
+        Migrd__GuestType type;
+    } types[] = {
+        { XEN, MIGRD__GUEST_TYPE__GUEST_PVH },
+        { XEN "type = 'pvh'", MIGRD__GUEST_TYPE__GUEST_PVH },
+        { XEN "builder = 'generic'", MIGRD__GUEST_TYPE__GUEST_PV },
+        { BASE "builder = 'linux'\nhypervisor = 'xen'", MIGRD__GUEST_TYPE__GUEST_PV },
+        { "name = 'w'; hypervisor = 'xen'; type = 'hvm'; boot = 'dc'; firmware = 'uefi'\n"
+          "disk = ['/a.iso,raw,hdc,cdrom', 'file:/a.img,ioemu:hda,w']; vif = ['model=e1000']",
+            MIGRD__GUEST_TYPE__GUEST_HVM },
+        { BASE "type = 'pv'", MIGRD__GUEST_TYPE__GUEST_DEFAULT },
+        { BASE "type = 'pvh'", MIGRD__GUEST_TYPE__GUEST_DEFAULT },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        Migrd__Domain *d = parse(types[i].text), *back;
+        struct err e;
+        char *text = define_xm(d, &e);
+
+        if (d->type != types[i].type || text == NULL)
+            fail_msg("%s: type %d, %s", types[i].text, d->type, text == NULL ? e.text : text);
+        back = parse(text);
+        assert_same(d, back);
+        free(text);
+        drop(back);
+        drop(d);
+    }
+}
+
+/* A definition that names no hypervisor is for this host's. */
+static void test_host_hypervisor(void **state)
+{
+    static const char text[] = BASE "vnc = 1\nvfb = ['type=vnc']\nkeymap = 'de'";
+    struct define_notes notes;
+    struct err e;
+    Migrd__Domain *d;
+
+    (void)state;
+    define_default_hypervisor("xen");
+    d = define_parse_noted(text, strlen(text), DEFINE_AUTO, "f", NULL, 0, &notes, &e);
+    define_default_hypervisor("xvm");
+    assert_non_null(d);
     assert_string_equal(d->hypervisor, "xen");
+    assert_int_equal(d->type, MIGRD__GUEST_TYPE__GUEST_PVH);
+    assert_string_equal(notes.text, "f:3: vnc is left out: domains have no screen; use xm console\n"
+                                    "f:4: vfb is left out: domains have no screen; use xm console\n"
+                                    "f:5: keymap is left out: domains have no screen; use xm "
+                                    "console\n");
     drop(d);
 }
 
@@ -300,7 +428,48 @@ static const struct bad_case bad[] = {
     { BASE "disk = [ 'file:/x,0x301,w' ]", "this must be a name such as xvda" },
     { BASE "disk = [ 'file:/x,xvda,w', 'file:/y,xvda,w' ]", "device xvda is taken by /x" },
     { BASE "disk = [ 'file:/x,xvda,w', 'file:/x,xvdb,r' ]", "is there twice, as xvda and xvdb" },
-    { BASE "disk = [ 'format=raw, vdev=xvda, target=/x' ]", "instead of key=value" },
+    { BASE "disk = [ 'format=qcow2, vdev=xvda, target=/x' ]", "only raw images are supported" },
+    { BASE "disk = [ 'format=raw, vdev=xvda, access=w' ]", "has no target=" },
+    { BASE "disk = [ 'format=raw, access=w, target=/x' ]", "has no vdev=" },
+    { BASE "disk = [ '/x,raw,xvda,w,5' ]", "'5' is the 5th part" },
+    { BASE "disk = [ '/x,raw,xvda,w,backendtype=nbd' ]", "must be phy, qdisk or tap" },
+    { BASE "disk = [ 'format=bmp,vdev=xvda,target=/x' ]", "must be raw, qcow2, qcow, vhd or qed" },
+    { BASE "disk = [ 'format=raw,vdev=xvda,colour=red,target=/x' ]", "'colour=red' is not known" },
+    /* Xen */
+    { XEN "rng = 1", "domains of Xen have no virtio devices" },
+    { XEN "type = 'hmv'", "type must be 'pvh', 'pv' or 'hvm'" },
+    { XEN "disk = ['file:/x,vda,w']", "Xen's disks are called xvda" },
+    { XEN "disk = ['file:/x,xvda0,w']", "Xen's disks are called xvda" },
+    { XEN "disk = ['nfs://h/e/f,xvda,w']", "mount the export" },
+    { XEN "disk = ['file:/x,xvda,w,serial=S']", "serial is not supported by Xen's backends" },
+    { XEN "disk = ['file:/x,xvda,w,on_io_error=stop']", "on_io_error other than report" },
+    { XEN "disk = ['file:/x,xvda,w,cache=writeback']", "cache other than none" },
+    { XEN "disk = ['/x,qcow2,xvda,w,backendtype=phy']", "backend phy takes raw images only" },
+    { XEN "disk = ['/x,raw,xvda,w,script=/tmp/evil']",
+        "the name of a script in /etc/xen/scripts/" },
+    { XEN "disk = ['/x,raw,xvda,w,script=../evil']", "the name of a script in /etc/xen/scripts/" },
+    { XEN "disk = ['file:/x,hdc:cdrom,r']", "there are no CD drives" },
+    { XEN "vif = ['model=e1000']", "the interfaces of pvh guests are netfront" },
+    { XEN "vif = ['script=/etc/xen/scripts/../../x']", "the name of a script" },
+    { XEN "vif = ['ip=10.0.0.1;reboot']", "these must be addresses" },
+    { XEN "vif = ['rate=fast']", "rate=fast must be of the form 10Mb/s" },
+    { XEN "vif = ['rate=99999999999999999999GB/s']", "must be of the form 10Mb/s" },
+    { XEN "vif = ['backend=net0']", "backend= is not supported" },
+    { XEN "bootloader = '/home/me/pygrub'", "f:4: bootloader /home/me/pygrub is not supported" },
+    { XEN "bootloader = 'pygrub'", "there is no disk to take a kernel from" },
+    { XEN "bootloader = 'pygrub'; disk = ['file:/x,xvda,w']", "remove kernel or bootloader" },
+    { XEN "bootloader_args = 'a'", "bootloader_args, and there is no bootloader" },
+    { XEN "boot = 'c'", "boot is not supported: it belongs to fully emulated" },
+    { XEN "tsc_mode = 'fast'", "tsc_mode fast must be default" },
+    { XEN "type = 'hvm'; boot = 'x'", "boot x must be letters of c, d, n" },
+    { XEN "type = 'hvm'; firmware = 'coreboot'", "use seabios or ovmf" },
+    { "name = 'a'; hypervisor = 'xen'; type = 'hvm'", "nothing to boot from" },
+    { XEN "on_watchdog = 'dance'", "on_watchdog: dance must be destroy" },
+    { XEN "pci = ['01:00.0']", "pci is not supported" },
+    { XEN "device_model_version = 'qemu-xen-traditional'", "there is one device model" },
+    { BASE "on_watchdog = 'restart'", "on_watchdog is for domains of Xen, and hypervisor is xvm" },
+    { BASE "tsc_mode = 1", "the guest uses the kvm-clock" },
+    { BASE "vif = ['rate=1MB/s']", "rate= is not supported" },
     { BASE "disk = [ 'file:/x,xvda,w,on_io_error=retry' ]",
         "on_io_error retry must be report, stop or ignore" },
     { BASE "disk = [ 'file:/x,xvda,w,on_io_error=enospace' ]", "enospace is not supported" },
@@ -337,12 +506,12 @@ static const struct bad_case bad[] = {
 /* Each way to write a disk's storage, and what it is then. */
 static void test_storage(void **state)
 {
-    static const char text[] =
-        BASE "disk = [ 'nfs://st/export/a.img?nfsport=12049,vda,w,cache=none,on_io_error=stop',"
-             " 'nfs:st:/export/b.img,vdb,r', 'iscsi:iqn.2026-01.lab:d/3@st,vdc,w,on_io_error=report',"
-             " 'iscsi://joe@[fd99::1]:3261/iqn.2026-01.lab:d/4,vdd,w,cache=writeback',"
-             " 'phy:mapper/x,vde,w,serial=S1,wwn=600140500000000000000000000000AB,"
-             "npiv=2100000000000001:2000000000000001,on_io_error=ignore' ]";
+    static const char text[] = BASE
+        "disk = [ 'nfs://st/export/a.img?nfsport=12049,vda,w,cache=none,on_io_error=stop',"
+        " 'nfs:st:/export/b.img,vdb,r', 'iscsi:iqn.2026-01.lab:d/3@st,vdc,w,on_io_error=report',"
+        " 'iscsi://joe@[fd99::1]:3261/iqn.2026-01.lab:d/4,vdd,w,cache=writeback',"
+        " 'phy:mapper/x,vde,w,serial=S1,wwn=600140500000000000000000000000AB,"
+        "npiv=2100000000000001:2000000000000001,on_io_error=ignore' ]";
     struct err e;
     Migrd__Domain *d = parse_with(text, NULL, 0, &e);
 
@@ -456,19 +625,6 @@ static void test_overrides(void **state)
     }
 }
 
-static void assert_same(const Migrd__Domain *a, const Migrd__Domain *b)
-{
-    size_t n = migrd__domain__get_packed_size(a);
-    uint8_t *pa = malloc(n + 1), *pb = malloc(n + 1);
-
-    assert_int_equal(migrd__domain__get_packed_size(b), n);
-    migrd__domain__pack(a, pa);
-    migrd__domain__pack(b, pb);
-    assert_memory_equal(pa, pb, n);
-    free(pa);
-    free(pb);
-}
-
 static void test_copy_and_write(void **state)
 {
     Migrd__Domain *d = parse(BASE "extra = 'a \"b\" \\'c\\' \\\\d'\ndisk = [ 'file:/a,xvda,w' ]\n"
@@ -497,8 +653,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_full),
         cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_xen),
+        cmocka_unit_test(test_xen_types),
+        cmocka_unit_test(test_host_hypervisor),
         cmocka_unit_test(test_good),
-        cmocka_unit_test(test_storage), cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_storage),
+        cmocka_unit_test(test_bad),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_overrides),
         cmocka_unit_test(test_copy_and_write),

@@ -323,6 +323,22 @@ static const struct {
     { DEVICE("<serial type='pty'/><serial type='pty'/>"), "<serial> is there twice" },
     { DEVICE("<rng model='virtio'><rate bytes='1'/></rng>"), "<rate> in <rng> is not supported" },
     { DEVICE("<rng model='virtio'><backend model='egd'/></rng>"), "<backend model='egd'>" },
+    { DOMAIN("xen", "<type machine='xenpv'>hvm</type>", ""), "<type machine='xenpv'>" },
+    { DOMAIN("xen", "<type>exe</type>", ""), "use xenpvh, xen or hvm" },
+    { DOMAIN("xen", "<type>xen</type>", ""), "<os> has no <kernel>" },
+    { DOMAIN("xen", "<type>hvm</type><loader>/x</loader>", ""), "it is hvmloader, or ovmf" },
+    { DOMAIN("xen", "<type>hvm</type><boot dev='fd'/>", ""), "<boot dev='fd'> is not supported" },
+    { DOMAIN("xen", "<kernel>/k</kernel>", "<bootloader>/tmp/x</bootloader>"),
+        "bootloader /tmp/x" },
+    { DOMAIN("xen", "<kernel>/k</kernel>", "<clock offset='localtime'/>"), "offset='localtime'" },
+    { DOMAIN("xen", "<kernel>/k</kernel>", "<devices><hostdev/></devices>"),
+        "a device of the host" },
+    { DOMAIN("xen", "<kernel>/k</kernel>", "<features><viridian/></features>"), "<viridian>" },
+    { DOMAIN("xen", "<kernel>/k</kernel>",
+          "<devices><interface type='bridge'><source bridge='b'/>"
+          "<bandwidth><outbound average='0'/></bandwidth>"
+          "</interface></devices>"),
+        "<outbound average='0'> must be a number" },
     { DEVICE("<memballoon/>"), "<memballoon> has no attribute model" },
 };
 
@@ -436,6 +452,59 @@ static void random_storage(Migrd__Disk *k, size_t i)
     }
 }
 
+/* Makes a domain of Xen of it. */
+static void random_xen(Migrd__Domain *d)
+{
+    static const char *const formats[] = { "qcow2", "vhd", "qed" },
+                             *const backends[] = { "qdisk", "tap" },
+                             *const modes[] = { "always_emulate", "native", "native_paravirt" },
+                             *const boots[] = { "c", "dc", "ncd" };
+
+    d->type = (Migrd__GuestType)(rnd(3) + 1);
+    d->rng = false;
+    d->on_watchdog = (Migrd__OnEvent)rnd(4);
+    if (rnd(2))
+        d->tsc_mode = strdup(modes[rnd(3)]);
+    if (d->type == MIGRD__GUEST_TYPE__GUEST_HVM && rnd(2)) {
+        d->boot = strdup(boots[rnd(3)]);
+        d->firmware = strdup("ovmf");
+    } else if (d->type != MIGRD__GUEST_TYPE__GUEST_HVM && d->n_disks > 0 && rnd(2)) {
+        free(d->kernel);
+        d->kernel = (char *)(uintptr_t)protobuf_c_empty_string;
+        d->bootloader = strdup("pygrub");
+        d->bootloader_args = malloc(2 * sizeof *d->bootloader_args);
+        d->bootloader_args[0] = strdup("--kernel=/a<&'\"\\b");
+        d->bootloader_args[1] = strdup("-q");
+        d->n_bootloader_args = 2;
+    }
+    for (size_t i = 0; i < d->n_disks; i++) {
+        Migrd__Disk *k = d->disks[i];
+
+        if (rnd(2))
+            k->format = strdup(formats[rnd(3)]);
+        if (rnd(2))
+            k->backend = strdup(backends[rnd(2)]);
+        if (rnd(2))
+            k->script = strdup("block-x.1");
+        if (rnd(2))
+            k->cache = strdup("none");
+        k->on_io_error = (Migrd__OnIoError)rnd(2);
+        if (d->type == MIGRD__GUEST_TYPE__GUEST_HVM)
+            k->cdrom = k->read_only = rnd(2);
+    }
+    for (size_t i = 0; i < d->n_vifs; i++) {
+        Migrd__Vif *v = d->vifs[i];
+
+        if (rnd(2))
+            v->script = strdup("vif-route");
+        if (d->type == MIGRD__GUEST_TYPE__GUEST_HVM && rnd(2))
+            v->model = strdup(rnd(2) ? "e1000" : "netfront");
+        if (rnd(2))
+            v->ip = strdup("10.0.0.1 fe80::1/64 192.168.0.0/16");
+        v->rate_kib = rnd(3);
+    }
+}
+
 static Migrd__Domain *random_domain(void)
 {
     Migrd__Domain *d = malloc(sizeof *d);
@@ -480,6 +549,8 @@ static Migrd__Domain *random_domain(void)
         sprintf(text, "xvd%c", (char)('a' + i));
         k->device = strdup(text);
         k->read_only = rnd(2);
+        if (strcmp(d->hypervisor, "xen") == 0)
+            continue;
         if (rnd(2))
             k->serial = random_text("s", 17, PLAIN);
         random_storage(k, i);
@@ -505,6 +576,8 @@ static Migrd__Domain *random_domain(void)
     d->huge_pages = rnd(2);
     d->rng = rnd(2);
     d->balloon = rnd(2);
+    if (strcmp(d->hypervisor, "xen") == 0)
+        random_xen(d);
     return d;
 }
 
@@ -652,6 +725,105 @@ static void test_cpus(void **state)
     drop(d);
 }
 
+/* As libvirt's own driver for Xen writes it. */
+static const char xen_like[] =
+    "<domain type='xen' id='3'>\n  <name>web1</name>\n"
+    "  <uuid>06ed00fe-1162-4fc4-b5d8-11993ee4a8b9</uuid>\n  <memory unit='KiB'>262144</memory>\n"
+    "  <bootloader>/usr/lib/xen-4.17/bin/pygrub</bootloader>\n"
+    "  <os><type arch='x86_64' machine='xenpv'>linux</type></os>\n"
+    "  <clock offset='variable' adjustment='0' basis='utc'>"
+    "<timer name='tsc' present='yes' mode='native'/></clock>\n"
+    "  "
+    "<on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>\n"
+    "  <devices>\n    <emulator>/usr/lib/xen-4.17/bin/qemu-system-i386</emulator>\n"
+    "    <disk type='block' device='disk'><driver name='phy' type='raw'/><source dev='/dev/vg/a'/>"
+    "<target dev='xvda' bus='xen'/></disk>\n"
+    "    <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source "
+    "file='/b.qcow2'/>"
+    "<target dev='xvdb' bus='xen'/></disk>\n"
+    "    <controller type='xenbus' index='0'/>\n"
+    "    <interface type='bridge'><mac address='00:16:3e:00:00:01'/><source bridge='xenbr0'/>"
+    "<ip address='10.0.0.2' family='ipv4' prefix='24'/><script path='vif-bridge'/>"
+    "<target dev='vif3.0'/><bandwidth><outbound average='512'/></bandwidth></interface>\n"
+    "    <console type='pty' tty='/dev/pts/2'><source path='/dev/pts/2'/>"
+    "<target type='xen' port='0'/></console>\n"
+    "    <input type='mouse' bus='xen'/><input type='keyboard' bus='xen'/>\n"
+    "    <graphics type='vnc' port='-1'><listen type='address'/></graphics>\n"
+    "    <video><model type='cirrus'/></video>\n    <memballoon model='xen'/>\n"
+    "  </devices>\n</domain>\n";
+
+static void test_xen(void **state)
+{
+    struct define_notes notes;
+    struct err e;
+    Migrd__Domain *d =
+        define_parse_noted(xen_like, strlen(xen_like), DEFINE_XML, "f", NULL, 0, &notes, &e);
+    char *text;
+
+    (void)state;
+    if (d == NULL)
+        fail_msg("%s", e.text);
+    assert_int_equal(d->type, MIGRD__GUEST_TYPE__GUEST_PV);
+    assert_string_equal(d->bootloader, "pygrub");
+    assert_string_equal(d->tsc_mode, "native");
+    assert_string_equal(d->disks[0]->backend, "phy");
+    assert_string_equal(d->disks[1]->backend, "qdisk");
+    assert_string_equal(d->disks[1]->format, "qcow2");
+    assert_string_equal(d->vifs[0]->ip, "10.0.0.2/24");
+    assert_int_equal(d->vifs[0]->rate_kib, 512);
+    assert_non_null(strstr(notes.text, "<graphics> is left out: domains have no screen"));
+    text = define_xml(d, 3, &e);
+    assert_non_null(strstr(text, "<domain type=\"xen\" id=\"3\">"));
+    assert_non_null(strstr(text, "<type arch=\"x86_64\" machine=\"xenpv\">linux</type>"));
+    assert_non_null(strstr(text, "<bootloader>pygrub</bootloader>\n  <os>"));
+    assert_non_null(strstr(text, "<target dev=\"xvda\" bus=\"xen\"/>"));
+    assert_non_null(strstr(text, "<driver name=\"qemu\" type=\"qcow2\"/>"));
+    assert_non_null(strstr(text, "<target type=\"xen\"/>"));
+    assert_non_null(strstr(text, "<memballoon model=\"xen\"/>"));
+    assert_non_null(strstr(text, "<model type=\"netfront\"/>"));
+    free(text);
+    drop(d);
+}
+
+static void test_xen_types(void **state)
+{
+    static const struct {
+        const char *text, *written;
+        Migrd__GuestType type;
+    } good[] = {
+        { DOMAIN("xen", "<type>xenpvh</type><kernel>/k</kernel>", ""),
+            "<type arch=\"x86_64\" machine=\"xenpvh\">xenpvh</type>",
+            MIGRD__GUEST_TYPE__GUEST_PVH },
+        { DOMAIN("xen", "<kernel>/k</kernel>", ""), "machine=\"xenpvh\">xenpvh</type>",
+            MIGRD__GUEST_TYPE__GUEST_PVH },
+        { DOMAIN("xen", "<type machine='xenpv'>xen</type><kernel>/k</kernel><boot dev='hd'/>", ""),
+            "machine=\"xenpv\">linux</type>", MIGRD__GUEST_TYPE__GUEST_PV },
+        { DOMAIN("xen",
+              "<type arch='x86_64' machine='xenfv'>hvm</type><loader type='rom'>"
+              "/usr/lib/xen-4.17/boot/hvmloader</loader><boot dev='cdrom'/><boot dev='hd'/>",
+              "<features><acpi/><apic/><pae/></features><devices><disk type='file' device='cdrom'>"
+              "<source file='/a.iso'/><target dev='hdc' bus='ide'/></disk></devices>"),
+            "<boot dev=\"cdrom\"/>\n    <boot dev=\"hd\"/>", MIGRD__GUEST_TYPE__GUEST_HVM },
+        { DOMAIN("xen",
+              "<type>hvm</type><kernel>/k</kernel><loader type='pflash' readonly='yes'>"
+              "/usr/lib/xen/boot/ovmf.bin</loader>",
+              ""),
+            "<os firmware=\"efi\">", MIGRD__GUEST_TYPE__GUEST_HVM },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        Migrd__Domain *d = parse(good[i].text);
+        struct err e;
+        char *text = define_xml(d, -1, &e);
+
+        if (d->type != good[i].type || text == NULL || strstr(text, good[i].written) == NULL)
+            fail_msg("%s: type %d\n%s", good[i].text, d->type, text != NULL ? text : e.text);
+        check_back(d, text);
+        drop(d);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -664,6 +836,8 @@ int main(void)
         cmocka_unit_test(test_overrides),
         cmocka_unit_test(test_round_trips),
         cmocka_unit_test(test_writer),
+        cmocka_unit_test(test_xen),
+        cmocka_unit_test(test_xen_types),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
