@@ -17,7 +17,6 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +29,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/paths.h"
+#include "base/spawn.h"
 #include "hypervisor/cpu.h"
 #include "hypervisor/xvm/cgroup.h"
 #include "hypervisor/xvm/driver_internal.h"
@@ -42,8 +42,6 @@
 #define BUILD_CALL_TIMEOUT_MS (3 * HV_CALL_TIMEOUT_MS)
 #define MEMINFO_MAX 65536
 #define MEMORY_SPARE_KIB (64u << 10) /* left to the host beyond what a domain may take */
-
-extern char **environ;
 
 void driver_dir(const struct hv *hv, const char *uuid, char out[RUNDIR_LEN])
 {
@@ -86,7 +84,7 @@ static void driver_close(struct hv **hvp)
         return;
     *hvp = NULL;
     events_close(hv);
-    fuses_close(hv);
+    fuse_orders_close(&hv->fuses);
     pthread_mutex_destroy(&hv->lock);
     free(hv);
 }
@@ -131,7 +129,7 @@ static int driver_open(const struct hv_config *cfg, struct hv **out, struct err 
         snprintf(hv->cpu_level, sizeof hv->cpu_level, "%s", cfg->cpu_level);
     keep_storage(hv, cfg);
     pthread_mutex_init(&hv->lock, NULL);
-    pthread_mutex_init(&hv->fuse_lock, NULL);
+    fuse_orders_init(&hv->fuses, hv->run_dir);
     hv->events_tail = &hv->events;
     rundir_sweep(hv->run_dir);
     *out = hv;
@@ -229,7 +227,7 @@ static void copy_info(struct hv *hv, const Migrd__Xvm__Info *i, struct hv_info *
     out->cpu_ns = i->cpu_ns;
     out->pid = i->pid;
     snprintf(out->reason, sizeof out->reason, "%s", i->reason);
-    out->fused = i->fused && fuses_reach(hv, out->uuid);
+    out->fused = i->fused && fuse_orders_reach(&hv->fuses, out->uuid);
     out->blown = i->blown;
 }
 
@@ -255,7 +253,7 @@ static void silent_info(
     out->state = HV_CRASHED;
     out->epoch = rundir_read_epoch(dir);
     out->pid = pid;
-    out->fused = fuses_reach(hv, uuid);
+    out->fused = fuse_orders_reach(&hv->fuses, uuid);
 }
 
 /* One folder of run_dir: true and *out, *lazy_kib (memory it may still take); false if there is no
@@ -475,31 +473,6 @@ static void read_complaint(int fd, char *text, size_t size)
     text[n] = '\0';
 }
 
-static int spawn(char *const argv[], int err_fd, pid_t *pid)
-{
-    posix_spawn_file_actions_t fa;
-    posix_spawnattr_t attr;
-    sigset_t none, all;
-    int r;
-
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawn_file_actions_init(&fa);
-    posix_spawn_file_actions_addopen(&fa, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&fa, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_adddup2(&fa, err_fd, STDERR_FILENO);
-    posix_spawn_file_actions_addclosefrom_np(&fa, STDERR_FILENO + 1);
-    posix_spawnattr_init(&attr);
-    posix_spawnattr_setflags(
-        &attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
-    posix_spawnattr_setsigmask(&attr, &none);
-    posix_spawnattr_setsigdefault(&attr, &all);
-    r = posix_spawn(pid, argv[0], &fa, &attr, argv, environ);
-    posix_spawnattr_destroy(&attr);
-    posix_spawn_file_actions_destroy(&fa);
-    return r;
-}
-
 /* Runs xvm-domain until it is in the background and listens. */
 static int spawn_domain(struct hv *hv, const Migrd__Domain *def, struct err *e)
 {
@@ -514,7 +487,7 @@ static int spawn_domain(struct hv *hv, const Migrd__Domain *def, struct err *e)
         return -1;
     if (pipe2(p, O_CLOEXEC) < 0)
         return err_sys(e, "pipe");
-    r = spawn(argv, p[1], &pid);
+    r = spawn_run(argv, -1, -1, p[1], &pid);
     close(p[1]);
     if (r != 0) {
         close(p[0]);
@@ -582,7 +555,7 @@ static int driver_start(
 
     if (check_free(hv, def, e) < 0 || check_memory(hv, def, e) < 0)
         return -1;
-    fuses_before_start(hv, def->uuid);
+    fuse_orders_before_start(&hv->fuses, def->uuid);
     if (spawn_domain(hv, def, e) < 0)
         return -1;
     b.definition = (Migrd__Domain *)def;
@@ -597,7 +570,7 @@ static int driver_start(
     q.op = MIGRD__XVM__OP__OP_BUILD;
     q.epoch = how->epoch;
     q.build = &b;
-    if (fuses_begin(hv, def->uuid, how->epoch, e) < 0 || events_watch(hv, def->uuid, e) < 0 ||
+    if (fuse_orders_begin(&hv->fuses, def->uuid, how->epoch, e) < 0 || events_watch(hv, def->uuid, e) < 0 ||
         driver_call(hv, def->uuid, &q, NULL, ms, e) < 0) {
         undo_start(hv, def->uuid);
         return -1;
@@ -693,15 +666,21 @@ static int driver_destroy(struct hv *hv, const char *uuid, uint64_t epoch, struc
     xvm_disconnect(&c);
     cgroup_sweep();
     if (r == 0) {
-        fuses_forget(hv, uuid);
+        fuse_orders_forget(&hv->fuses, uuid);
         return 0;
     }
     if (why.code != ERR_TIMEOUT && why.code != ERR_PEER && why.code != ERR_NOT_FOUND)
         return err_set(e, why.code, "%s", why.text);
     if (destroy_by_force(dir, epoch, e) < 0)
         return -1;
-    fuses_forget(hv, uuid);
+    fuse_orders_forget(&hv->fuses, uuid);
     return 0;
+}
+
+static int driver_fuse(
+    struct hv *hv, const char *uuid, uint64_t epoch, uint64_t deadline_ms, struct err *e)
+{
+    return fuse_orders_set(&hv->fuses, uuid, epoch, deadline_ms, e);
 }
 
 const struct hv_ops xvm_driver = {

@@ -11,11 +11,9 @@
 #include "hypervisor/cpu_level.h"
 #include "hypervisor/xvm/client.h"
 #include "hypervisor/xvm/driver.h"
+#include "hypervisor/fuse_orders.h"
 #include "hypervisor/rundir.h"
 
-#define FUSE_BUCKETS 256u
-
-struct fuse_slot;
 struct watch; /* an event connection to one domain */
 struct queued_event;
 
@@ -27,8 +25,7 @@ struct hv {
     bool has_caps;                   /* under lock: caps holds what does not change */
     struct hv_caps caps;
 
-    pthread_mutex_t fuse_lock; /* the fuses */
-    struct fuse_slot *fuse[FUSE_BUCKETS];
+    struct fuse_orders fuses;
 
     pthread_mutex_t lock; /* protects everything below, and caps */
     bool events_open;
@@ -51,18 +48,6 @@ int events_watch(struct hv *hv, const char *uuid, struct err *e);
 void events_forget(struct hv *hv, const char *uuid);
 int driver_event_fd(struct hv *hv);
 int driver_next_event(struct hv *hv, struct hv_event *out, struct err *e);
-
-/* driver_fuse.c */
-int driver_fuse(
-    struct hv *hv, const char *uuid, uint64_t epoch, uint64_t deadline_ms, struct err *e);
-/* Can this domain's process be told? */
-bool fuses_reach(struct hv *hv, const char *uuid);
-/* Around the making of a process; `begin` gives it what was ordered for that epoch. */
-void fuses_before_start(struct hv *hv, const char *uuid);
-int fuses_begin(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
-/* It has gone, and what was ordered with it. */
-void fuses_forget(struct hv *hv, const char *uuid);
-void fuses_close(struct hv *hv);
 
 /* driver_cpu.c: the members of hv_ops with the same names. */
 int driver_vcpus(

@@ -26,130 +26,39 @@
 #define _GNU_SOURCE
 #include "hypervisor/xvm/fuse.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/io.h"
 #include "base/log.h"
 #include "hypervisor/xvm/machine_internal.h"
-#include "hypervisor/rundir.h"
 
-#define LOOK_MS 1000u /* between two looks at most: a writer may die before it wakes us */
 #define WAKE_AGAIN_NS NS_PER_MS
-
-/* ---- the file ---- */
-
-int fuse_make(const char *dir, struct err *e)
-{
-    const struct fuse_page page = { .magic = FUSE_MAGIC };
-    char path[RUNDIR_LEN];
-    int fd, r;
-
-    snprintf(path, sizeof path, "%s/" FUSE_FILE, dir);
-    fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return err_sys(e, "%s", path);
-    r = posix_fallocate(fd, 0, FUSE_PAGE_LEN); /* a hole could become a SIGBUS on a full disk */
-    if (r != 0)
-        err_set(e, ERR_SYSTEM, "%s: %s", path, strerror(r));
-    else
-        r = io_write_full(fd, &page, sizeof page, IO_FOREVER, e);
-    close(fd);
-    return r != 0 ? -1 : 0;
-}
-
-static const struct fuse_page *map_page(const char *dir)
-{
-    const struct fuse_page *p = NULL;
-    char path[RUNDIR_LEN];
-    struct stat st;
-    void *at;
-    int fd;
-
-    snprintf(path, sizeof path, "%s/" FUSE_FILE, dir);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return NULL;
-    if (fstat(fd, &st) == 0 && st.st_size >= FUSE_PAGE_LEN) {
-        at = mmap(NULL, FUSE_PAGE_LEN, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
-        p = at != MAP_FAILED ? at : NULL;
-    }
-    close(fd);
-    if (p != NULL && p->magic != FUSE_MAGIC) {
-        munmap((void *)p, FUSE_PAGE_LEN);
-        p = NULL;
-    }
-    return p;
-}
 
 /* ---- is it lit? ---- */
 
-static bool is_lit(const struct fuse *f, struct fuse_order o, uint64_t epoch, uint64_t now_ms)
-{
-    if (o.epoch == 0)
-        return !f->begun_blown;
-    if (o.deadline == UINT64_MAX)
-        return o.epoch <= epoch;
-    return o.epoch == epoch && now_ms < o.deadline;
-}
-
 bool fuse_lit(const struct fuse *f)
 {
-    struct fuse_order o;
-
     if (f->page == NULL)
         return true;
-    o = fuse_page_read(f->page);
-    /* Without a limit, no clock. */
-    return is_lit(f, o, atomic_load(&((struct fuse *)f)->epoch),
-        o.epoch != 0 && o.deadline != UINT64_MAX ? clock_boot_ms() : 0);
-}
-
-static void since_text(uint64_t deadline_ms, char text[16])
-{
-    uint64_t now = clock_boot_ms(), wall = clock_wall_ns() / NS_PER_S;
-    time_t then = (time_t)(wall - (now > deadline_ms ? (now - deadline_ms) / 1000 : 0));
-    struct tm tm;
-
-    localtime_r(&then, &tm);
-    strftime(text, 16, "%H:%M:%S", &tm);
+    return fuse_order_lit(
+        fuse_page_read(f->page), f->begun_blown, atomic_load(&((struct fuse *)f)->epoch));
 }
 
 void fuse_reason(const struct fuse *f, char *text, size_t size)
 {
-    uint64_t epoch = atomic_load(&((struct fuse *)f)->epoch);
     struct fuse_order o = { 0, 0 };
-    char since[16];
 
     if (f->page != NULL)
         o = fuse_page_read(f->page);
-    if (o.epoch == 0) {
-        snprintf(text, size, "its fuse: the cluster has not let it run yet");
-    } else if (o.epoch != epoch) {
-        snprintf(text, size,
-            "its fuse: the cluster lets epoch %" PRIu64 " run, this copy has epoch %" PRIu64,
-            o.epoch, epoch);
-    } else if (o.deadline == 0) {
-        snprintf(text, size, "its fuse: the cluster has told this copy to stop");
-    } else {
-        since_text(o.deadline, since);
-        snprintf(text, size,
-            "its fuse: this host has had no lease of the cluster since %s; goes on when the "
-            "cluster says so",
-            since);
-    }
+    fuse_order_reason(o, atomic_load(&((struct fuse *)f)->epoch), text, size);
 }
 
 /* ---- the hold ---- */
@@ -219,19 +128,9 @@ bool fuse_resume(struct machine *m)
 
 /* ---- the watcher ---- */
 
-static unsigned sleep_ms(const struct fuse *f)
-{
-    struct fuse_order o = fuse_page_read(f->page);
-    uint64_t now = clock_boot_ms();
-
-    if (o.epoch == 0 || o.deadline <= now || o.deadline - now > LOOK_MS)
-        return LOOK_MS;
-    return (unsigned)(o.deadline - now);
-}
-
 static void wait_for_turn(const struct fuse *f, uint32_t turn)
 {
-    unsigned ms = sleep_ms(f);
+    unsigned ms = fuse_order_sleep_ms(fuse_page_read(f->page));
     struct timespec ts = { ms / 1000, (long)(ms % 1000) * (long)NS_PER_MS };
 
     syscall(SYS_futex, &f->page->turn, FUTEX_WAIT, turn, &ts, NULL, 0);
@@ -280,7 +179,7 @@ int fuse_open(struct machine *m, bool blown, struct err *e)
     struct fuse *f = &m->fuse;
     int r;
 
-    f->page = map_page(m->run_dir);
+    f->page = fuse_page_map(m->run_dir, false);
     f->begun_blown = blown;
     f->fresh = true;
     atomic_store(&f->epoch, m->epoch);

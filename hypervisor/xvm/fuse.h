@@ -10,7 +10,7 @@
 
 #include <pthread.h>
 
-#include "hypervisor/xvm/fuse_page.h"
+#include "hypervisor/fuse_page.h"
 #include "hypervisor/xvm/machine.h"
 
 struct fuse {
@@ -25,9 +25,6 @@ struct fuse {
     bool has_thread;
     atomic_bool stop, ended; /* to the watcher, and by it */
 };
-
-/* Makes the file of a domain whose folder is being made. */
-int fuse_make(const char *dir, struct err *e);
 
 /* Control thread: maps what the folder has, and begins to watch; before the machine runs. A folder
  * without a fuse is none of our making: fine unless `blown`. */

@@ -119,7 +119,7 @@ static int prepare(struct start *s, struct err *e)
     rundir_remove(s->making);
     if (mkdir(s->making, 0755) < 0 || chdir(s->making) < 0)
         return err_sys(e, "%s", s->making);
-    if (fuse_make(s->making, e) < 0)
+    if (fuse_page_make(s->making, e) < 0)
         return -1;
     s->listen_fd = io_unix_listen("control", 0600, e);
     return s->listen_fd < 0 ? -1 : 0;

@@ -18,7 +18,9 @@
 
 #include "base/clock.h"
 #include "base/io.h"
-#include "hypervisor/xvm/driver_internal.h"
+#include "hypervisor/fuse_orders.h"
+#include "hypervisor/fuse_page.h"
+#include "hypervisor/rundir.h"
 #include "hypervisor/xvm/machine_internal.h"
 
 #define UUID "6f1de1a2-0c57-4d3a-9b0e-00000000f05e"
@@ -26,7 +28,7 @@
 
 struct lab {
     char root[64], dir[128];
-    struct hv hv;
+    struct fuse_orders fuses;
     struct machine *m;
 };
 
@@ -42,7 +44,7 @@ static void make_domain(struct lab *l)
     struct err e;
 
     assert_int_equal(mkdir(l->dir, 0755), 0);
-    assert_int_equal(fuse_make(l->dir, &e), 0);
+    assert_int_equal(fuse_page_make(l->dir, &e), 0);
 }
 
 static void begin(struct lab *l, uint64_t epoch, bool blown)
@@ -69,8 +71,7 @@ static int setup(void **state)
     snprintf(l->root, sizeof l->root, "/tmp/migrd-test-XXXXXX");
     assert_non_null(mkdtemp(l->root));
     snprintf(l->dir, sizeof l->dir, "%s/" UUID, l->root);
-    snprintf(l->hv.run_dir, sizeof l->hv.run_dir, "%s", l->root);
-    pthread_mutex_init(&l->hv.fuse_lock, NULL);
+    fuse_orders_init(&l->fuses, l->root);
     *state = l;
     return 0;
 }
@@ -80,7 +81,7 @@ static int teardown(void **state)
     struct lab *l = *state;
 
     machine_free(&l->m);
-    fuses_close(&l->hv);
+    fuse_orders_close(&l->fuses);
     rundir_remove(l->dir);
     rmdir(l->root);
     free(l);
@@ -91,7 +92,7 @@ static void order(struct lab *l, uint64_t epoch, uint64_t deadline)
 {
     struct err e;
 
-    assert_int_equal(driver_fuse(&l->hv, UUID, epoch, deadline, &e), 0);
+    assert_int_equal(fuse_orders_set(&l->fuses, UUID, epoch, deadline, &e), 0);
 }
 
 static void test_without_limit(void **state)
@@ -162,7 +163,7 @@ static void test_other_epochs(void **state)
     order(l, 6, clock_boot_ms() + LONG_MS); /* not ours */
     usleep(20000);
     assert_true(machine_suspended(l->m));
-    assert_int_equal(driver_fuse(&l->hv, UUID, 5, UINT64_MAX, &e), -1);
+    assert_int_equal(fuse_orders_set(&l->fuses, UUID, 5, UINT64_MAX, &e), -1);
     assert_int_equal(e.code, ERR_EPOCH);
     fuse_set_epoch(l->m, 6);
     soon(l->m, false);
@@ -203,11 +204,11 @@ static void test_order_before_process(void **state)
     struct err e;
 
     order(l, 9, clock_boot_ms() + LONG_MS);
-    assert_false(fuses_reach(&l->hv, UUID));
-    assert_int_equal(fuses_begin(&l->hv, UUID, 9, &e), -1); /* no process, no page */
+    assert_false(fuse_orders_reach(&l->fuses, UUID));
+    assert_int_equal(fuse_orders_begin(&l->fuses, UUID, 9, &e), -1); /* no process, no page */
     make_domain(l);
-    fuses_before_start(&l->hv, UUID);
-    assert_int_equal(fuses_begin(&l->hv, UUID, 9, &e), 0);
+    fuse_orders_before_start(&l->fuses, UUID);
+    assert_int_equal(fuse_orders_begin(&l->fuses, UUID, 9, &e), 0);
     begin(l, 9, true);
     assert_false(machine_suspended(l->m));
 }
@@ -220,7 +221,7 @@ static void test_order_of_another_start(void **state)
 
     order(l, 8, UINT64_MAX);
     make_domain(l);
-    assert_int_equal(fuses_begin(&l->hv, UUID, 9, &e), 0);
+    assert_int_equal(fuse_orders_begin(&l->fuses, UUID, 9, &e), 0);
     begin(l, 9, true);
     assert_true(machine_suspended(l->m));
 }
@@ -232,16 +233,16 @@ static void test_another_process(void **state)
     struct err e;
 
     make_domain(l);
-    assert_true(fuses_reach(&l->hv, UUID));
+    assert_true(fuse_orders_reach(&l->fuses, UUID));
     order(l, 40, UINT64_MAX);
     rundir_remove(l->dir);
     make_domain(l);
-    fuses_before_start(&l->hv, UUID);
+    fuse_orders_before_start(&l->fuses, UUID);
     order(l, 2, clock_boot_ms() + LONG_MS);
-    assert_int_equal(fuses_begin(&l->hv, UUID, 2, &e), 0);
+    assert_int_equal(fuse_orders_begin(&l->fuses, UUID, 2, &e), 0);
     begin(l, 2, true);
     assert_false(machine_suspended(l->m));
-    fuses_forget(&l->hv, UUID);
+    fuse_orders_forget(&l->fuses, UUID);
     order(l, 2, 0); /* found again, as by a daemon that was restarted */
     soon(l->m, true);
 }
@@ -255,13 +256,13 @@ static void test_bad_files(void **state)
     make_domain(l);
     snprintf(path, sizeof path, "%s/" FUSE_FILE, l->dir);
     assert_int_equal(truncate(path, 100), 0);
-    assert_false(fuses_reach(&l->hv, UUID));
+    assert_false(fuse_orders_reach(&l->fuses, UUID));
     assert_int_equal(truncate(path, 0), 0);
     assert_int_equal(truncate(path, FUSE_PAGE_LEN), 0);
-    assert_false(fuses_reach(&l->hv, UUID)); /* no magic */
-    assert_int_equal(fuse_make(l->dir, &e), -1);
-    assert_int_equal(driver_fuse(&l->hv, "no uuid", 1, 0, &e), -1);
-    assert_int_equal(driver_fuse(&l->hv, UUID, 0, 0, &e), -1);
+    assert_false(fuse_orders_reach(&l->fuses, UUID)); /* no magic */
+    assert_int_equal(fuse_page_make(l->dir, &e), -1);
+    assert_int_equal(fuse_orders_set(&l->fuses, "no uuid", 1, 0, &e), -1);
+    assert_int_equal(fuse_orders_set(&l->fuses, UUID, 0, 0, &e), -1);
 }
 
 /* Without a page: no limit, but nobody may count on one. */

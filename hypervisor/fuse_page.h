@@ -1,20 +1,23 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * fuse_page: the one page of memory that migrd and a domain's process share, RUN_DIR/<uuid>/fuse.
- * The process makes the file before it can be found, and maps it for reading only; migrd maps it
- * for writing, under a lock of its own (driver_fuse.c). Neither trusts its length or content: it is
- * never truncated, and what it says is an epoch and a time.
+ * fuse_page: the one page of memory that migrd and the process that can stop a domain share,
+ * RUN_DIR/<uuid>/fuse. The file is made before the domain can be found; the process maps it for
+ * reading only, migrd for writing, under a lock of its own (fuse_orders.h). Neither trusts its
+ * length or content: it is never truncated, and what it says is an epoch and a time.
  *
  * Epoch and deadline can't be written at once. The deadline is 0 while the epoch changes, and the
  * epoch only grows, so a reader who sees the same epoch before and after has a deadline of that
  * very epoch, or 0: blown. A writer who dies in between leaves a blown fuse.
  */
-#ifndef XVM_FUSE_PAGE_H
-#define XVM_FUSE_PAGE_H
+#ifndef HV_FUSE_PAGE_H
+#define HV_FUSE_PAGE_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+#include "base/err.h"
 
 #define FUSE_FILE "fuse"
 #define FUSE_PAGE_LEN 4096u
@@ -55,5 +58,17 @@ static inline void fuse_page_write(struct fuse_page *p, struct fuse_order o)
     }
     atomic_store(&p->deadline, o.deadline);
 }
+
+/* Makes the file in a domain's folder; refuses one that is there. */
+int fuse_page_make(const char *dir, struct err *e);
+/* NULL if there is none that can be mapped; unmap with munmap(page, FUSE_PAGE_LEN). */
+struct fuse_page *fuse_page_map(const char *dir, bool writing);
+
+/* May a copy of `epoch` run now? The table is at the top of xvm/fuse.c. */
+bool fuse_order_lit(struct fuse_order o, bool begun_blown, uint64_t epoch);
+/* Why it may not, for people. */
+void fuse_order_reason(struct fuse_order o, uint64_t epoch, char *text, size_t size);
+/* Time in ms that a watcher may sleep, if nobody wakes it: LOOK_MS at most. */
+unsigned fuse_order_sleep_ms(struct fuse_order o);
 
 #endif
