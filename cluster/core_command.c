@@ -309,10 +309,23 @@ static void drain_off(struct ha_core *c, struct ha_node *n, bool return_home)
     }
 }
 
-static void node_command(struct ha_core *c, struct ha_node *n, const Migrd__HaCommand *m)
+/* A person's word is about the host as the log had it then. It may have waited for long in a queue
+ * of a node that was cut off, while that host came back. */
+static void confirm_dead(struct ha_core *c, struct ha_node *n, const Migrd__HaCommand *m)
 {
     char text[HA_WHY_LEN];
 
+    if (n->incarnation != m->incarnation || n->request != m->request) {
+        no(c, "node %u has taken part in the cluster since that was said: look at it again", n->id);
+        return;
+    }
+    ha_text(
+        text, sizeof text, "%s%s%s", *m->who ? m->who : "somebody", *m->text ? ", " : "", m->text);
+    node_fenced(c, n->id, n->incarnation, n->life, PROOF(OPERATOR), text);
+}
+
+static void node_command(struct ha_core *c, struct ha_node *n, const Migrd__HaCommand *m)
+{
     switch (m->kind) {
     case KIND(DRAIN):
         drain_on(c, n);
@@ -325,9 +338,7 @@ static void node_command(struct ha_core *c, struct ha_node *n, const Migrd__HaCo
         n->n_losses = 0;
         break;
     case KIND(CONFIRM_DEAD):
-        ha_text(text, sizeof text, "%s%s%s", *m->who ? m->who : "somebody", *m->text ? ", " : "",
-            m->text);
-        node_fenced(c, n->id, n->incarnation, n->life, PROOF(OPERATOR), text);
+        confirm_dead(c, n, m);
         break;
     default:
         no(c, "command %d is not one for a node", m->kind);
@@ -434,12 +445,25 @@ static const char *why_not_now(const struct ha_core *c)
     return NULL;
 }
 
-void command_event(struct ha_core *c, const Migrd__HaCommand *m)
+/* What the asker's log has stands for what it leaves open. */
+static void complete(const struct ha_core *c, Migrd__HaCommand *m)
+{
+    const struct ha_node *n = state_node(&c->state, m->node);
+
+    if (m->kind != KIND(CONFIRM_DEAD) || m->incarnation || !n)
+        return;
+    m->incarnation = n->incarnation;
+    m->request = n->request;
+}
+
+void command_event(struct ha_core *c, const Migrd__HaCommand *asked)
 {
     const char *why = why_not_now(c), *warn = "";
+    Migrd__HaCommand whole = *asked, *m = &whole;
     Migrd__HaEntry e = MIGRD__HA_ENTRY__INIT;
     Migrd__HaPlan *plan = NULL;
 
+    complete(c, m);
     if (why || migrd__ha_command__get_packed_size(m) > HA_MESSAGE_MAX / 2) {
         request_answer(c, m->id, m->uuid, false, why ? why : "the command is too long", "", NULL);
         return;
@@ -452,7 +476,7 @@ void command_event(struct ha_core *c, const Migrd__HaCommand *m)
         request_answer(c, m->id, m->uuid, c->ok, c->said, warn, plan);
         return;
     }
-    e.command = (Migrd__HaCommand *)m;
+    e.command = m;
     request_send(c, &e, m, NULL);
     ha_copy(c->request[c->n_requests - 1].warning, HA_WHY_LEN, warn);
 }

@@ -630,6 +630,18 @@ static int check_dead(const Migrd__HaOverview *o, const char *which, bool yes)
     return confirmed(name) ? TOOL_OK : tool_error("nothing was confirmed");
 }
 
+/* The word is about the host as it was shown. */
+static void seen_dead(const Migrd__HaOverview *o, const char *which, Migrd__HaCommand *m)
+{
+    uint32_t id = ha_node_id(o, which);
+
+    for (size_t i = 0; i < o->state->n_node; i++)
+        if (o->state->node[i]->id == id) {
+            m->incarnation = o->state->node[i]->incarnation;
+            m->request = o->state->node[i]->request;
+        }
+}
+
 static int ha_confirm_dead(struct tool *t, int argc, char **argv)
 {
     struct simple s = { .yes = false };
@@ -646,6 +658,7 @@ static int ha_confirm_dead(struct tool *t, int argc, char **argv)
     if (r == NULL)
         return TOOL_FAILED;
     s.ask.rq.node = argv[optind];
+    seen_dead(r->ha, argv[optind], &s.ask.command);
     rc = check_dead(r->ha, argv[optind], s.yes);
     if (rc == TOOL_OK)
         rc = ha_ask_now(t, &s.ask);

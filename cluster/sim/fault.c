@@ -286,7 +286,7 @@ static void confirm_dead(struct world *w, struct ask *q, uint32_t via)
         if (!chance_of(w, P_LIE, n->id, LIES_PER_THOUSAND))
             return;
         say(w, "an operator is wrong: node %u is not dead", n->id);
-        oracle_lie(w, n);
+        q->lie = true;
     }
     ask(w, via, q);
 }

@@ -21,7 +21,8 @@
  *   restless     a node begins one life after another
  *   busy         a core wants to be called again and again
  *
- * A domain about which an operator or a fence device told a lie may run twice, for a while.
+ * A domain about which an operator or a fence device told a lie that the log believed may run
+ * twice.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -427,6 +428,44 @@ static void check_rules(struct world *w, const Migrd__HaState *s, const Migrd__H
     }
 }
 
+static bool lied_about(const struct world *w, uint32_t node)
+{
+    for (uint32_t i = 0; i < w->asks; i++)
+        if (w->ask[i].lie && w->ask[i].node == node &&
+            (w->ask[i].state == ASK_OPEN || w->ask[i].state == ASK_LOST))
+            return true;
+    return false;
+}
+
+static bool is_fenced(const Migrd__HaState *s, uint32_t node)
+{
+    for (size_t i = 0; s != NULL && i < s->n_node; i++)
+        if (s->node[i]->id == node)
+            return s->node[i]->state == MIGRD__HA_NODE_STATE__NODE_FENCED;
+    return false;
+}
+
+/* The log believes an operator who was wrong: all that the node has by then, or is about to start.
+ */
+static void check_lies(struct world *w, const Migrd__HaState *s)
+{
+    const Migrd__HaState *before = w->oracle->newest;
+
+    for (size_t i = 0; i < s->n_node; i++) {
+        uint32_t node = s->node[i]->id;
+
+        if (!is_fenced(s, node) || is_fenced(before, node) || !lied_about(w, node))
+            continue;
+        oracle_lie(w, node_of(w, node));
+        for (uint32_t d = 0; d < w->plan->domains; d++) {
+            const Migrd__HaDomain *r = find(before, w->domain[d].uuid);
+
+            if (r != NULL && r->owner == node)
+                w->domain[d].tainted = true;
+        }
+    }
+}
+
 static void check_domain(struct world *w, const Migrd__HaState *s, const Migrd__HaDomain *d)
 {
     const Migrd__HaDomain *before = find(w->oracle->newest, d->uuid);
@@ -484,6 +523,7 @@ static void advance(struct world *w, Migrd__HaState *s)
     times_of(w, s);
     for (uint32_t d = 0; d < w->plan->domains; d++)
         w->domain[d].in_log = find(s, w->domain[d].uuid) != NULL;
+    check_lies(w, s);
     for (size_t i = 0; i < s->n_domain; i++)
         check_domain(w, s, s->domain[i]);
     w->out->entries = (unsigned)s->index;

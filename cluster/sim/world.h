@@ -179,6 +179,7 @@ struct node {
 struct ask {
     enum ask_state { ASK_OPEN, ASK_YES, ASK_NO, ASK_LOST } state;
     bool by_operator, wants; /* SET: want_run */
+    bool lie;                /* CONFIRM_DEAD of a node that lives */
     uint32_t via;
     uint64_t life; /* of the daemon that was asked */
     int kind;      /* Migrd__HaCommandKind */

@@ -749,6 +749,13 @@ static void operators_word_is_a_proof(void **state)
     assert_int_equal(lab_running(l, 0, &where), 0);
     ask_node(l, 0, K(CONFIRM_DEAD), 3);
     assert_false(l->node[0].answer_ok); /* that one is here */
+    m.kind = K(CONFIRM_DEAD);
+    m.node = 2;
+    m.incarnation = lab_node_record(l, 0, 2).incarnation;
+    m.request = lab_node_record(l, 0, 2).request - 1;
+    lab_command(l, 0, &m);
+    assert_false(l->node[0].answer_ok); /* it was said of a time before */
+    assert_non_null(strstr(l->node[0].answer, "since"));
     ask_node(l, 0, K(CONFIRM_DEAD), 2);
     assert_true(l->node[0].answer_ok);
     lab_run(l, 200);
