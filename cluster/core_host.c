@@ -8,7 +8,8 @@
  * What may run: a copy whose epoch is the record's, whose record names this node and a state in
  * which it runs. It gets the lease as its fuse, and nothing else does. A copy with an older epoch,
  * or with the same one of another owner, is a stray: its fuse is burnt, and it is destroyed; but
- * not the copy that was handed over, as long as the log may give it back.
+ * not the copy that was handed over, as long as the log may give it back. A copy with a newer epoch
+ * is what people started by hand: it is destroyed after its guest has ended.
  */
 #include <stdlib.h>
 
@@ -321,28 +322,77 @@ static void start(struct ha_core *c, const struct ha_domain *d, struct ha_local 
     fuse(c, d, l);
 }
 
+static unsigned start_limit(const struct ha_domain *d)
+{
+    return d && d->policy.start_s ? d->policy.start_s : 300u;
+}
+
+static uint64_t stop_limit(const struct ha_domain *d)
+{
+    return (d && d->policy.stop_s ? d->policy.stop_s : 60u) * UINT64_C(1000);
+}
+
+/* It took too long, or its result was lost. */
+static bool start_over(
+    const struct ha_core *c, const struct ha_domain *d, const struct ha_local *l, bool *ended)
+{
+    *ended = !l->here && l->gone_epoch == l->op_epoch && l->gone_at >= l->op_at &&
+             c->now >= l->gone_at + GRACE_MS;
+    return *ended || c->now >= l->op_at + start_limit(d) * UINT64_C(1000);
+}
+
 static void start_late(struct ha_core *c, const struct ha_domain *d, struct ha_local *l)
 {
-    unsigned limit = d->policy.start_s ? d->policy.start_s : 300u;
-    bool ended = !l->here && l->gone_epoch == l->op_epoch && l->gone_at >= l->op_at &&
-                 c->now >= l->gone_at + GRACE_MS; /* and its result was lost */
+    bool ended;
 
-    if (l->op != OP_START || l->op_epoch != d->epoch ||
-        (!ended && c->now < l->op_at + limit * UINT64_C(1000)))
+    if (l->op != OP_START || l->op_epoch != d->epoch || !start_over(c, d, l, &ended))
         return;
     if (ended)
         ha_text(l->text, sizeof l->text, "it ended while it was being started");
     else
-        ha_text(l->text, sizeof l->text, "it took longer than %u s", limit);
+        ha_text(l->text, sizeof l->text, "it took longer than %u s", start_limit(d));
     l->failed_epoch = d->epoch;
     l->epoch = d->epoch;
     l->retry_at = 0;
     destroy(c, l, l->text);
 }
 
+/* Of an action that the record does not wait for any more, and whose result does not come: it must
+ * not stand in the way of the next one. What a start may still bring is destroyed before. */
+static void op_late(struct ha_core *c, const struct ha_domain *d, struct ha_local *l)
+{
+    bool mine = d && d->owner == c->config.node && d->epoch == l->op_epoch, over, ended;
+
+    switch (l->op) {
+    case OP_START:
+        over = !(mine && (d->state == DS(STARTING) || d->state == DS(STOPPING))) &&
+               start_over(c, d, l, &ended);
+        break;
+    case OP_STOP:
+        over = !(mine && d->state == DS(STOPPING)) && c->now > l->op_at + stop_limit(d) + GRACE_MS;
+        break;
+    case OP_DESTROY:
+    case OP_RESUME:
+        over = c->now >= l->op_at + RETRY_MS;
+        break;
+    case OP_NONE:
+    default:
+        return;
+    }
+    if (!over)
+        return;
+    if (d && !l->here && (l->op == OP_START || l->op == OP_DESTROY)) {
+        l->epoch = l->op_epoch;
+        l->retry_at = 0;
+        destroy(c, l, "it is not known how an action on it ended");
+    } else {
+        l->op = OP_NONE;
+    }
+}
+
 static void stop(struct ha_core *c, const struct ha_domain *d, struct ha_local *l)
 {
-    uint64_t time = (d->policy.stop_s ? d->policy.stop_s : 60u) * UINT64_C(1000);
+    uint64_t time = stop_limit(d);
 
     if (!l->here || l->epoch != d->epoch || l->op == OP_START)
         return;
@@ -434,12 +484,23 @@ static bool found(const struct ha_core *c, const struct ha_domain *d, const stru
     return l->epoch >= d->epoch || (!l->blown && !ha_node_in(d->old, d->n_old, me));
 }
 
+/* Of a copy that people started while the cluster was disarmed, and whose guest has ended: nobody
+ * waits for it, and it would stand in the way of a start. What the log may not have heard of yet
+ * has its time. */
+static bool remains(const struct ha_core *c, const struct ha_domain *d, const struct ha_local *l)
+{
+    return ended(l) && !d->blocked && c->joined && core_active(c) &&
+           c->now >= l->gone_at + GRACE_MS;
+}
+
 static bool stray(const struct ha_core *c, const struct ha_domain *d, const struct ha_local *l)
 {
     bool mine = d->owner == c->config.node;
 
-    if (!l->here || l->epoch > d->epoch || disarmed(c) || found(c, d, l))
+    if (!l->here || disarmed(c) || found(c, d, l))
         return false;
+    if (l->epoch > d->epoch)
+        return remains(c, d, l);
     if (!mine)
         return !(d->from == c->config.node && (d->state == DS(HANDED) || d->state == DS(RETURNED)));
     if (d->state == DS(STOPPED) || d->state == DS(CLEANING))
@@ -710,6 +771,7 @@ static void reconcile(struct ha_core *c, struct ha_local *l)
     const struct ha_domain *d = state_domain(&c->state, l->uuid);
     Migrd__HaObservation o;
 
+    op_late(c, d, l);
     if (!d) {
         let_go(c, l);
         return;
