@@ -40,6 +40,14 @@ static int absolute_root(char out[PATHS_LEN], const char *root, struct err *e)
     return 0;
 }
 
+void paths_hypervisor(struct paths *p, const char *name)
+{
+    char folder[64];
+
+    snprintf(folder, sizeof folder, "/run/migrd/%.32s", name);
+    join(p->hv, p->root, folder);
+}
+
 int paths_init(struct paths *p, const char *root, struct err *e)
 {
     memset(p, 0, sizeof *p);
@@ -51,7 +59,7 @@ int paths_init(struct paths *p, const char *root, struct err *e)
     join(p->run, p->root, "/run/migrd");
     join(p->control, p->root, "/run/migrd/control.sock");
     join(p->status, p->root, "/run/migrd/status.sock");
-    join(p->xvm, p->root, "/run/migrd/xvm");
+    paths_hypervisor(p, "xvm");
     join(p->state, p->root, "/var/lib/migrd");
     join(p->domains, p->root, "/var/lib/migrd/domains");
     join(p->journal, p->root, "/var/lib/migrd/journal");

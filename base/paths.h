@@ -19,7 +19,8 @@ struct paths {
     char run[PATHS_LEN];     /* ROOT/run/migrd */
     char control[PATHS_LEN]; /* ROOT/run/migrd/control.sock */
     char status[PATHS_LEN];  /* ROOT/run/migrd/status.sock */
-    char xvm[PATHS_LEN];     /* ROOT/run/migrd/xvm: one folder per running domain, named by uuid */
+    char hv[PATHS_LEN];      /* ROOT/run/migrd/xvm (or the hypervisor's name): one folder per running
+                                domain, named by uuid */
     char state[PATHS_LEN];   /* ROOT/var/lib/migrd */
     char domains[PATHS_LEN]; /* ROOT/var/lib/migrd/domains: one definition per uuid */
     char journal[PATHS_LEN]; /* ROOT/var/lib/migrd/journal */
@@ -28,6 +29,9 @@ struct paths {
 
 /* `root` NULL or "" is the machine itself; a relative one is made absolute. */
 int paths_init(struct paths *p, const char *root, struct err *e);
+
+/* Of another hypervisor than xvm. */
+void paths_hypervisor(struct paths *p, const char *name);
 
 /*
  * The folder that holds this project's programs (migrd-worker, xvm-domain): that

@@ -212,6 +212,7 @@ static control_handler *const handlers[] = {
     [MIGRD__REQUEST__BODY_RELOAD] = control_reload,
     [MIGRD__REQUEST__BODY_DRY_RUN] = control_dry_run,
     [MIGRD__REQUEST__BODY_GET_FACTS] = control_facts,
+    [MIGRD__REQUEST__BODY_DMESG] = control_dmesg,
     [MIGRD__REQUEST__BODY_HA] = control_ha,
     [MIGRD__REQUEST__BODY_GET_HA] = control_get_ha,
 };

@@ -13,6 +13,7 @@
 
 #define WAIT_S 300
 #define OVERRIDES_MAX 256
+#define NOTES_MAX 16
 
 void control_list(struct client *c, const Migrd__Request *rq)
 {
@@ -52,8 +53,26 @@ static void answer_started(void *arg, const char *uuid, const struct err *e)
 
 /* --- create ------------------------------------------------------------------------------- */
 
-static Migrd__Domain *parse(struct client *c, const Migrd__CreateDomain *cr, struct err *e)
+/* Before the answer, so that they are seen whatever that is. */
+static void send_notes(struct client *c, uint32_t serial, struct define_notes *notes)
 {
+    Migrd__Reply r = MIGRD__REPLY__INIT;
+    char *list[NOTES_MAX], *save = NULL;
+
+    r.notes = list;
+    for (char *line = strtok_r(notes->text, "\n", &save); line != NULL && r.n_notes < NOTES_MAX;
+         line = strtok_r(NULL, "\n", &save)) {
+        log_info("control", "%s", line);
+        list[r.n_notes++] = line;
+    }
+    if (r.n_notes > 0)
+        control_send(c, serial, &r, false);
+}
+
+static Migrd__Domain *parse(
+    struct client *c, uint32_t serial, const Migrd__CreateDomain *cr, struct err *e)
+{
+    struct define_notes notes;
     Migrd__Domain *def;
 
     if (cr->text.len > DEFINE_TEXT_MAX || cr->n_overrides > OVERRIDES_MAX) {
@@ -61,8 +80,9 @@ static Migrd__Domain *parse(struct client *c, const Migrd__CreateDomain *cr, str
             cr->file, DEFINE_TEXT_MAX, OVERRIDES_MAX);
         return NULL;
     }
-    def = define_parse((const char *)cr->text.data, cr->text.len, DEFINE_AUTO, cr->file,
-        (const char *const *)cr->overrides, cr->n_overrides, e);
+    def = define_parse_noted((const char *)cr->text.data, cr->text.len, DEFINE_AUTO, cr->file,
+        (const char *const *)cr->overrides, cr->n_overrides, &notes, e);
+    send_notes(c, serial, &notes);
     if (def != NULL && strcmp(def->hypervisor, c->m->hv_ops->name) != 0) {
         err_set(e, ERR_UNSUPPORTED, "domain %s needs hypervisor %s; this host has %s", def->name,
             def->hypervisor, c->m->hv_ops->name);
@@ -93,7 +113,7 @@ void control_create(struct client *c, const Migrd__Request *rq)
 {
     const Migrd__CreateDomain *cr = rq->create;
     struct err e = { 0 };
-    Migrd__Domain *def = parse(c, cr, &e);
+    Migrd__Domain *def = parse(c, rq->serial, cr, &e);
     struct request *r;
     int rc;
 

@@ -12,6 +12,7 @@
 #include "migrd/control_internal.h"
 #include "migrd/daemon.h"
 #include "migrd/facts_query.h"
+#include "migrd/job.h"
 #include "migrd/journal.h"
 #include "migrd/registry.h"
 #include "migrd/relocation.h"
@@ -141,6 +142,63 @@ void control_log(struct client *c, const Migrd__Request *rq)
         add_last_lines(r, text, want);
     free(text);
     control_send_own(c, rq->serial, r);
+}
+
+/* --- the hypervisor's log --------------------------------------------------------------------- */
+
+struct dmesg {
+    struct job job; /* first */
+    struct request *r;
+    const struct hv_ops *ops;
+    struct hv *hv;
+    bool clear;
+    char *text;
+};
+
+static void read_dmesg(struct job *j)
+{
+    struct dmesg *d = (struct dmesg *)j;
+
+    j->result = d->ops->dmesg(d->hv, d->clear, &d->text, &j->err);
+}
+
+static void dmesg_came(struct job *j)
+{
+    struct dmesg *d = (struct dmesg *)j;
+
+    if (j->result == 0)
+        control_ok(d->r->c, d->r->serial, d->text);
+    else
+        control_fail(d->r->c, d->r->serial, &j->err);
+    request_end(d->r);
+    free(d->text);
+    free(d);
+}
+
+void control_dmesg(struct client *c, const Migrd__Request *rq)
+{
+    struct dmesg *d;
+
+    if (c->m->hv_ops->dmesg == NULL) {
+        control_fail(c, rq->serial,
+            &(struct err){ ERR_UNSUPPORTED,
+                "this host's hypervisor is Linux itself, whose kernel log has it: dmesg" });
+        return;
+    }
+    d = calloc(1, sizeof *d);
+    if (d == NULL || (d->r = request_new(c, rq)) == NULL) {
+        free(d);
+        control_fail(c, rq->serial, &(struct err){ ERR_MEMORY, "migrd is out of memory" });
+        return;
+    }
+    if (rq->dmesg->clear)
+        control_audit(c, "dmesg", "clear");
+    d->job.work = read_dmesg;
+    d->job.done = dmesg_came;
+    d->ops = c->m->hv_ops;
+    d->hv = c->m->hv;
+    d->clear = rq->dmesg->clear;
+    job_run(c->m->loop, &d->job);
 }
 
 void control_host(struct client *c, const Migrd__Request *rq)

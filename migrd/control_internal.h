@@ -60,7 +60,7 @@ control_handler control_set_memory, control_tune_domain, control_get_vcpus;
 control_handler control_save, control_restore, control_dump_core, control_migrate, control_dry_run, control_cancel, control_tune,
     control_migrations, control_watch, control_resolve;
 control_handler control_acl_test, control_journal, control_log, control_host, control_reload,
-    control_facts;
+    control_facts, control_dmesg;
 control_handler control_ha, control_get_ha;
 
 #endif

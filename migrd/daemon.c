@@ -29,6 +29,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "migrd/control.h"
+#include "migrd/define/define.h"
 #include "migrd/domain_figures.h"
 #include "migrd/events.h"
 #include "migrd/ha.h"
@@ -190,7 +191,7 @@ static int lock(struct run *r, struct err *e)
 
 static int make_folders(const struct paths *p, struct err *e)
 {
-    if (io_make_dirs(p->run, 0755, e) < 0 || io_make_dirs(p->xvm, 0700, e) < 0 ||
+    if (io_make_dirs(p->run, 0755, e) < 0 || io_make_dirs(p->hv, 0700, e) < 0 ||
         io_make_dirs(p->domains, 0700, e) < 0 || io_make_dirs(p->log, 0750, e) < 0)
         return -1;
     return 0;
@@ -200,7 +201,7 @@ static int open_hypervisor(struct migrd *m, struct err *e)
 {
     const struct config *c = &m->config;
     char secrets[PATHS_LEN + 32];
-    const struct hv_config cfg = { .run_dir = m->paths.xvm,
+    const struct hv_config cfg = { .run_dir = m->paths.hv,
         .log_dir = m->paths.log,
         .host = m->host_name,
         .secrets = secrets,
@@ -250,8 +251,11 @@ static int start(struct run *r, struct err *e)
     struct migrd *m = &r->m;
 
     if (paths_init(&m->paths, r->opt->root, e) < 0 ||
-        daemon_read_config(r->opt, &m->paths, &m->config, e) < 0 ||
-        make_folders(&m->paths, e) < 0 || apply_log(r, &m->config, e) < 0 || lock(r, e) < 0)
+        daemon_read_config(r->opt, &m->paths, &m->config, e) < 0)
+        return -1;
+    paths_hypervisor(&m->paths, m->config.hypervisor);
+    define_default_hypervisor(m->config.hypervisor);
+    if (make_folders(&m->paths, e) < 0 || apply_log(r, &m->config, e) < 0 || lock(r, e) < 0)
         return -1;
     find_host_name(m);
     m->start_wall_ns = clock_wall_ns();

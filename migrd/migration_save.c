@@ -402,7 +402,7 @@ int migration_save(struct migrd *m, struct domain *d, const struct migration_fil
     if (ha_refuses(m, d->uuid, d->name, "save", e) < 0 || (g = hold(m, MIG_SAVE, d, f, e)) == NULL)
         return -1;
     s.hypervisor = (char *)(uintptr_t)m->hv_ops->name;
-    s.run_dir = m->paths.xvm;
+    s.run_dir = m->paths.hv;
     s.log_dir = m->paths.log;
     s.domain = d->live_def;
     s.epoch = d->epoch;
@@ -426,7 +426,7 @@ int migration_dump(struct migrd *m, struct domain *d, const struct migration_fil
         return -1;
     g->ends_guest = f->crash;
     s.hypervisor = (char *)(uintptr_t)m->hv_ops->name;
-    s.run_dir = m->paths.xvm;
+    s.run_dir = m->paths.hv;
     s.log_dir = m->paths.log;
     s.domain = d->live_def;
     s.epoch = d->epoch;
@@ -454,7 +454,7 @@ int migration_restore(
     g->flags = f->paused ? JF_STAY_PAUSED : 0;
     g->as_saved = !f->paused && !f->running;
     s.hypervisor = (char *)(uintptr_t)m->hv_ops->name;
-    s.run_dir = m->paths.xvm;
+    s.run_dir = m->paths.hv;
     s.log_dir = m->paths.log;
     s.path = g->path;
     s.drop_cache = f->drop_cache;

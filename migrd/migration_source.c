@@ -120,7 +120,7 @@ void src_fill_start(struct migration *g, struct src_start *out)
     s->facts = g->facts;
     s->migration = g->id;
     s->hypervisor = (char *)(uintptr_t)m->hv_ops->name;
-    s->run_dir = m->paths.xvm;
+    s->run_dir = m->paths.hv;
     s->log_dir = m->paths.log;
     s->domain = g->def;
     s->home = g->home;
@@ -689,6 +689,7 @@ static void take_params(
         p->throttle_max = q->throttle_max;
         p->verify = q->verify;
         p->live = q->live;
+        p->allow_paused = q->allow_paused;
         p->stay_paused = q->stay_paused;
         p->change_home = q->change_home;
         p->dead_peer_ms = q->dead_peer_ms;

@@ -186,7 +186,7 @@ static void send_start(struct migration *g, int fd)
     char path[3][PATHS_LEN];
 
     s.hypervisor = (char *)(uintptr_t)m->hv_ops->name;
-    s.run_dir = m->paths.xvm;
+    s.run_dir = m->paths.hv;
     s.log_dir = m->paths.log;
     s.session = g->session;
     s.peer_address = g->address;

@@ -191,6 +191,7 @@ Migrd__Reply *report_host(struct migrd *m)
     h->cpus = m->caps.host_cpus;
     h->memory_total_kib = m->caps.memory_total_kib;
     h->memory_free_kib = m->caps.memory_free_kib;
+    h->cpu_mhz = (uint32_t)(m->caps.tsc_khz / 1000);
     h->hypervisor = text(m->caps.hypervisor);
     h->hypervisor_release = text(m->caps.release);
     h->cpu_model = text(m->caps.cpu_model);

@@ -80,7 +80,8 @@ static int attach(struct dry *d, struct err *e)
         return err_set(e, ERR_STATE, "domain %s is %s: only one that runs or is paused can move",
             st->domain->name, hv_state_name(info.state));
     d->paused = hv_is_paused(&info);
-    if (attach_domain(&d->at, st->domain->uuid, HV_SOURCE, e) < 0 ||
+    if (attach_can_move(&d->at, st->domain, st->params, d->paused, e) < 0 ||
+        attach_domain(&d->at, st->domain->uuid, HV_SOURCE, e) < 0 ||
         (d->bitmap = attach_bitmap(&d->at, e)) == NULL ||
         d->at.ops->mig_populated(d->at.mig, d->bitmap, e) < 0)
         return -1;

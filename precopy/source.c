@@ -41,7 +41,8 @@ static int attach(struct source *s, struct err *e)
         return err_set(e, ERR_STATE, "domain %s is %s: only one that runs or is paused can move",
             st->domain->name, hv_state_name(info.state));
     s->was_paused = hv_is_paused(&info);
-    if (attach_domain(&s->at, st->domain->uuid, HV_SOURCE, e) < 0)
+    if (attach_can_move(&s->at, st->domain, st->params, s->was_paused, e) < 0 ||
+        attach_domain(&s->at, st->domain->uuid, HV_SOURCE, e) < 0)
         return -1;
     s->work = attach_bitmap(&s->at, e);
     s->next = attach_bitmap(&s->at, e);

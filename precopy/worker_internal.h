@@ -44,6 +44,10 @@ struct attach {
 };
 int attach_open(struct attach *a, const struct worker_options *opt, const char *hypervisor,
     const char *run_dir, const char *log_dir, struct err *e);
+/* Before attach_domain at a source: can this domain move as it is wished? With allow_paused, `par`
+ * becomes a paused move where only that works. */
+int attach_can_move(const struct attach *a, const Migrd__Domain *d, Migrd__PrecopyParams *par,
+    bool paused, struct err *e);
 int attach_domain(struct attach *a, const char *uuid, enum hv_side side, struct err *e);
 void attach_close(struct attach *a);
 

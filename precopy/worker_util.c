@@ -25,6 +25,28 @@ int attach_open(struct attach *a, const struct worker_options *opt, const char *
     return a->ops->open(&cfg, &a->hv, e);
 }
 
+int attach_can_move(const struct attach *a, const Migrd__Domain *d, Migrd__PrecopyParams *par,
+    bool paused, struct err *e)
+{
+    bool live = par != NULL && par->live && !paused;
+    struct err why = { 0 }, never = { 0 };
+
+    if (a->ops->mig_check == NULL || a->ops->mig_check(a->hv, d->uuid, live, &why) == 0)
+        return 0;
+    if (!live)
+        return err_set(e, why.code, "domain %s cannot be moved: %s", d->name, why.text);
+    if (a->ops->mig_check(a->hv, d->uuid, false, &never) < 0)
+        return err_set(e, never.code, "domain %s cannot be moved: %s", d->name, never.text);
+    if (!par->allow_paused)
+        return err_set(e, why.code,
+            "domain %s cannot move while it runs: %s; with --allow-paused (or without --live) it "
+            "is paused for the time that its move takes",
+            d->name, why.text);
+    log_info("precopy", "domain %s is paused for its move: %s", d->name, why.text);
+    par->live = false;
+    return 0;
+}
+
 int attach_domain(struct attach *a, const char *uuid, enum hv_side side, struct err *e)
 {
     if (a->ops->mig_open(a->hv, uuid, side, &a->mig, e) < 0)
@@ -112,8 +134,8 @@ int expect(struct tr_conn *c, Migrd__Session__BodyCase want, unsigned timeout_ms
 }
 
 /* A host that wants TLS can't tell one who speaks plain TCP what is wrong: it closes. */
-int expect_accept(struct tr_conn *c, bool tls, Migrd__Session **out, Migrd__CheckReport **report,
-    struct err *e)
+int expect_accept(
+    struct tr_conn *c, bool tls, Migrd__Session **out, Migrd__CheckReport **report, struct err *e)
 {
     *report = NULL;
     if (expect_or_report(c, MIGRD__SESSION__BODY_ACCEPT, ACCEPT_MS, out, report, e) == 0) {

@@ -3,6 +3,7 @@
 #include "tools/client.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -162,6 +163,8 @@ Migrd__Reply *client_call(struct client *c, Migrd__Request *rq, unsigned timeout
                 (timeout_ms + 999) / 1000);
         if (got <= 0)
             return NULL;
+        for (size_t i = 0; i < r->n_notes; i++)
+            fprintf(stderr, "Note: %s\n", r->notes[i]);
         if (client_failure(r, e) == 0 && r->last)
             return r;
         if (r->failure != NULL) {

@@ -24,6 +24,7 @@ static const char migrate_options[] =
     "  --verify             compare all memory before the target may run it\n"
     "  --paused             leave it paused on the target\n"
     "  --not-live           pause it first, move it then\n"
+    "  --allow-paused       the same, but only where the hypervisor cannot move it while it runs\n"
     "  --change-home        its definition moves along\n"
     "  --tls yes|no         encrypt, or not, whatever migrd.conf says\n"
     "  --dry-run            move nothing: ask the target, and forecast time and pause\n"

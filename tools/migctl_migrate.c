@@ -19,6 +19,7 @@ enum {
     OPT_VERIFY,
     OPT_PAUSED,
     OPT_NOT_LIVE,
+    OPT_ALLOW_PAUSED,
     OPT_CHANGE_HOME,
     OPT_TLS,
     OPT_QUIET,
@@ -87,6 +88,9 @@ static bool word_option(struct migrate_words *w, int o)
     case OPT_NOT_LIVE:
         w->p.live = false;
         return true;
+    case OPT_ALLOW_PAUSED:
+        w->p.allow_paused = true;
+        return true;
     case OPT_CHANGE_HOME:
         w->p.change_home = true;
         return true;
@@ -121,6 +125,7 @@ static int read_migrate(struct tool *t, int argc, char **argv, struct migrate_wo
         { "verify", no_argument, NULL, OPT_VERIFY },
         { "paused", no_argument, NULL, OPT_PAUSED },
         { "not-live", no_argument, NULL, OPT_NOT_LIVE },
+        { "allow-paused", no_argument, NULL, OPT_ALLOW_PAUSED },
         { "change-home", no_argument, NULL, OPT_CHANGE_HOME },
         { "tls", required_argument, NULL, OPT_TLS },
         { "dry-run", no_argument, NULL, OPT_DRY_RUN },

@@ -32,7 +32,6 @@ static const struct {
     { "sysrq", "send a break on the console" },
     { "trigger", "use 'xm destroy' and 'xm start' to reset a guest" },
     { "debug-keys", "there is no hypervisor console to send keys to" },
-    { "dmesg", "the host's kernel log has it: dmesg" },
     { "top", "use 'watch xm list', or 'migctl status'" },
     { "serve", "the status socket gives the state as JSON: migrd-status(7)" },
     { "shell", "use your own shell" },
@@ -77,7 +76,8 @@ static const char migrate_options[] =
     "  -p PORT, --port=PORT        port of the target's migrd (default 8002)\n"
     "  -n NODE, --node=NODE        NUMA node there: -1 (any) only\n"
     "  -s, --ssl                   insist on TLS, whatever migrd.conf says\n"
-    "  -c, --change_home_server    its definition moves along\n\n"
+    "  -c, --change_home_server    its definition moves along\n"
+    "      --allow-paused          live, or paused where the hypervisor cannot move it live\n\n"
     "'migctl migrate' does the same with a progress bar, a report, and more to set.\n";
 
 static const char shutdown_options[] = "  -a, --all                   all domains\n"
@@ -111,6 +111,8 @@ static const struct tool_cmd commands[] = {
         "  -c, --console_autoconnect   attach to its console\n",
         true },
     { "destroy", "<Domain>", "Terminate a domain immediately.", xm_destroy, NULL, true },
+    { "dmesg", "[-c]", "Print the hypervisor's own messages.", xm_dmesg,
+        "  -c, --clear                 and empty its buffer\n", false },
     { "domid", "<DomainName>", "Convert a domain name to domain id.", xm_domid, NULL, false },
     { "domname", "<DomId>", "Convert a domain id to domain name.", xm_domname, NULL, false },
     { "dump-core", "[-L|-C] <Domain> <File>", "Write a domain's memory to an ELF core file.",
@@ -159,7 +161,6 @@ static const struct tool_cmd commands[] = {
     REFUSED("sysrq"),
     REFUSED("trigger"),
     REFUSED("debug-keys"),
-    REFUSED("dmesg"),
     REFUSED("top"),
     REFUSED("serve"),
     REFUSED("shell"),

@@ -34,6 +34,7 @@ const char *xm_state(const Migrd__DomainInfo *d);
 
 /* xm_info.c */
 int xm_info(struct tool *t, int argc, char **argv);
+int xm_dmesg(struct tool *t, int argc, char **argv);
 int xm_log(struct tool *t, int argc, char **argv);
 /* The host's own use of its CPUs in ns and its memory, for the row of Domain-0. */
 uint64_t xm_host_cpu_ns(void);

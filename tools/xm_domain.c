@@ -348,6 +348,7 @@ static int read_migrate_options(
         { "node", required_argument, NULL, 'n' },
         { "ssl", no_argument, NULL, 's' },
         { "change_home_server", no_argument, NULL, 'c' },
+        { "allow-paused", no_argument, NULL, 'P' },
         { NULL, 0, NULL, 0 },
     };
     struct err e;
@@ -371,6 +372,9 @@ static int read_migrate_options(
             break;
         case 'c':
             p->change_home = true;
+            break;
+        case 'P':
+            p->live = p->allow_paused = true;
             break;
         default:
             return tool_usage(t, NULL);

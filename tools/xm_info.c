@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /*
  * The host: xm info's "key : value" lines as far as they are true of this host, and
- * migrd's log. Keys that only a Xen hypervisor has (xen_caps, cc_compiler) are left out.
+ * migrd's log. Keys that only a Xen hypervisor has (xen_caps, cc_compiler) are there on Xen, out
+ * of /sys/hypervisor; what the kernel says of CPUs is Domain-0's there, and left out.
  */
 #define _GNU_SOURCE
 #include "tools/xm.h"
@@ -83,6 +84,13 @@ static double cpu_mhz(void)
     return mhz;
 }
 
+static void print_mhz(const Migrd__HostInfo *h, bool xen)
+{
+    printf("%-23s: %.0f\n", "cpu_mhz", xen ? (double)h->cpu_mhz : cpu_mhz());
+    line("cpu_vendor", h->cpu_vendor);
+    line("cpu_model", h->cpu_model);
+}
+
 static void print_cpus(const Migrd__HostInfo *h)
 {
     unsigned threads = bits_of_file("/sys/devices/system/cpu/cpu0/topology/thread_siblings");
@@ -92,9 +100,35 @@ static void print_cpus(const Migrd__HostInfo *h)
     number("nr_nodes", count_nodes());
     number("cores_per_socket", socket / threads > 0 ? socket / threads : 1);
     number("threads_per_core", threads);
-    printf("%-23s: %.0f\n", "cpu_mhz", cpu_mhz());
-    line("cpu_vendor", h->cpu_vendor);
-    line("cpu_model", h->cpu_model);
+    print_mhz(h, false);
+}
+
+/* A file of /sys/hypervisor; nothing is printed where it is missing. */
+static void sys_line(const char *key, const char *file)
+{
+    char path[96], *text;
+
+    snprintf(path, sizeof path, "/sys/hypervisor/%s", file);
+    text = io_read_file(path, 4096, NULL, NULL);
+    if (text == NULL)
+        return;
+    text[strcspn(text, "\n")] = '\0';
+    line(key, text);
+    free(text);
+}
+
+static void print_xen(void)
+{
+    sys_line("xen_major", "version/major");
+    sys_line("xen_minor", "version/minor");
+    sys_line("xen_extra", "version/extra");
+    sys_line("xen_caps", "properties/capabilities");
+    sys_line("xen_pagesize", "properties/pagesize");
+    sys_line("platform_params", "properties/features");
+    sys_line("xen_changeset", "properties/changeset");
+    sys_line("cc_compiler", "compilation/compiler");
+    sys_line("cc_compile_by", "compilation/compiled_by");
+    sys_line("cc_compile_date", "compilation/compile_date");
 }
 
 static void print_migrd(const Migrd__HostInfo *h)
@@ -117,6 +151,7 @@ int xm_info(struct tool *t, int argc, char **argv)
     Migrd__Request rq = MIGRD__REQUEST__INIT;
     struct utsname u;
     Migrd__Reply *r;
+    bool xen;
 
     (void)argv;
     optind = 1;
@@ -133,12 +168,49 @@ int xm_info(struct tool *t, int argc, char **argv)
     line("release", u.release);
     line("version", u.version);
     line("machine", u.machine);
-    print_cpus(r->host);
+    xen = strcmp(r->host->hypervisor, "xen") == 0;
+    if (!xen) {
+        print_cpus(r->host);
+    } else {
+        number("nr_cpus", r->host->cpus);
+        print_mhz(r->host, true);
+    }
     number("total_memory", r->host->memory_total_kib / 1024);
     number("free_memory", r->host->memory_free_kib / 1024);
     number("reserved_memory", r->host->memory_reserved_kib / 1024);
+    if (xen)
+        print_xen();
     number("xend_config_format", 4);
     print_migrd(r->host);
+    tool_free(&r);
+    return TOOL_OK;
+}
+
+/* --- dmesg -------------------------------------------------------------------------------- */
+
+int xm_dmesg(struct tool *t, int argc, char **argv)
+{
+    static const struct option options[] = {
+        { "clear", no_argument, NULL, 'c' },
+        { NULL, 0, NULL, 0 },
+    };
+    Migrd__ReadDmesg dmesg = MIGRD__READ_DMESG__INIT;
+    Migrd__Request rq = MIGRD__REQUEST__INIT;
+    Migrd__Reply *r;
+    int o;
+
+    while ((o = getopt_long(argc, argv, "c", options, NULL)) != -1) {
+        if (o != 'c')
+            return tool_usage(t, NULL);
+        dmesg.clear = true;
+    }
+    if (tool_words(t, argc, 0, 0) != 0)
+        return TOOL_USAGE;
+    CLIENT_BODY(rq, DMESG, dmesg, &dmesg);
+    r = tool_call(t, &rq, TOOL_SHORT_MS);
+    if (r == NULL)
+        return TOOL_FAILED;
+    fputs(r->text, stdout);
     tool_free(&r);
     return TOOL_OK;
 }

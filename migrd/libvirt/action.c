@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "migrd/define/define.h"
 #include "migrd/ha.h"
 #include "migrd/libvirt/internal.h"
@@ -126,8 +127,13 @@ int lv_define_code(const struct err *e)
 
 static Migrd__Domain *parse(struct lv_call *k, const char *xml, struct err *e)
 {
-    Migrd__Domain *def = define_parse(xml, strlen(xml), DEFINE_XML, "definition", NULL, 0, e);
+    struct define_notes notes;
+    Migrd__Domain *def =
+        define_parse_noted(xml, strlen(xml), DEFINE_XML, "definition", NULL, 0, &notes, e);
 
+    for (char *save = NULL, *l = strtok_r(notes.text, "\n", &save); l != NULL;
+         l = strtok_r(NULL, "\n", &save))
+        log_warn("libvirt", "%s", l);
     if (def == NULL) {
         k->code = lv_define_code(e);
         return NULL;

@@ -32,6 +32,7 @@ struct fake_domain {
     uint64_t epoch;
     _Atomic int state; /* enum hv_state */
     atomic_bool run, parked, log_on, loaded, broken_layout;
+    atomic_bool no_live, no_move; /* mig_check's answer */
     _Atomic unsigned throttle, throttle_seen;
     _Atomic uint64_t written; /* pages, by the guest */
     uint64_t ws_first, ws_pages, pages_per_s;
@@ -411,12 +412,29 @@ static inline int fake_throttle(struct hv_mig *m, unsigned percent, struct err *
     return 0;
 }
 
+static inline int fake_mig_check(struct hv *hv, const char *uuid, bool live, struct err *e)
+{
+    (void)hv;
+    for (unsigned i = 0; i < FAKE_DOMAINS; i++) {
+        const struct fake_domain *d = fake_domains[i];
+
+        if (d == NULL || strcmp(d->uuid, uuid) != 0)
+            continue;
+        if (atomic_load(&d->no_move))
+            return err_set(e, ERR_UNSUPPORTED, "it is nailed down");
+        if (live && atomic_load(&d->no_live))
+            return err_set(e, ERR_UNSUPPORTED, "there is no dirty log");
+    }
+    return 0;
+}
+
 static const struct hv_ops fake_ops = {
     .name = "fake",
     .open = fake_open,
     .close = fake_close,
     .capabilities = fake_capabilities,
     .info = fake_info,
+    .mig_check = fake_mig_check,
     .mig_open = fake_mig_open,
     .mig_close = fake_mig_close,
     .mig_layout = fake_layout,

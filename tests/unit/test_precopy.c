@@ -112,6 +112,50 @@ static void test_not_live(void **state)
     migrate("not live", &sc, 40 * MIB_PAGES, 16 * MIB_PAGES);
 }
 
+/* Where the hypervisor has no dirty log for this guest: refused by name, or paused where that was
+ * allowed; one that cannot move at all is refused either way. */
+static void test_no_dirty_log(void **state)
+{
+    static const struct {
+        bool allow, never, live;
+        const char *text;
+    } cases[] = {
+        { false, false, true, "there is no dirty log; with --allow-paused (or without --live) it is "
+                              "paused for the time that its move takes" },
+        { true, false, true, NULL },
+        { false, false, false, NULL },
+        { true, true, true, "cannot be moved: it is nailed down" },
+        { false, true, false, "cannot be moved: it is nailed down" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct lab_scenario sc = { .par = live_params(1) };
+        struct lab l;
+
+        sc.par.live = cases[i].live;
+        sc.par.allow_paused = cases[i].allow;
+        lab_init(&l, &sc, MIB_PAGES);
+        fake_fill(l.d[LAB_SRC], 8, 4);
+        l.d[LAB_SRC]->ws_pages = 16;
+        l.d[LAB_SRC]->pages_per_s = 100;
+        atomic_store(&l.d[LAB_SRC]->no_live, true);
+        atomic_store(&l.d[LAB_SRC]->no_move, cases[i].never);
+        fake_start_guest(l.d[LAB_SRC]);
+        lab_run(&l);
+        assert_non_null(lab_finished(&l, LAB_SRC));
+        if (cases[i].text == NULL) {
+            check_moved(&l);
+            assert_int_equal(lab_finished(&l, LAB_SRC)->n_rounds, 1);
+        } else {
+            assert_non_null(strstr(lab_finished(&l, LAB_SRC)->text, cases[i].text));
+            assert_string_equal(lab_finished(&l, LAB_SRC)->code, "unsupported");
+            assert_true(lab_finished(&l, LAB_SRC)->guest_resumed);
+        }
+        lab_end(&l);
+    }
+}
+
 static uint64_t pages_in(const Migrd__Finished *f, const char *encoding)
 {
     for (size_t i = 0; i < f->n_encodings; i++)
@@ -178,6 +222,7 @@ int main(void)
         cmocka_unit_test(test_writing),
         cmocka_unit_test(test_fast_writer),
         cmocka_unit_test(test_not_live),
+        cmocka_unit_test(test_no_dirty_log),
         cmocka_unit_test(test_encodings),
         cmocka_unit_test(test_sandbox),
     };
