@@ -100,8 +100,9 @@
  * on there (WAITING, runs). Epoch + 2, since epoch + 1 is what the incoming copy of a move has: a
  * hand-over that asks who owns it never takes a recovery for its own success, and such a copy is
  * older than what is started, a stray wherever it is. START tells for how long the old copy has
- * not run for sure: the least of what the votes' silences have beyond the inequality's sum, and the
- * time since, by the starter's own clock, because the log's may leap.
+ * not run for sure: the least of what the votes' silences have beyond the inequality's sum and of
+ * how long it was the lost owner's (copies before that one may have run until then), and the time
+ * since; by the starter's own clock, because the log's may leap.
  *
  * 5. Live migration is in the same log. MIGRATE_BEGIN weighs and reserves; HANDOVER(e -> e + 1) is
  * asked with the guest paused, before GO. It is answered when it is decided, and not before: the

@@ -40,6 +40,7 @@ static void add(struct ha_core *c, const struct ha_node *by, const Migrd__HaComm
     }
     ha_copy(d->name, sizeof d->name, x->name);
     d->epoch = m->epoch;
+    d->given_at = c->now;
     policy_read(&d->policy, x->policy);
     d->memory_kib = x->memory_kib;
     d->vcpus = x->vcpus;

@@ -338,8 +338,7 @@ static void on_lost(struct ha_domain *d, const struct ha_domain_change *x)
 {
     if (d->state != DS(WAITING))
         domain_why(d, "node %u was lost: %s", d->owner, x->text);
-    /* Not begun, for all that is known: the copy before it is the one that ran. */
-    d->quiet = d->state == DS(STARTING) && d->quiet < x->quiet ? d->quiet : x->quiet;
+    d->quiet = x->quiet;
     d->proof = x->proof;
     d->not_before = 0;
     d->awaits = false;
@@ -372,6 +371,14 @@ static void on_take_back(struct ha_domain *d)
     forget_move(d);
 }
 
+/* Of the owner's copy by its proof; older ones had ended when it was given that epoch. */
+static uint64_t quiet(const struct ha_core *c, const struct ha_domain *d)
+{
+    uint64_t given = d->given_at ? c->now - d->given_at : 0;
+
+    return d->proof != PROOF(LEASE) ? 0 : d->quiet < given ? d->quiet : given;
+}
+
 static void on_place(struct ha_core *c, struct ha_domain *d, const struct ha_domain_change *x)
 {
     struct ha_local *l;
@@ -392,6 +399,7 @@ static void on_place(struct ha_core *c, struct ha_domain *d, const struct ha_dom
     if (l) {
         l->told_epoch = d->epoch;
         l->told_at = c->now;
+        l->told_quiet = quiet(c, d);
     }
 }
 
@@ -472,6 +480,7 @@ bool domain_event(struct ha_core *c, struct ha_domain *d, enum ha_domain_event e
     const struct ha_domain_change *change)
 {
     int next = next_state[d->state][e];
+    uint64_t epoch = d->epoch;
 
     if (next == NO)
         return false;
@@ -479,6 +488,8 @@ bool domain_event(struct ha_core *c, struct ha_domain *d, enum ha_domain_event e
         on_word(c, d, e, change);
     else
         on_decision(c, d, e, change);
+    if (d->epoch != epoch)
+        d->given_at = c->now;
     if (d->state != (ha_dstate)next || e == DE_HANDOVER)
         d->since = c->state.time;
     d->state = (ha_dstate)next;
@@ -526,6 +537,7 @@ static void claim(
         new_owner(d, n->id, d->proof != PROOF(SELF) && d->proof != PROOF(NONE));
         drop(d->unsure, &d->n_unsure, n->id);
         d->epoch = o->epoch;
+        d->given_at = c->now;
         d->state = DS(RUNNING);
         d->since = c->state.time;
         d->seen = o->seen;

@@ -316,7 +316,7 @@ static void start(struct ha_core *c, const struct ha_domain *d, struct ha_local 
     l->begun_epoch = d->epoch;
     /* The log's time may leap: what has gone by since is told by this clock. */
     if (d->proof == PROOF(LEASE))
-        a->quiet_ms = d->quiet + (c->now - l->told_at);
+        a->quiet_ms = l->told_quiet + (c->now - l->told_at);
     a->bytes = d->definition;
     a->len = d->definition_len;
     fuse(c, d, l);

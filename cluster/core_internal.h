@@ -121,6 +121,7 @@ struct ha_domain { /* fields as in ha.proto */
     uint64_t asked;
     bool from_fused;
     uint64_t quiet;
+    uint64_t given_at; /* not replicated: when this core applied `epoch`; 0 it came with a state */
 };
 
 struct ha_node {
@@ -210,7 +211,7 @@ struct ha_local {
     bool moved, ending; /* the result has come; the log is being told */
     bool cancelled;
     /* the log told this incarnation to start that epoch, which has not been begun */
-    uint64_t told_epoch, told_at;
+    uint64_t told_epoch, told_at, told_quiet;
     uint64_t begun_epoch;     /* no epoch is started twice */
     uint64_t failed_epoch;    /* its start failed: `text` */
     uint64_t unstopped_epoch; /* its guest did not shut down when it was asked */
