@@ -296,7 +296,7 @@ $(B)/guests/testguest: $(GUEST_OBJS) $(GUEST_DIR)/guest.ld
 	    -z max-page-size=4096 --no-warn-rwx-segments -o $@ $(GUEST_OBJS)
 
 # The Linux guest: Debian's newest kernel, unpacked, and an initramfs of ours.
-LINUX_MODULES := virtio_mmio virtio_blk virtio_net virtio_rng virtio_balloon button evdev
+LINUX_MODULES := virtio_mmio virtio_blk virtio_net virtio_rng virtio_balloon button evdev xen_blkfront xen_netfront
 MKBOOT        := tests/testbed/mkboot
 
 $(B)/guests/lifeline: tests/guests/linux/lifeline.c

@@ -120,10 +120,13 @@ class Job:
     def __init__(self, request, output, ended):
         self.request, self.output, self.ended = request, output, ended
         self.host = self.number = None
+        self.early = []  # input that came before the host was up
 
     def send(self, kind, data=b""):
-        if self.host:
+        if self.host and self.number:
             self.host.send(self.number, kind, data)
+        elif self.host:
+            self.early.append((kind, data))
 
     def kill(self):
         if self.host:
@@ -255,6 +258,8 @@ class Host:
             self.jobs[job.number] = job
             env = dict(self.environment, **job.request.pop("env", {}))
             self.stream.send(wire.message(job.number, b"R", dict(job.request, env=env)))
+            for kind, data in job.early:
+                job.send(kind, data)
 
     @property
     def environment(self):

@@ -9,7 +9,7 @@
  * Workers share one struct of counters with process 1, each writes its own: beat (a counter
  * and the longest gaps between two beats), memory (rewrites pages in order, checking what
  * it wrote the round before), serve (answers numbered messages), disk (writes stamped
- * blocks to /dev/vda and reads them back past the cache). A worker that ends is reported as DIED.
+ * blocks to the disk and reads them back past the cache). A worker that ends is reported as DIED.
  *
  * A TCP message is 16 bytes: number, and mix(number) to the guest, mix(~number) back. The
  * peer has one message under way at a time and never reconnects: a lost connection is a failure.
@@ -155,14 +155,15 @@ static void work_memory(void)
 
 static void work_disk(void)
 {
-    int fd = open("/dev/vda", O_RDWR | O_DIRECT);
+    const char *disk = access("/dev/xvda", F_OK) == 0 ? "/dev/xvda" : "/dev/vda";
+    int fd = open(disk, O_RDWR | O_DIRECT);
     uint64_t *block = NULL, blocks = opt.disk_mib * 256;
     if (fd < 0 || posix_memalign((void **)&block, PAGE, PAGE))
-        die("/dev/vda");
+        die(disk);
     for (uint64_t n = 0;; n++) {
         uint64_t at = n % blocks, old = n >= blocks ? n - blocks + 1 : 0;
         if (pread(fd, block, PAGE, (off_t)(at * PAGE)) != PAGE)
-            die("read of /dev/vda");
+            die("read of the disk");
         if (old && (block[0] != old || block[511] != mix(old)) &&
             atomic_fetch_add(&shared->disk_bad, 1) < 8)
             printf("CORRUPT disk block=%lu is=%lu expected=%lu\n", at, block[0], old);
@@ -170,7 +171,7 @@ static void work_disk(void)
             block[i] = mix(n + 1);
         block[0] = n + 1;
         if (pwrite(fd, block, PAGE, (off_t)(at * PAGE)) != PAGE || (n % 64 == 0 && fdatasync(fd)))
-            die("write to /dev/vda");
+            die("write to the disk");
         atomic_store(&shared->disk_blocks, n + 1);
         sleep_us(5000);
     }
@@ -355,6 +356,29 @@ static void power_event(int fd)
     }
 }
 
+/* Process 1 is asked as busybox's init would be: SIGUSR2 to power off, SIGTERM to reboot. */
+static volatile sig_atomic_t asked;
+
+static void take_wish(int signal_number)
+{
+    asked = signal_number;
+}
+
+static void hear_wishes(void)
+{
+    struct sigaction sa = { .sa_handler = take_wish }; /* poll() ends with EINTR */
+    sigaction(SIGUSR2, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+}
+
+static void fulfil_wish(void)
+{
+    if (asked == SIGUSR2)
+        end_guest(RB_POWER_OFF, "power off");
+    if (asked == SIGTERM)
+        end_guest(RB_AUTOBOOT, "reboot");
+}
+
 static void quiet_console(void)
 {
     struct termios t;
@@ -372,11 +396,13 @@ static void command_run(void)
         { open("/dev/input/event0", O_RDONLY), POLLIN, 0 } };
 
     quiet_console();
+    hear_wishes();
     printf("lifeline up memory=%luMiB rate=%luMiB/s port=%lu disk=%luMiB power_button=%s\n",
         opt.memory_mib, opt.rate_mib, opt.port, opt.disk_mib, fds[1].fd >= 0 ? "yes" : "no");
     start_workers();
     for (;;) {
         uint64_t now = now_us(CLOCK_MONOTONIC);
+        fulfil_wish();
         if (opt.tick_ms && now >= next) {
             print_state("tick", ++number);
             next = now + opt.tick_ms * 1000;
