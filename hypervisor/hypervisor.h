@@ -65,6 +65,7 @@ struct hv_info {
     /* HV_PAUSED though nobody paused it (its disk, its lease, its fuse): why. It goes on by itself
      * or by `resume`. "" else. */
     char reason[160];
+    bool reset; /* HV_SHUTDOWN: it asked for a reset */
     bool fused; /* its process obeys `fuse` */
     bool blown; /* HV_PAUSED by its fuse: see `fuse` for when it goes on */
 };
@@ -102,6 +103,10 @@ struct hv_caps {
     unsigned host_cpus;
     uint64_t memory_total_kib, memory_free_kib;
     unsigned max_vcpus;
+    /* Of the total, what the host itself has, and its vCPUs, where it is a domain too (Xen's
+     * Domain-0); 0: it has what guests have not. */
+    uint64_t host_kib;
+    unsigned host_vcpus;
     unsigned guest_types; /* bit 1 << GUEST_PVH, ...: what can be built here; 0: not told */
 };
 
@@ -280,7 +285,7 @@ struct hv_ops {
      * is HV_PAUSED with hv_info.blown. If it has not run under its epoch yet (started or resumed
      * blown), it goes on by itself at the first `fuse`; else by `resume`, which is refused
      * (ERR_STATE) while the fuse is blown. A copy that somebody paused stays paused; its `resume`
-     * under a blown fuse only ends that pause.
+     * under a blown fuse only ends that pause. NULL: nothing here stops a domain by itself.
      */
     int (*fuse)(struct hv *hv, const char *uuid, uint64_t epoch, uint64_t deadline_ms,
         struct err *e);
@@ -399,6 +404,10 @@ void hv_host_cpu(struct hv_caps *out);
 bool hv_cpus_has(const struct hv_cpus *c, unsigned cpu);
 /* As a list of CPUs; of all that there can be: "". malloc'ed, NULL without memory. */
 char *hv_cpus_list(const struct hv_cpus *c);
+
+/* KiB of the host's memory that a domain takes up at most: with its balloon empty, and with what
+ * the hypervisor needs for it. */
+uint64_t hv_memory_need(const Migrd__Domain *def);
 
 /* GUEST_PVH for GUEST_DEFAULT. */
 Migrd__GuestType hv_guest_type(const Migrd__Domain *def);

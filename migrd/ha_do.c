@@ -331,7 +331,8 @@ void ha_do_fuse(void *host, const char *uuid, uint64_t epoch, uint64_t deadline)
         row->fuse_deadline = deadline;
     }
     err_clear(&e);
-    if (h->m->hv_ops->fuse(h->m->hv, uuid, epoch, deadline, &e) < 0 && e.code != ERR_NOT_FOUND)
+    if (h->m->hv_ops->fuse != NULL &&
+        h->m->hv_ops->fuse(h->m->hv, uuid, epoch, deadline, &e) < 0 && e.code != ERR_NOT_FOUND)
         log_debug("ha", "%s: fuse of epoch %llu: %s", uuid, (unsigned long long)epoch, e.text);
 }
 

@@ -312,6 +312,14 @@ static bool silent(const struct hv_info *info)
     return info->state == HV_CRASHED && info->domid < 0;
 }
 
+static void found_off(struct migrd *m, struct domain *d, const struct hv_info *info)
+{
+    if (info->reset)
+        ended(m, d, HV_EV_REBOOT, "found reset");
+    else
+        ended(m, d, HV_EV_SHUTDOWN, "found powered off");
+}
+
 static void take_info(struct migrd *m, struct domain *d, const struct hv_info *info)
 {
     enum hv_state before = d->info.state;
@@ -328,7 +336,7 @@ static void take_info(struct migrd *m, struct domain *d, const struct hv_info *i
     if (info->state == HV_CRASHED)
         ended(m, d, HV_EV_CRASHED, "found crashed");
     else if (info->state == HV_SHUTDOWN)
-        ended(m, d, HV_EV_SHUTDOWN, "found powered off");
+        found_off(m, d, info);
     else
         tell_moved(m, d, before);
 }
@@ -361,6 +369,8 @@ static void poll_finish(struct job *j)
     if (p->caps_ok) {
         m->caps.memory_free_kib = p->caps.memory_free_kib;
         m->caps.memory_total_kib = p->caps.memory_total_kib;
+        m->caps.host_kib = p->caps.host_kib;
+        m->caps.host_vcpus = p->caps.host_vcpus;
     }
     if (j->result < 0 && r->poll_failures++ == 0)
         log_error(
@@ -437,7 +447,7 @@ int registry_start(struct migrd *m, struct err *e)
         if (d->live && d->mig == NULL && d->info.state == HV_CRASHED && !silent(&d->info))
             ended(m, d, HV_EV_CRASHED, "found crashed");
         else if (d->live && d->mig == NULL && d->info.state == HV_SHUTDOWN)
-            ended(m, d, HV_EV_SHUTDOWN, "found powered off");
+            found_off(m, d, &d->info);
     }
     if (fd < 0)
         return 0;

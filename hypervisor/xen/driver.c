@@ -156,6 +156,7 @@ static void driver_close(struct hv **hvp)
         xc_interface_close(hv->xc);
     pthread_mutex_destroy(&hv->lock);
     pthread_mutex_destroy(&hv->events_lock);
+    fuse_orders_close(&hv->fuses);
     free(hv);
 }
 
@@ -174,6 +175,7 @@ static int driver_open(const struct hv_config *cfg, struct hv **out, struct err 
     snprintf(hv->log_dir, sizeof hv->log_dir, "%s", cfg->log_dir);
     pthread_mutex_init(&hv->lock, NULL);
     pthread_mutex_init(&hv->events_lock, NULL);
+    fuse_orders_init(&hv->fuses, hv->run_dir);
     if (connect_to_xen(hv, e) < 0) {
         driver_close(&hv);
         return -1;

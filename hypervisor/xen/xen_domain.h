@@ -3,7 +3,8 @@
  * xen_domain: the insides of the program `xen-domain`, which does what libxl does with
  * processes and scripts of its own. One verb per process; the definition (a packed
  * Migrd__Domain) comes on standard input, the answer is one line on standard output:
- * "ok NUMBER" (the domid) or "CODE TEXT" with a name of err_code_name().
+ * "ok NUMBER" (the domid; of `definition` the packed definition) or "CODE TEXT" with a name of
+ * err_code_name().
  */
 #ifndef XEN_DOMAIN_H
 #define XEN_DOMAIN_H
@@ -18,12 +19,12 @@
 struct xl {
     libxl_ctx *ctx;
     const char *run_dir;  /* the folder of all domains */
-    char dir[RUNDIR_LEN]; /* the domain's own; made by the driver before */
-    uint64_t epoch;
-    bool paused;    /* build: do not let it run */
+    char dir[RUNDIR_LEN]; /* the domain's own */
+    uint64_t epoch, kib;
+    unsigned vcpus;
     uint32_t domid; /* of the domain, once there is one */
     struct xentoollog_logger *log;
-    char said[400]; /* the last error that libxl told, for the answer */
+    char said[400]; /* the first error that libxl told, for the answer */
 };
 
 /* --- config.c: a definition as libxl wants it, and back ------------------------------------ */
@@ -38,11 +39,17 @@ Migrd__Domain *xen_config_definition(const libxl_domain_config *c, struct err *e
 /* ERR_* with what libxl said. `what`: "building the domain". */
 int xl_fail(struct xl *x, struct err *e, int rc, const char *what);
 
-/* --- build.c: the verbs; each fills x->domid ------------------------------------------------- */
+/* --- build.c: the verbs ----------------------------------------------------------------------- */
 
+/* Fills x->domid; the domain is paused. On failure something of it may be left, see discard. */
 int xl_start(struct xl *x, const Migrd__Domain *def, struct err *e);
+/* These work on x->domid; `def`, where it is not named, is NULL. */
 int xl_claim(struct xl *x, const Migrd__Domain *def, struct err *e);
 int xl_destroy(struct xl *x, const Migrd__Domain *def, struct err *e);
+int xl_memory(struct xl *x, const Migrd__Domain *def, struct err *e);
+int xl_vcpus(struct xl *x, const Migrd__Domain *def, struct err *e);
+/* NULL on failure. */
+Migrd__Domain *xl_definition(struct xl *x, struct err *e);
 
 /* --- incoming.c, stream.c -------------------------------------------------------------------- */
 

@@ -4,11 +4,7 @@
  * thread at a time: `xc` is used with `lock` held, between xen_lock and xen_unlock;
  * a migration opens handles of its own. libxenstore's handle may be used by all.
  *
- * run_dir/<uuid>/, one folder per domain that was built here, holds what Xen does not
- * keep; it means something only while Xen has a domain with that uuid:
- *   definition  Migrd__Domain, packed     epoch      the newest that this host has seen
- *   incoming    there until its resume    disks      "attached" once claimed (incoming only)
- *   migration   flock'ed by who migrates it; its content is the mark of what must be undone
+ * What Xen does not keep of a domain that was built here is in run_dir/<uuid>/: see folder.h.
  */
 #ifndef XEN_INTERNAL_H
 #define XEN_INTERNAL_H
@@ -18,17 +14,22 @@
 #include <xenforeignmemory.h>
 #include <xenstore.h>
 
+#include "hypervisor/fuse_orders.h"
 #include "hypervisor/rundir.h"
 #include "hypervisor/xen/driver.h"
+#include "hypervisor/xen/find.h"
 #include "hypervisor/xen/release.h"
 
 #define XEN_PATH_LEN 128 /* of a path in xenstore */
+#define XEN_BUILD_TIMEOUT_MS (9 * HV_CALL_TIMEOUT_MS)
+#define XEN_ANSWER_MAX (4u << 20)
 
 struct xen_events;
 
 struct hv {
     char run_dir[256], log_dir[256]; /* set by open, read only */
     struct xs_handle *xs;
+    struct fuse_orders fuses;
     char release[32], scheduler[16]; /* so, too */
     pthread_mutex_t lock;            /* protects xc, and what follows */
     xc_interface *xc;
@@ -55,14 +56,8 @@ void xen_dir(const struct hv *hv, const char *uuid, char out[RUNDIR_LEN]);
 /* A file of its folder. */
 void xen_file(const struct hv *hv, const char *uuid, const char *name, char out[RUNDIR_LEN]);
 
-/* The domain with that uuid; ERR_NOT_FOUND. Of several (one dying, one built anew) the living. */
+/* The domain with that uuid; ERR_NOT_FOUND, also while it is being built. */
 int xen_find(struct hv *hv, const char *uuid, xc_domaininfo_t *out, struct err *e);
-/* On a handle of the caller's own. */
-int xen_find_with(xc_interface *xc, const char *uuid, xc_domaininfo_t *out, struct err *e);
-
-enum xen_type { XEN_PV, XEN_PVH, XEN_HVM };
-enum xen_type xen_type_of(const xc_domaininfo_t *d); /* PVH: translated without a device model */
-const char *xen_type_name(enum xen_type t);
 
 /* Epoch that this host has seen; refuses an older one (ERR_EPOCH), keeps a newer one. */
 int xen_epoch(const char *run_dir, const char *uuid, uint64_t epoch, struct err *e);
@@ -74,6 +69,24 @@ Migrd__Domain *xen_definition(struct hv *hv, const char *uuid, struct err *e);
 /* Text of a node of xenstore, "" if there is none; a NUL is put at its end. */
 void xen_store_read(struct xs_handle *xs, char *out, size_t size, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+
+/* The same as a number; false if there is none. */
+bool xen_store_number(struct xs_handle *xs, uint64_t *out, const char *path);
+
+/* --- run.c: xen-domain ---------------------------------------------------------------------- */
+
+/* What it answered behind "ok ", NUL-terminated; text is to be freed, also after a failure. */
+struct xen_answer {
+    char *text, *rest;
+    size_t len, cap, rest_len;
+};
+
+/* Runs one verb of xen-domain to its end; `def` and `more` (further arguments, NULL-terminated) may
+ * be NULL. The error is that of xen-domain, or why it gave none. */
+int xen_run(struct hv *hv, const char *verb, const char *uuid, const Migrd__Domain *def,
+    const char *const *more, unsigned timeout_ms, struct err *e);
+int xen_run_answer(struct hv *hv, const char *verb, const char *uuid, const Migrd__Domain *def,
+    const char *const *more, unsigned timeout_ms, struct xen_answer *a, struct err *e);
 
 /* --- caps.c -------------------------------------------------------------------------------- */
 
@@ -90,6 +103,22 @@ int xen_fuse(struct hv *hv, const char *uuid, uint64_t epoch, uint64_t deadline_
 int xen_shutdown(struct hv *hv, const char *uuid, bool reboot, struct err *e);
 int xen_destroy(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
 int xen_set_memory(struct hv *hv, const char *uuid, uint64_t memory_kib, struct err *e);
+/* Calls a suspension off: the guest goes on, as far as nobody has paused it. */
+int xen_unsuspend(xc_interface *xc, struct xs_handle *xs, uint32_t domid, struct err *e);
+/* That, and takes all pauses back. */
+int xen_let_run(xc_interface *xc, struct xs_handle *xs, uint32_t domid, struct err *e);
+
+/* --- fuse.c: see fuse.h ---------------------------------------------------------------------- */
+
+/* What pause and resume come to: a fuse may hold the domain, too. */
+int xen_do_pause(struct hv *hv, const char *uuid, const xc_domaininfo_t *d, struct err *e);
+int xen_do_resume(struct hv *hv, const char *uuid, uint32_t domid, struct err *e);
+/* The copy has that epoch from now on. */
+void xen_fuse_epoch(const char *dir, uint64_t epoch);
+/* Starts its xen-fuse again, if that has died. */
+void xen_fuse_tend(struct hv *hv, const char *uuid, uint32_t domid);
+/* fused, blown and reason. */
+void xen_fuse_fill(struct hv *hv, const char *dir, const xc_domaininfo_t *d, struct hv_info *i);
 
 /* --- vcpus.c, stats.c, events.c -------------------------------------------------------------- */
 
@@ -103,6 +132,8 @@ int xen_stats(struct hv *hv, const char *uuid, struct hv_stats *out, struct err 
 int xen_event_fd(struct hv *hv);
 int xen_next_event(struct hv *hv, struct hv_event *out, struct err *e);
 void xen_events_close(struct hv *hv);
+/* Something may have changed that xenstore does not tell. */
+void xen_events_look(struct hv *hv);
 
 /* --- mig*.c, dirty.c, state.c: the migration ------------------------------------------------ */
 
