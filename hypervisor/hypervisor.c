@@ -49,6 +49,28 @@ const struct hv_ops *hv_driver(const char *name)
     return NULL;
 }
 
+/*
+ * Xen gives a domain its present memory at once (what the balloon has is free), and out of the same
+ * pool page tables: as libxl reckons, for a guest with hardware's help 1 MiB for each vCPU and two
+ * pages for each MiB that it may have; and a little for special pages and Xen's own structures.
+ */
+static uint64_t xen_need(const Migrd__Domain *d)
+{
+    const uint64_t most = d->max_memory_kib > d->memory_kib ? d->max_memory_kib : d->memory_kib;
+    const uint64_t vcpus = d->max_vcpus > d->vcpus ? d->max_vcpus : d->vcpus;
+
+    if (hv_guest_type(d) == MIGRD__GUEST_TYPE__GUEST_PV)
+        return d->memory_kib + 5 * 1024;
+    return d->memory_kib + vcpus * 1024 + most / 1024 * 8 + 6 * 1024;
+}
+
+uint64_t hv_memory_need(const Migrd__Domain *d)
+{
+    if (strcmp(d->hypervisor, "xen") == 0)
+        return xen_need(d);
+    return d->max_memory_kib > d->memory_kib ? d->max_memory_kib : d->memory_kib;
+}
+
 Migrd__GuestType hv_guest_type(const Migrd__Domain *def)
 {
     return def->type == MIGRD__GUEST_TYPE__GUEST_DEFAULT ? MIGRD__GUEST_TYPE__GUEST_PVH : def->type;

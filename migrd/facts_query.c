@@ -53,7 +53,7 @@ static void gather_done(struct job *j)
 
     if (g->facts != NULL) {
         registry_memory(g->m->registry, NULL, &committed, &g->facts->memory_promised_kib);
-        g->facts->memory_reserve_kib = g->m->config.memory_reserve_kib;
+        g->facts->memory_reserve_kib = registry_kept(g->m);
         g->facts->overcommit = g->m->config.memory_overcommit;
     }
     g->done(g->arg, g->facts, &j->err);

@@ -122,9 +122,9 @@ void ha_tell(struct ha *h)
 void ha_tell_host(struct ha *h)
 {
     const struct migrd *m = h->m;
-    uint64_t total = m->caps.memory_total_kib, others = 0;
+    uint64_t total = m->caps.memory_total_kib - m->caps.host_kib, others = 0;
 
-    total = total > m->config.memory_reserve_kib ? total - m->config.memory_reserve_kib : 0;
+    total = total > registry_kept(m) ? total - registry_kept(m) : 0;
     for (const struct domain *d = registry_first(m->registry); d != NULL; d = d->next)
         if (d->live && d->live_def != NULL && !d->live_def->huge_pages &&
             !cluster_is_protected(h->cluster, d->uuid, NULL))

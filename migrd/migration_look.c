@@ -184,7 +184,7 @@ void mig_own_facts(const struct migrd *m, const struct domain *without, uint64_t
 {
     registry_promised(m->registry, without, since, promised);
     f->memory_promised_kib = promised->memory_kib;
-    f->memory_reserve_kib = m->config.memory_reserve_kib;
+    f->memory_reserve_kib = registry_kept(m);
     f->overcommit = m->config.memory_overcommit;
 }
 

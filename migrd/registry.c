@@ -579,7 +579,7 @@ void registry_promised(const struct registry *r, const struct domain *without, u
             out->committed_kib += def->memory_kib;
         if (d->live && d->appeared <= since)
             continue;
-        most = def->max_memory_kib > def->memory_kib ? def->max_memory_kib : def->memory_kib;
+        most = hv_memory_need(def);
         if (def->huge_pages)
             out->huge_kib += most;
         else
@@ -598,10 +598,17 @@ size_t registry_others(
     return n;
 }
 
+uint64_t registry_kept(const struct migrd *m)
+{
+    const uint64_t reserve = m->config.memory_reserve_kib;
+
+    return reserve > m->caps.host_kib ? reserve - m->caps.host_kib : 0;
+}
+
 int registry_fits(const struct migrd *m, const struct domain *self, uint64_t free_kib,
     uint64_t total_kib, uint64_t need_kib, struct err *e)
 {
-    const uint64_t reserve = m->config.memory_reserve_kib;
+    const uint64_t reserve = registry_kept(m);
     uint64_t committed, incoming;
 
     if (m->config.memory_overcommit)

@@ -191,6 +191,9 @@ void registry_memory(const struct registry *r, const struct domain *without,
     uint64_t *committed_kib, uint64_t *incoming_kib);
 /* ERR_MEMORY unless that much more, for `self`, fits beside the reserve. `free_kib`, `total_kib`:
  * the host's. */
+/* Of the memory that domains could have, what is kept back: memory-reserve, as far as the host
+ * does not have it already as a domain of its own. */
+uint64_t registry_kept(const struct migrd *m);
 int registry_fits(const struct migrd *m, const struct domain *self, uint64_t free_kib,
     uint64_t total_kib, uint64_t need_kib, struct err *e);
 

@@ -290,7 +290,8 @@ static int check_start(struct migrd *m, struct domain *d, bool decided, struct e
     if (def->huge_pages)
         return 0; /* its process tells whether there are enough */
     return registry_fits(
-        m, d, m->caps.memory_free_kib, m->caps.memory_total_kib, def->memory_kib, e);
+        m, d, m->caps.memory_free_kib, m->caps.memory_total_kib - m->caps.host_kib,
+        def->memory_kib, e);
 }
 
 static int check(struct migrd *m, struct domain *d, enum registry_op op,

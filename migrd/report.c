@@ -163,7 +163,7 @@ static void add_counts(struct migrd *m, Migrd__HostInfo *h)
     uint64_t committed, incoming;
 
     registry_memory(m->registry, NULL, &committed, &incoming);
-    h->memory_reserved_kib = m->config.memory_reserve_kib + incoming;
+    h->memory_reserved_kib = registry_kept(m) + incoming;
     for (struct domain *d = registry_first(m->registry); d != NULL; d = d->next) {
         h->running += d->live;
         h->defined += d->def != NULL;
@@ -191,6 +191,8 @@ Migrd__Reply *report_host(struct migrd *m)
     h->cpus = m->caps.host_cpus;
     h->memory_total_kib = m->caps.memory_total_kib;
     h->memory_free_kib = m->caps.memory_free_kib;
+    h->host_kib = m->caps.host_kib;
+    h->host_vcpus = m->caps.host_vcpus;
     h->cpu_mhz = (uint32_t)(m->caps.tsc_khz / 1000);
     h->hypervisor = text(m->caps.hypervisor);
     h->hypervisor_release = text(m->caps.release);

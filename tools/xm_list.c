@@ -84,6 +84,17 @@ static bool in_state(const struct list *l, const Migrd__DomainInfo *d)
     return d == NULL || (runs(d) && now[2] != 'p');
 }
 
+/* Domain-0's own figures on Xen; elsewhere what the guests have not. */
+static uint64_t host_kib(const struct list *l)
+{
+    return l->host->host_kib != 0 ? l->host->host_kib : l->host->memory_total_kib - l->guests_kib;
+}
+
+static unsigned host_vcpus(const struct list *l)
+{
+    return l->host->host_vcpus != 0 ? l->host->host_vcpus : l->host->cpus;
+}
+
 static void list_row(void *arg, const Migrd__DomainInfo *d)
 {
     const struct list *l = arg;
@@ -93,9 +104,8 @@ static void list_row(void *arg, const Migrd__DomainInfo *d)
     if (!in_state(l, d))
         return;
     if (d == NULL) {
-        kib = l->host->memory_total_kib - l->guests_kib;
         printf("%-40s %5s %5llu %5u %10s %8.1f\n", "Domain-0", "0",
-            (unsigned long long)(kib / 1024), l->host->cpus, "r-----",
+            (unsigned long long)(host_kib(l) / 1024), host_vcpus(l), "r-----",
             (double)xm_host_cpu_ns() / 1e9);
         return;
     }
@@ -117,7 +127,7 @@ static void long_row(void *arg, const Migrd__DomainInfo *d)
     else
         printf("(domain\n    (domid 0)\n    (name Domain-0)\n    (memory %llu)\n    (vcpus %u)\n"
                "    (state r-----)\n    (cpu_time %.3f)\n)\n",
-            (unsigned long long)((l->host->memory_total_kib - l->guests_kib) / 1024), l->host->cpus,
+            (unsigned long long)(host_kib(l) / 1024), host_vcpus(l),
             (double)xm_host_cpu_ns() / 1e9);
 }
 

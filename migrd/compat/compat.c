@@ -15,6 +15,8 @@
  * is 0; of a release of one number that one differs by at most one. What is no such number can only
  * be equal or unknown.
  *
+ * Xen reads state of older releases only, so a guest moves to an equal or newer Xen.
+ *
  * A source of the release before sends no facts (`told` is false): what it does not tell is
  * not compared, and one warning says so.
  */
@@ -86,6 +88,20 @@ enum release_step compat_release_step(const char *source, const char *target)
     return newer ? REL_TARGET_NEWER : REL_TARGET_OLDER;
 }
 
+bool compat_is_xen(const struct compare *c)
+{
+    return strcmp(c->def->hypervisor, "xen") == 0;
+}
+
+/* Xen reads the state of an older release, and refuses that of a newer one. */
+static void older_xen(struct compare *c, const char *source, const char *target)
+{
+    checks_remedy(compat_line(c, CHECK_REFUSED, "release", "xen", source, target,
+                      "host %s has Xen %s, host %s has %s: a guest cannot move to an older Xen",
+                      c->src, source, c->dst, target),
+        "update Xen on host %s, or shut the guest down and start it there", c->dst);
+}
+
 /* `what`: "xvm", "migrd". */
 static void one_release(struct compare *c, const char *what, const char *source, const char *target)
 {
@@ -100,6 +116,10 @@ static void one_release(struct compare *c, const char *what, const char *source,
             c, CHECK_OK, "release", what, source, target, "the releases of %s work together", what);
         break;
     case REL_TARGET_OLDER:
+        if (strcmp(what, "xen") == 0) {
+            older_xen(c, source, target);
+            break;
+        }
         k = compat_line(c, CHECK_WARN, "release", what, source, target,
             "host %s has an older %s, %s, than host %s, %s: what is new in the guest's state may "
             "be "
@@ -123,6 +143,28 @@ static void one_release(struct compare *c, const char *what, const char *source,
     }
 }
 
+/* A host may lack what a kind of guest needs: the CPU's help, or a part of its hypervisor. */
+static void guest_type(struct compare *c)
+{
+    const Migrd__GuestType t = hv_guest_type(c->def);
+    const char *type = hv_guest_type_name(t);
+
+    if (c->target->guest_types == 0 || !compat_is_xen(c))
+        return;
+    if ((c->target->guest_types >> (unsigned)t & 1) != 0) {
+        compat_line(
+            c, CHECK_OK, "release", "guest type", type, type, "host %s runs such guests", c->dst);
+        return;
+    }
+    checks_remedy(compat_line(c, CHECK_REFUSED, "release", "guest type", type, "not there",
+                      "domain %s is a %s guest, which Xen on host %s cannot run", c->def->name,
+                      type, c->dst),
+        t == MIGRD__GUEST_TYPE__GUEST_PV
+            ? "boot a Xen on host %s that was built with PV, or make it a pvh guest (type=)"
+            : "switch on VT-x or AMD-V in the firmware of host %s",
+        c->dst);
+}
+
 void compat_release(struct compare *c)
 {
     const char *needs = c->def->hypervisor, *has = c->target->hypervisor;
@@ -135,6 +177,7 @@ void compat_release(struct compare *c)
         checks_remedy(k, "move it to a host with %s", needs);
     } else {
         one_release(c, needs, release, c->target->hypervisor_release);
+        guest_type(c);
     }
     one_release(c, "migrd", c->source->release, c->target->release);
     if (!c->told)

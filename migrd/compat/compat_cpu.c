@@ -25,6 +25,10 @@
 #define BASELINE_REMEDY                                                                            \
     "boot the guest at a level that both hosts have: `migctl cpu baseline %s %s` tells it, "       \
     "cpu_level= sets it"
+/* Xen's guests have what the host has where they boot. */
+#define XEN_REMEDY                                                                                 \
+    "shut the guest down and start it on the host with the lesser CPU of %s and %s: from there it "\
+    "can move to both"
 
 static const char *const xcr0_names[] = { "x87", "sse", "avx", "bndregs", "bndcsr", "avx512_opmask",
     "avx512_zmm", "avx512_hi16_zmm", "pt", "pkru", "pasid", "cet_u", "cet_s", "hdc", "uintr", "lbr",
@@ -89,7 +93,7 @@ static void features(struct compare *c, const Migrd__CpuReport *guest, const Mig
     checks_remedy(compat_line(c, CHECK_REFUSED, "cpu", "features", guest->model, shown,
                       "the CPU of host %s lacks %u feature%s that the guest may use: %s", c->dst,
                       missing, missing == 1 ? "" : "s", list),
-        BASELINE_REMEDY, c->src, c->dst);
+        compat_is_xen(c) ? XEN_REMEDY : BASELINE_REMEDY, c->src, c->dst);
 }
 
 static void xcr0_list(uint64_t bits, char *out, size_t len)
@@ -129,7 +133,7 @@ static void xsave(struct compare *c, const Migrd__CpuReport *guest, const Migrd_
         compat_line(
             c, CHECK_OK, "cpu", "xsave", s, t, "host %s keeps the guest's register state", c->dst);
     if (k != NULL)
-        checks_remedy(k, BASELINE_REMEDY, c->src, c->dst);
+        checks_remedy(k, compat_is_xen(c) ? XEN_REMEDY : BASELINE_REMEDY, c->src, c->dst);
 }
 
 /* --- the clock ------------------------------------------------------------------------------- */
@@ -155,6 +159,25 @@ static void tsc_fast(
         "choose a target with %s or less, or with TSC scaling", s);
 }
 
+/* Xen keeps a guest's TSC at the speed that it was booted with: by scaling where the CPU can, by
+ * emulation else; but not one that is told to be the host's own. */
+static void xen_tsc(struct compare *c, const Migrd__CpuReport *guest, const char *s, const char *t)
+{
+    const bool native = strncmp(c->def->tsc_mode, "native", 6) == 0;
+
+    if (!native)
+        compat_line(c, CHECK_OK, "cpu", "tsc", s, t,
+            "the TSCs differ; Xen on host %s keeps the guest's at its speed", c->dst);
+    else
+        checks_remedy(compat_line(c, invariant_tsc(guest) ? CHECK_REFUSED : CHECK_WARN, "cpu",
+                          "tsc", s, t,
+                          "the guest reads the TSC of its host (tsc_mode %s), which has another "
+                          "speed on host %s: its clock would go wrong%s",
+                          c->def->tsc_mode, c->dst,
+                          invariant_tsc(guest) ? ", and it was promised a steady one" : ""),
+            "start the guest without tsc_mode=, or choose a target with %s", s);
+}
+
 static void tsc(struct compare *c, const Migrd__CpuReport *guest, const Migrd__CpuReport *host)
 {
     const double want = (double)guest->tsc_khz, has = (double)host->tsc_khz;
@@ -166,6 +189,8 @@ static void tsc(struct compare *c, const Migrd__CpuReport *guest, const Migrd__C
     snprintf(t, sizeof t, "%.3f MHz", has / 1000);
     if (fabs(want - has) * 1e6 <= want * TSC_TOLERANCE_PPM)
         compat_line(c, CHECK_OK, "cpu", "tsc", s, t, "the TSCs run at the same speed");
+    else if (compat_is_xen(c))
+        xen_tsc(c, guest, s, t);
     else if (c->target->tsc_scaling)
         compat_line(c, CHECK_OK, "cpu", "tsc", s, t,
             "the TSCs differ; host %s scales its own for the guest", c->dst);

@@ -3,6 +3,7 @@
 #ifndef COMPAT_INTERNAL_H
 #define COMPAT_INTERNAL_H
 
+#include "hypervisor/hypervisor.h"
 #include "migrd/compat/compat.h"
 
 #define COMPAT_LIST_LEN 160 /* of a value: struct check's */
@@ -22,6 +23,7 @@ struct check *compat_line(struct compare *c, enum check_result r, const char *ar
     const char *object, const char *source, const char *target, const char *fmt, ...)
     __attribute__((format(printf, 7, 8)));
 
+bool compat_is_xen(const struct compare *c);
 void compat_release(struct compare *c);
 void compat_domain(struct compare *c);
 void compat_cpu(struct compare *c);

@@ -3,7 +3,8 @@
  * Memory. What is free there now, without what was promised to migrations under way and what is
  * kept for the host; and what all domains there have together. With memory-overcommit only
  * what is free now is asked for. A guest on huge pages needs as many free ones of that size, and
- * nothing of the rest.
+ * nothing of the rest. Xen's free memory is what it tells, Domain-0's is not in it; there are no
+ * huge pages to be set aside, and page tables come out of the same pool.
  */
 #include <stdio.h>
 
@@ -82,7 +83,7 @@ static bool fits_together(struct compare *c, uint64_t need, const char *s)
 static void memory(struct compare *c)
 {
     const Migrd__HostFacts *h = c->target;
-    const uint64_t need = most_of(c->def);
+    const uint64_t need = hv_memory_need(c->def);
     const uint64_t promised = h->overcommit ? 0 : h->memory_promised_kib;
     const uint64_t reserve = h->overcommit ? 0 : h->memory_reserve_kib;
     char s[48], t[96];
@@ -108,7 +109,7 @@ static void memory(struct compare *c)
 
 void compat_memory(struct compare *c)
 {
-    if (c->def->huge_pages)
+    if (c->def->huge_pages && !compat_is_xen(c))
         huge_pages(c);
     else
         memory(c);

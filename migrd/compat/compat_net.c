@@ -278,6 +278,20 @@ static void mac(const struct port *p)
             "no guest of host %s has this MAC", p->c->dst);
 }
 
+/* Xen makes the interface itself, so the name must be free. */
+static void netback(const struct port *p, const Migrd__NetFacts *n)
+{
+    const char *name = p->vif->ifname;
+
+    if (n == NULL || n->kind[0] == '\0')
+        compat_line(p->c, CHECK_OK, "network", p->object, name, "free",
+            "interface %s can be made on host %s", name, p->c->dst);
+    else
+        checks_remedy(compat_line(p->c, CHECK_REFUSED, "network", p->object, name, n->kind,
+                          "host %s has an interface %s already", p->c->dst, name),
+            "leave vifname= out so that a name is made up");
+}
+
 static void ifname(const struct port *p)
 {
     const char *name = p->vif->ifname;
@@ -286,6 +300,10 @@ static void ifname(const struct port *p)
 
     if (name[0] == '\0')
         return;
+    if (compat_is_xen(p->c)) {
+        netback(p, n);
+        return;
+    }
     if (n == NULL || n->kind[0] == '\0' || tap)
         compat_line(p->c, CHECK_OK, "network", p->object, name, tap ? "tap" : "free",
             "tap %s can be had on host %s", name, p->c->dst);

@@ -140,7 +140,8 @@ Migrd__HostFacts *facts_gather(
     f->cpus = caps->host_cpus;
     f->max_vcpus = caps->max_vcpus;
     f->tsc_scaling = caps->tsc_scaling;
-    f->memory_total_kib = caps->memory_total_kib;
+    f->guest_types = caps->guest_types;
+    f->memory_total_kib = caps->memory_total_kib - caps->host_kib;
     f->memory_free_kib = caps->memory_free_kib;
     facts_huge_pages(FACTS_SYS, f);
     if (def != NULL)

@@ -185,6 +185,46 @@ CASE(xvm_older)
 {
     w->offer.hypervisor_release = T("2");
 }
+static void on_xen(struct world *w)
+{
+    w->def.hypervisor = w->src.hypervisor = w->dst.hypervisor = T("xen");
+    w->offer.hypervisor_release = w->dst.hypervisor_release = T("4.17");
+    w->dst.guest_types = 1u << MIGRD__GUEST_TYPE__GUEST_PVH | 1u << MIGRD__GUEST_TYPE__GUEST_PV;
+}
+CASE(xen_older)
+{
+    on_xen(w);
+    w->offer.hypervisor_release = T("4.18");
+}
+CASE(xen_no_pvh)
+{
+    on_xen(w);
+    w->dst.guest_types = 1u << MIGRD__GUEST_TYPE__GUEST_PV;
+}
+CASE(xen_no_pv)
+{
+    on_xen(w);
+    w->def.type = MIGRD__GUEST_TYPE__GUEST_PV;
+    w->dst.guest_types = 1u << MIGRD__GUEST_TYPE__GUEST_PVH;
+}
+CASE(xen_memory)
+{
+    on_xen(w);
+    w->def.huge_pages = true; /* Xen has them by itself */
+    w->dst.memory_free_kib = 1u << 20;
+}
+CASE(xen_native_tsc)
+{
+    on_xen(w);
+    w->def.tsc_mode = T("native");
+    w->cpu.tsc_khz = 2100000;
+}
+CASE(xen_vifname)
+{
+    on_xen(w);
+    w->vif.ifname = T("tap7");
+    w->tap.kind = T("tap");
+}
 CASE(migrd_too_far)
 {
     w->dst.release = T("0.3");
@@ -457,6 +497,25 @@ static const struct expected table[] = {
         "host host2 has an older xvm, 1, than host host1, 2: what is new in the guest's state may "
         "be refused at the end, and the guest then goes on where it is",
         "update xvm on host host2" },
+    { xen_older, R, "release", "xen", "4.18", "4.17",
+        "host host1 has Xen 4.18, host host2 has 4.17: a guest cannot move to an older Xen",
+        "update Xen on host host2, or shut the guest down and start it there" },
+    { xen_no_pvh, R, "release", "guest type", "pvh", "not there",
+        "domain web1 is a pvh guest, which Xen on host host2 cannot run",
+        "switch on VT-x or AMD-V in the firmware of host host2" },
+    { xen_no_pv, R, "release", "guest type", "pv", "not there",
+        "domain web1 is a pv guest, which Xen on host host2 cannot run",
+        "boot a Xen on host host2 that was built with PV, or make it a pvh guest (type=)" },
+    { xen_memory, R, "memory", "memory", "1040 MiB", "1024 MiB free, 0 MiB promised, 0 MiB kept",
+        "host host2 has 1024 MiB of memory free, of which 0 MiB are promised and 0 MiB are kept "
+        "for the host: 1040 MiB more do not fit",
+        "free memory on host host2, or choose another target" },
+    { xen_native_tsc, W, "cpu", "tsc", "2800.000 MHz", "2100.000 MHz",
+        "the guest reads the TSC of its host (tsc_mode native), which has another speed on host "
+        "host2: its clock would go wrong",
+        "start the guest without tsc_mode=, or choose a target with 2800.000 MHz" },
+    { xen_vifname, R, "network", VIF, "tap7", "tap", "host host2 has an interface tap7 already",
+        "leave vifname= out so that a name is made up" },
     { migrd_too_far, R, "release", "migrd", "0.1", "0.3",
         "host host1 has migrd 0.1, host host2 has 0.3: a release works with the one before it and "
         "with no other",
