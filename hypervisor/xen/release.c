@@ -9,6 +9,9 @@
 #include <errno.h>
 #include <stdio.h>
 
+/* libxenctrl exports it for libxenguest; no header that is installed declares it. */
+int xc_get_pfn_type_batch(xc_interface *xch, uint32_t dom, unsigned int num, xen_pfn_t *arr);
+
 int xen_release_running(xc_interface *xc, char *out, size_t size, struct err *e)
 {
     xen_extraversion_t extra = { 0 };
@@ -43,4 +46,9 @@ long long xen_log_dirty(xc_interface *xc, uint32_t domid, unsigned op,
     xc_hypercall_buffer_t *bitmap, unsigned long pages, xc_shadow_op_stats_t *stats)
 {
     return xc_logdirty_control(xc, domid, op, bitmap, pages, 0, stats);
+}
+
+int xen_frame_types(xc_interface *xc, uint32_t domid, unsigned n, xen_pfn_t *frame)
+{
+    return xc_get_pfn_type_batch(xc, domid, n, frame) < 0 ? -1 : 0;
 }

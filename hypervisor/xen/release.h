@@ -25,4 +25,8 @@ int xen_domain_facts(xc_interface *xc, uint32_t domid, xc_domaininfo_t *out);
 long long xen_log_dirty(xc_interface *xc, uint32_t domid, unsigned op,
     xc_hypercall_buffer_t *bitmap, unsigned long pages, xc_shadow_op_stats_t *stats);
 
+/* Replaces each of n <= 1024 frame numbers by XEN_DOMCTL_PFINFO_*: XTAB where there is no page.
+ * -1 and errno. */
+int xen_frame_types(xc_interface *xc, uint32_t domid, unsigned n, xen_pfn_t *frame);
+
 #endif
