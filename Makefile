@@ -256,7 +256,7 @@ bench-transport: $(B)/bench/bench_transport
 
 SBIN := migrd
 BIN  := xm migctl
-EXEC := migrd-worker migrd-storage xvm-domain $(if $(XEN),xen-domain)
+EXEC := migrd-worker migrd-storage xvm-domain $(if $(XEN),xen-domain xen-fuse)
 MAN  := $(wildcard docs/*.[1-9])
 
 install: all

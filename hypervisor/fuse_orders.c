@@ -18,14 +18,10 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
-#include <linux/futex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "hypervisor/fuse_page.h"
@@ -110,8 +106,7 @@ static void give(struct fuse_page *p, struct fuse_order o)
     fuse_page_write(p, o);
     if (later)
         return; /* it finds out when it looks at its old deadline */
-    atomic_fetch_add(&p->turn, 1);
-    syscall(SYS_futex, &p->turn, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    fuse_page_wake(p);
 }
 
 static int order(struct fuse_orders *f, const char *uuid, struct fuse_order o, struct err *e)

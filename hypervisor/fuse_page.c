@@ -4,10 +4,13 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,15 +19,14 @@
 #include "hypervisor/rundir.h"
 
 #define LOOK_MS 1000u /* a writer may die before it wakes the watcher */
-#define PATH_LEN (RUNDIR_LEN + sizeof "/" FUSE_FILE)
+#define PATH_LEN (RUNDIR_LEN + 32)
 
-int fuse_page_make(const char *dir, struct err *e)
+int fuse_file_make(const char *dir, const char *name, const void *start, size_t len, struct err *e)
 {
-    const struct fuse_page page = { .magic = FUSE_MAGIC };
     char path[PATH_LEN];
     int fd, r;
 
-    snprintf(path, sizeof path, "%s/" FUSE_FILE, dir);
+    snprintf(path, sizeof path, "%s/%s", dir, name);
     fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return err_sys(e, "%s", path);
@@ -32,21 +34,21 @@ int fuse_page_make(const char *dir, struct err *e)
     if (r != 0)
         err_set(e, ERR_SYSTEM, "%s: %s", path, strerror(r));
     else
-        r = io_write_full(fd, &page, sizeof page, IO_FOREVER, e);
+        r = io_write_full(fd, start, len, IO_FOREVER, e);
     close(fd);
     return r != 0 ? -1 : 0;
 }
 
-struct fuse_page *fuse_page_map(const char *dir, bool writing)
+void *fuse_file_map(const char *dir, const char *name, uint64_t magic, bool writing)
 {
     int prot = writing ? PROT_READ | PROT_WRITE : PROT_READ;
-    struct fuse_page *p = NULL;
     char path[PATH_LEN];
+    uint64_t *p = NULL;
     struct stat st;
     void *at;
     int fd;
 
-    snprintf(path, sizeof path, "%s/" FUSE_FILE, dir);
+    snprintf(path, sizeof path, "%s/%s", dir, name);
     fd = open(path, (writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return NULL;
@@ -55,11 +57,36 @@ struct fuse_page *fuse_page_map(const char *dir, bool writing)
         p = at != MAP_FAILED ? at : NULL;
     }
     close(fd);
-    if (p != NULL && p->magic != FUSE_MAGIC) {
+    if (p != NULL && *p != magic) {
         munmap(p, FUSE_PAGE_LEN);
         p = NULL;
     }
     return p;
+}
+
+int fuse_page_make(const char *dir, struct err *e)
+{
+    const struct fuse_page page = { .magic = FUSE_MAGIC };
+
+    return fuse_file_make(dir, FUSE_FILE, &page, sizeof page, e);
+}
+
+struct fuse_page *fuse_page_map(const char *dir, bool writing)
+{
+    return fuse_file_map(dir, FUSE_FILE, FUSE_MAGIC, writing);
+}
+
+void fuse_page_wake(struct fuse_page *p)
+{
+    atomic_fetch_add(&p->turn, 1);
+    syscall(SYS_futex, &p->turn, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+void fuse_page_wait(const struct fuse_page *p, uint32_t turn, unsigned ms)
+{
+    struct timespec ts = { ms / 1000, (long)(ms % 1000) * (long)NS_PER_MS };
+
+    syscall(SYS_futex, &p->turn, FUTEX_WAIT, turn, &ts, NULL, 0);
 }
 
 bool fuse_order_lit(struct fuse_order o, bool begun_blown, uint64_t epoch)

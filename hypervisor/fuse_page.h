@@ -59,10 +59,20 @@ static inline void fuse_page_write(struct fuse_page *p, struct fuse_order o)
     atomic_store(&p->deadline, o.deadline);
 }
 
+/* Such a page, `name` in a domain's folder, which begins with a magic number: made (one that is
+ * there is refused), and mapped: NULL if there is none that can be. */
+int fuse_file_make(const char *dir, const char *name, const void *start, size_t len, struct err *e);
+void *fuse_file_map(const char *dir, const char *name, uint64_t magic, bool writing);
+
 /* Makes the file in a domain's folder; refuses one that is there. */
 int fuse_page_make(const char *dir, struct err *e);
 /* NULL if there is none that can be mapped; unmap with munmap(page, FUSE_PAGE_LEN). */
 struct fuse_page *fuse_page_map(const char *dir, bool writing);
+
+/* Who watches it looks at once. The page must be mapped for writing. */
+void fuse_page_wake(struct fuse_page *p);
+/* Until somebody wakes it, or for so long; `turn` as it was before it looked. */
+void fuse_page_wait(const struct fuse_page *p, uint32_t turn, unsigned ms);
 
 /* May a copy of `epoch` run now? The table is at the top of xvm/fuse.c. */
 bool fuse_order_lit(struct fuse_order o, bool begun_blown, uint64_t epoch);

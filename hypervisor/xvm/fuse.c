@@ -130,10 +130,7 @@ bool fuse_resume(struct machine *m)
 
 static void wait_for_turn(const struct fuse *f, uint32_t turn)
 {
-    unsigned ms = fuse_order_sleep_ms(fuse_page_read(f->page));
-    struct timespec ts = { ms / 1000, (long)(ms % 1000) * (long)NS_PER_MS };
-
-    syscall(SYS_futex, &f->page->turn, FUTEX_WAIT, turn, &ts, NULL, 0);
+    fuse_page_wait(f->page, turn, fuse_order_sleep_ms(fuse_page_read(f->page)));
 }
 
 static void *watch(void *arg)
