@@ -102,10 +102,21 @@ static void all_past_cache(
         xs_close(xs);
 }
 
+/* One that is there already is what a claim left that was killed: it may be half attached. */
+static int attach_disk(struct xl *x, libxl_device_disk *disk)
+{
+    int rc = libxl_device_disk_add(x->ctx, x->domid, disk, NULL);
+
+    if (rc != ERROR_DEVICE_EXISTS)
+        return rc;
+    rc = libxl_device_disk_destroy(x->ctx, x->domid, disk, NULL);
+    return rc != 0 ? rc : libxl_device_disk_add(x->ctx, x->domid, disk, NULL);
+}
+
 static int attach_disks(struct xl *x, libxl_device_disk *disk, int n, struct err *e)
 {
     for (int i = 0; i < n; i++) {
-        int rc = libxl_device_disk_add(x->ctx, x->domid, &disk[i], NULL);
+        int rc = attach_disk(x, &disk[i]);
 
         if (rc == 0)
             continue;

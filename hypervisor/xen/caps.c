@@ -158,9 +158,12 @@ static int read_caps(struct hv *hv, const xc_physinfo_t *p, struct hv_caps *c, s
 int xen_capabilities(struct hv *hv, struct hv_caps *out, struct err *e)
 {
     xc_physinfo_t p = { 0 };
+    xc_domaininfo_t own;
     uint64_t taken;
     int r = xc_physinfo(xen_lock(hv), &p);
 
+    if (r == 0)
+        r = xen_domain_facts(hv->xc, 0, &own);
     if (r < 0)
         err_sys(e, "asking Xen for the host's memory");
     if (r == 0 && !hv->has_caps) {
@@ -171,6 +174,8 @@ int xen_capabilities(struct hv *hv, struct hv_caps *out, struct err *e)
     xen_unlock(hv);
     if (r < 0)
         return -1;
+    out->host_kib = own.tot_pages * KIB_PER_PAGE;
+    out->host_vcpus = own.nr_online_vcpus;
     taken = p.outstanding_pages * KIB_PER_PAGE + SPARE_KIB;
     out->memory_total_kib = p.total_pages * KIB_PER_PAGE;
     out->memory_free_kib = p.free_pages * KIB_PER_PAGE;

@@ -72,6 +72,7 @@ int xen_config_disk(const Migrd__Disk *d, libxl_device_disk *out, struct err *e)
     out->backend = backend_of(d->backend);
     out->readwrite = !d->read_only && !d->cdrom;
     out->is_cdrom = out->removable = d->cdrom;
+    out->direct_io_safe = strcmp(d->cache, "none") == 0;
     if (set_text(&out->pdev_path, d->source) < 0 || set_text(&out->vdev, d->device) < 0 ||
         set_text(&out->script, d->script) < 0)
         return err_set(e, ERR_MEMORY, "disk %s: out of memory", d->device);

@@ -89,11 +89,22 @@ int xen_epoch(const char *run_dir, const char *uuid, uint64_t epoch, struct err 
     return 0;
 }
 
+/* Xenstore's word for a path that root will open: nothing but a pty. */
+static void take_console(const char *tty, char *out, size_t size)
+{
+    static const char ptys[] = "/dev/pts/";
+    const char *number = tty + sizeof ptys - 1;
+
+    if (strncmp(tty, ptys, sizeof ptys - 1) == 0 && number[0] != '\0' &&
+        strspn(number, "0123456789") == strlen(number))
+        snprintf(out, size, "%s", tty);
+}
+
 /* --- one domain ------------------------------------------------------------------------------ */
 
 static void fill(struct hv *hv, const xc_domaininfo_t *d, const char *uuid, struct hv_info *out)
 {
-    char dir[RUNDIR_LEN], path[XEN_PATH_LEN];
+    char dir[RUNDIR_LEN], path[XEN_PATH_LEN], tty[64];
 
     memset(out, 0, sizeof *out);
     xen_dir(hv, uuid, dir);
@@ -101,8 +112,8 @@ static void fill(struct hv *hv, const xc_domaininfo_t *d, const char *uuid, stru
     xen_store_read(hv->xs, out->name, sizeof out->name, "/local/domain/%u/name", d->domain);
     if (out->name[0] == '\0')
         snprintf(out->name, sizeof out->name, "%s", uuid);
-    xen_store_read(
-        hv->xs, out->console, sizeof out->console, "/local/domain/%u/console/tty", d->domain);
+    xen_store_read(hv->xs, tty, sizeof tty, "/local/domain/%u/console/tty", d->domain);
+    take_console(tty, out->console, sizeof out->console);
     out->domid = d->domain;
     out->state = xen_state_of(d, folder_has(dir, FOLDER_INCOMING));
     out->reset = out->state == HV_SHUTDOWN && xen_shutdown_code(d) != SHUTDOWN_poweroff;

@@ -22,27 +22,13 @@
 #include "hypervisor/xen/xen_internal.h"
 
 #define PAUSES_MAX 255 /* of Xen's counter */
-#define PAGE_KIB (HV_PAGE_SIZE / 1024)
 #define GONE_STEP_MS 20u
 
 /* --- start ------------------------------------------------------------------------------------ */
 
-/* What Xen needs beside the guest's own memory: page tables for HAP as libxl reckons them, and the
- * domain's structures. */
-static uint64_t overhead_kib(const Migrd__Domain *def, uint64_t max_kib)
-{
-    const uint64_t vcpus = def->max_vcpus > def->vcpus ? def->max_vcpus : def->vcpus;
-    const uint64_t structures_kib = 2048;
-
-    if (hv_guest_type(def) == MIGRD__GUEST_TYPE__GUEST_PV)
-        return structures_kib + max_kib / 512; /* its table of frame numbers is in its own memory */
-    return structures_kib + PAGE_KIB * (256 * vcpus + 2 * (max_kib / 1024));
-}
-
 static int check_memory(struct hv *hv, const Migrd__Domain *def, struct err *e)
 {
-    uint64_t max = def->max_memory_kib > def->memory_kib ? def->max_memory_kib : def->memory_kib;
-    uint64_t need = def->memory_kib + overhead_kib(def, max);
+    uint64_t need = hv_memory_need(def);
     struct hv_caps c;
 
     if (xen_capabilities(hv, &c, e) < 0)

@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <xen/hvm/params.h>
 
@@ -34,6 +35,7 @@
 #define MARK_MAGIC "XENMIG1"
 #define LOCK_WAIT_MS 500 /* a sweep holds it for some milliseconds */
 #define LOCK_RETRY_US 5000
+#define LATE_S 60
 #define FILE_LEN (RUNDIR_LEN + 32)
 #define ACPI_GFN 0xfc000u
 #define SPECIAL_END 0xff000u
@@ -103,30 +105,45 @@ static bool is_marked(const struct xen_mark *k)
     return memcmp(k->magic, MARK_MAGIC, sizeof k->magic) == 0 && (k->log || k->capped || k->late);
 }
 
-/* With the lock held. A guest that was told to suspend, and then not to, may follow late: that mark
- * stays as long as it runs. */
-static void sweep_locked(xc_interface *xc, struct xs_handle *xs, int fd, uint32_t domid)
+/* A guest that was asked to suspend, and that nobody waits for any more, may follow late: that mark
+ * stays as long as it runs, but not for ever, or it would meet somebody else's request. */
+static bool may_follow(xc_interface *xc, int fd, const struct xen_mark *k)
+{
+    xc_domaininfo_t d;
+    struct stat st;
+
+    return k->late && fstat(fd, &st) == 0 && time(NULL) - st.st_mtime < LATE_S &&
+           xen_domain_facts(xc, k->domid, &d) == 0 && !xen_is_suspended(&d);
+}
+
+/* With the lock held; `left`: what stays marked. */
+static void sweep_locked(
+    xc_interface *xc, struct xs_handle *xs, int fd, uint32_t domid, struct xen_mark *left)
 {
     struct xen_mark k;
-    xc_domaininfo_t d;
 
+    memset(left, 0, sizeof *left);
     if (pread(fd, &k, sizeof k, 0) != (ssize_t)sizeof k || !is_marked(&k))
         return;
-    if (k.domid == domid && k.late && !k.log && !k.capped && xen_domain_facts(xc, domid, &d) == 0 &&
-        !xen_is_suspended(&d))
-        return;
-    if (k.domid == domid) {
+    if (k.domid == domid && may_follow(xc, fd, &k)) {
+        *left = k;
+        left->log = left->capped = 0;
+        k.late = 0;
+    }
+    if (k.domid == domid && is_marked(&k)) {
         log_info("xen", "domain %u: undoing what a migration left", domid);
         undo(xc, xs, &k);
+    } else if (left->late) {
+        return; /* as it is */
     }
-    memset(&k, 0, sizeof k);
-    if (pwrite(fd, &k, sizeof k, 0) < 0)
+    if (pwrite(fd, left, sizeof *left, 0) < 0)
         log_warn("xen", "domain %u: the mark of a migration stays: %s", domid, strerror(errno));
 }
 
 void xen_mig_sweep(struct hv *hv, xc_interface *xc, const char *uuid, uint32_t domid)
 {
     char dir[RUNDIR_LEN], path[FILE_LEN];
+    struct xen_mark left;
     int fd;
 
     xen_dir(hv, uuid, dir);
@@ -135,7 +152,7 @@ void xen_mig_sweep(struct hv *hv, xc_interface *xc, const char *uuid, uint32_t d
     if (fd < 0)
         return;
     if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-        sweep_locked(xc, hv->xs, fd, domid);
+        sweep_locked(xc, hv->xs, fd, domid, &left);
     close(fd);
 }
 
@@ -234,8 +251,8 @@ static int check_type(const struct hv_mig *m, const xc_domaininfo_t *d, struct e
             "domain %s: hvm: the state of its device model (QEMU) cannot be moved; use a pvh guest",
             m->uuid);
     return err_set(e, ERR_UNSUPPORTED,
-        "domain %s: pv: its page tables hold this machine's frame numbers, and Xen without shadow "
-        "paging keeps no dirty log of it; move it with --allow-paused, or use a pvh guest",
+        "domain %s: pv: its page tables hold this machine's frame numbers, so its memory can neither "
+        "be moved nor saved nor dumped; use a pvh guest",
         m->uuid);
 }
 
@@ -278,7 +295,7 @@ static int attach(struct hv *hv, struct hv_mig *m, struct err *e)
     if (m->side != HV_VIEWER && take_lock(hv, m, e) < 0)
         return -1;
     if (m->lock_fd >= 0)
-        sweep_locked(m->xc, m->xs, m->lock_fd, m->domid);
+        sweep_locked(m->xc, m->xs, m->lock_fd, m->domid, &m->mark);
     if (find_layout(m, e) < 0 ||
         find_ring(m, HVM_PARAM_STORE_PFN, "xenstore ring", XEN_SPECIAL_STORE, &m->store_gfn, e) <
             0 ||

@@ -18,7 +18,7 @@ struct xen_mark {
     char magic[8];
     uint32_t domid;
     uint8_t log;    /* the dirty log is on */
-    uint8_t late;   /* a suspend was taken back that the guest may still follow: resume it */
+    uint8_t late;   /* asked to suspend, and nobody waits for it: should it do so, resume it */
     uint8_t capped; /* the throttle is on; before, weight and cap were: */
     uint8_t unused;
     uint16_t weight, cap;

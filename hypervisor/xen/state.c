@@ -7,9 +7,13 @@
  * hypercall, which answers 0 where the guest goes on from a saved state (it then
  * connects anew to xenstore, console and devices) and 1 where it goes on in the domain it was in.
  *
+ *   before it is asked             marked: should its holder die while it makes up its mind, the
+ *                                  sweep lets it go on once it has suspended (mig.c)
  *   asked, no answer in ASK_MS     the word is taken back; the guest runs on
- *   answered, still running        waited for until DONE_MS, then marked: should it suspend
- *                                  yet, the sweep lets it go on (mig.c)
+ *   answered, still running        waited for until DONE_MS, then given up; the mark stays
+ *   suspended                      the mark is taken away before anybody is told: from here on the
+ *                                  guest may be given to another host, and nothing here resumes it
+ *                                  but who decides that
  *
  * state_load: CPU policy first, since Xen compares the context with it; params; TSC; context last.
  * What was there before (rings, event channels, grants) is the new domain's own.
@@ -99,9 +103,6 @@ static int call_off(struct hv_mig *m, bool asked, struct err *e)
                          "domain %s: the guest does not answer a request to suspend: is its kernel "
                          "one with Xen's drivers, and alive?",
                          m->uuid);
-    m->mark.late = 1;
-    if (xen_mark_write(m, e) < 0)
-        return -1;
     return err_set(e, ERR_TIMEOUT,
         "domain %s: the guest took the request to suspend and did not do so within %d s", m->uuid,
         DONE_MS / 1000);
@@ -124,6 +125,14 @@ static int await_suspend(struct hv_mig *m, struct err *e)
     return r < 0 ? -1 : 0;
 }
 
+static int mark_late(struct hv_mig *m, bool late, struct err *e)
+{
+    if (m->mark.late == late)
+        return 0;
+    m->mark.late = late;
+    return xen_mark_write(m, e);
+}
+
 int xen_mig_pause(struct hv_mig *m, uint64_t epoch, struct err *e)
 {
     int r;
@@ -132,9 +141,10 @@ int xen_mig_pause(struct hv_mig *m, uint64_t epoch, struct err *e)
         return -1;
     m->epoch = epoch;
     r = look(m, e);
-    if (r != 0)
-        return r < 0 ? -1 : 0;
-    return write_word(m, "suspend", e) < 0 ? -1 : await_suspend(m, e);
+    if (r == 0 && (mark_late(m, true, e) < 0 || write_word(m, "suspend", e) < 0 ||
+                      await_suspend(m, e) < 0))
+        return -1;
+    return r < 0 ? -1 : mark_late(m, false, e);
 }
 
 int xen_go_on(xc_interface *xc, struct xs_handle *xs, uint32_t domid, struct err *e)

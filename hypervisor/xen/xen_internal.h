@@ -93,6 +93,11 @@ int xen_run_answer(struct hv *hv, const char *verb, const char *uuid, const Migr
 int xen_capabilities(struct hv *hv, struct hv_caps *out, struct err *e);
 int xen_guest_cpu(struct hv *hv, const char *uuid, struct hv_caps *out, struct err *e);
 
+/* --- look.c: Xen's log; what can move ------------------------------------------------------ */
+
+int xen_dmesg(struct hv *hv, bool clear, char **text, struct err *e);
+int xen_mig_check(struct hv *hv, const char *uuid, bool live, struct err *e);
+
 /* --- lifecycle.c --------------------------------------------------------------------------- */
 
 int xen_start(struct hv *hv, const Migrd__Domain *def, const struct hv_start *how, struct err *e);
