@@ -235,6 +235,9 @@ class Host:
         command += share("root", "/", True) + share("control", f"{self.folder}/control", True)
         if args.share:
             command += share("share", os.path.realpath(args.share).replace(",", ",,"), False)
+        for i in range(len(args.disk)):
+            command += ["-drive", f"if=none,id=disk{i},format=raw,file.locking=off,file={self.lab.disk(i)}",
+                        "-device", f"virtio-blk-pci,drive=disk{i},share-rw=on,serial=testbed-{i}"]
         if self.lab.kind.network:
             for i, cable in enumerate(CABLES):
                 command += ["-netdev", f"dgram,id={cable},local.type=unix,local.path={self.lab.cable(cable, self.number)},"
@@ -365,6 +368,9 @@ class Lab:
         self.select = selectors.DefaultSelector()
         self.tmp = tempfile.mkdtemp(prefix="testbed.")
         self.hosts, self.switches = [], []
+        for i, mib in enumerate(args.disk):
+            with open(self.disk(i), "wb") as f:
+                f.truncate(mib << 20)
         self.hosts += [None] * args.hosts
         for number in range(1, args.hosts + 1):
             self.hosts[number - 1] = Host(self, number)
@@ -380,6 +386,10 @@ class Lab:
         if len(self.hosts) > 2:
             return f"{self.tmp}/{cable}{number}s"
         return self.cable(cable, 3 - number)
+
+    def disk(self, i):
+        """The file of a disk that all hosts have."""
+        return f"{self.tmp}/disk{i}"
 
     def boot(self):
         for host in self.hosts:

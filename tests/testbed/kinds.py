@@ -21,8 +21,8 @@ class KvmHost:
     name = "kvm"
     memory = 2048
     network = False
-    modules = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console", "kvm_amd", "kvm_intel",
-               "tun", "veth", "bridge", "af_packet", "loop", "sch_netem", "sch_tbf")
+    modules = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console", "virtio_blk", "kvm_amd",
+               "kvm_intel", "tun", "veth", "bridge", "af_packet", "loop", "sch_netem", "sch_tbf")
 
     def __init__(self, cache):
         self.version, self.image = bootfiles.newest_kernel()
@@ -65,13 +65,14 @@ class KvmHost:
 
 
 class XenHost(KvmHost):
-    """Xen with its dom0. The emulated CPU is an old one: newer models crash dom0."""
+    """Xen with its dom0. The emulated CPU is an old one, since newer models crash dom0, with what OpenSSL likes."""
 
     name = "xen"
     memory = 1536
     network, bridge = True, "xenbr0"
-    modules = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console", "virtio_net", "af_packet",
-               "tun", "veth", "bridge", "loop", "xenfs", "xen_privcmd", "xen_evtchn", "xen_gntdev", "xen_gntalloc",
+    cpu = "qemu64,+svm,+npt,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand"
+    modules = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console", "virtio_net", "virtio_blk",
+               "af_packet", "tun", "veth", "bridge", "loop", "xenfs", "xen_privcmd", "xen_evtchn", "xen_gntdev", "xen_gntalloc",
                "xen_netback", "xen_blkback", "nfs", "nfsv3", "sch_netem", "sch_tbf")
 
     def __init__(self, cache):
@@ -111,7 +112,7 @@ class XenHost(KvmHost):
         if args.accel == "kvm":
             cpu = ["-accel", "kvm", "-cpu", "host"]
         else:
-            cpu = ["-accel", "tcg,thread=multi", "-cpu", args.cpu or "qemu64,+svm,+npt"]
+            cpu = ["-accel", "tcg,thread=multi", "-cpu", args.cpu or self.cpu]
         # Without "noreboot", so that QEMU ends when Xen or dom0 crashes.
         xen = (f"console=com1 com1=115200,8n1 dom0_mem={args.dom0}M,max:{args.dom0}M "
                f"dom0_max_vcpus={args.cpus} {args.xen}")

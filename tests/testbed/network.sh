@@ -7,7 +7,7 @@ network_up() {
     cp /run/testbed/hosts /etc/hosts
     : >/etc/resolv.conf
     ip -batch - <<END
-link set eth0 mtu 9000 up
+link set eth0 mtu 60000 up
 addr add 10.99.0.$number/24 dev eth0
 addr add fd99::$number/64 dev eth0 nodad
 link add $bridge address 02:99:01:00:00:$(printf %02x "$number") type bridge
