@@ -137,6 +137,8 @@ static const struct lv_entry table[] = {
     [LV_DOMAIN_MIGRATE_CONFIRM3_PARAMS] = DO(lv_confirm, lv_confirm3, C),
     [LV_DOMAIN_MIGRATE_START_POST_COPY] = DO(lv_dom_flags, lv_start_postcopy, C),
     [LV_DOMAIN_MIGRATE_GET_MAX_DOWNTIME] = CALL(lv_dom_flags, lv_uhyper, lv_get_downtime, 0),
+    [LV_CONNECT_GET_DOMAIN_CAPABILITIES] =
+        CALL(lv_domcaps_args, lv_string, lv_get_domain_capabilities, 0),
     [LV_CONNECT_DOMAIN_XML_FROM_NATIVE] = CALL(lv_native, lv_string, lv_from_native, 0),
     [LV_CONNECT_DOMAIN_XML_TO_NATIVE] = CALL(lv_native, lv_string, lv_to_native, 0),
     [LV_DOMAIN_IS_UPDATED] = CALL(lv_dom, lv_int, lv_is_updated, 0),

@@ -186,9 +186,11 @@ int lv_max_vcpus(struct lv_call *k, const void *args, void *ret, struct err *e)
 
 int lv_os_type(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
-    if (lv_domain(k, args, e) == NULL)
+    const struct domain *d = lv_domain(k, args, e);
+
+    if (d == NULL)
         return -1;
-    ((lv_word *)ret)->value = lv_copy("linux");
+    ((lv_word *)ret)->value = lv_copy(lv_os_word(k->m, hv_guest_type(registry_definition(d))));
     return ((lv_word *)ret)->value != NULL ? 0 : err_set(e, ERR_MEMORY, "migrd is out of memory");
 }
 

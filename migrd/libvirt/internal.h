@@ -275,6 +275,8 @@ int lv_define_code(const struct err *e);
 bool lv_is_listed(const struct domain *d, unsigned flags);
 /* malloc'ed. */
 char *lv_capabilities(const struct migrd *m, struct err *e);
+/* The word that <os><type> has for such guests on this host, and that virsh dominfo shows. */
+const char *lv_os_word(const struct migrd *m, Migrd__GuestType t);
 
 /* --- typed parameters -------------------------------------------------------------------------
  */
@@ -335,7 +337,8 @@ void lv_moves_tick(struct migrd *m, uint64_t now);
  */
 
 lv_fn lv_open_connection, lv_close_connection, lv_auth_list, lv_supports, lv_type, lv_version,
-    lv_lib_version, lv_hostname, lv_uri, lv_node_info, lv_free_memory, lv_get_capabilities;
+    lv_lib_version, lv_hostname, lv_uri, lv_node_info, lv_free_memory, lv_get_capabilities,
+    lv_get_domain_capabilities;
 lv_fn lv_list_all, lv_by_id, lv_by_name, lv_by_uuid, lv_get_state, lv_get_info, lv_xml,
     lv_autostart, lv_max_vcpus, lv_os_type, lv_is_active, lv_is_persistent, lv_managed_save,
     lv_metadata;

@@ -104,7 +104,6 @@ static const struct {
     { 337, 338, "a guest's clock; it follows the host's, also over a migration" },
     { 340, 340, "counts of free huge pages" },
     { 341, 341, NETWORKS },
-    { 342, 342, "capabilities for a kind of domain; virsh capabilities has the host's" },
     { 343, 343, "graphics; a guest has a console only" },
     { 345, 345, BLOCK_JOBS },
     { 347, 347, "allocating huge pages" },

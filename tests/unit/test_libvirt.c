@@ -278,6 +278,40 @@ static void test_refused(void **state)
     }
 }
 
+/* What virt-install asks on a host with Xen: types of guests, and what one of them can have. */
+static void test_xen_capabilities(void **state)
+{
+    static const struct hv_ops xen = { .name = "xen" };
+    const struct hv_ops *was = host.m.hv_ops;
+    char *machine = (char *)(uintptr_t) "xenpv";
+    lv_domcaps_args a = { .flags = 0 };
+    lv_string caps;
+
+    (void)state;
+    open_it(0);
+    put_call(LV_CONNECT_GET_DOMAIN_CAPABILITIES, (xdrproc_t)xdr_lv_domcaps_args, &a);
+    expect_error(LV_E_NO_SUPPORT, 6, "virsh capabilities has the host's");
+    host.m.hv_ops = &xen;
+    host.m.caps.guest_types = 1u << MIGRD__GUEST_TYPE__GUEST_PVH | 1u << MIGRD__GUEST_TYPE__GUEST_HVM;
+    put_call(LV_CONNECT_GET_CAPABILITIES, NULL, NULL);
+    get_answer((xdrproc_t)xdr_lv_string, &caps, sizeof caps);
+    assert_non_null(strstr(caps.value, "<os_type>xenpvh</os_type>"));
+    assert_non_null(strstr(caps.value, "<machine>xenfv</machine>"));
+    assert_null(strstr(caps.value, "xenpv<"));
+    assert_non_null(strstr(caps.value, "<domain type=\"xen\"/>"));
+    xdr_free((xdrproc_t)xdr_lv_string, (char *)&caps);
+    put_call(LV_CONNECT_GET_DOMAIN_CAPABILITIES, (xdrproc_t)xdr_lv_domcaps_args, &a);
+    get_answer((xdrproc_t)xdr_lv_string, &caps, sizeof caps);
+    assert_non_null(strstr(caps.value, "<machine>xenpvh</machine>"));
+    assert_non_null(strstr(caps.value, "<graphics supported=\"no\"/>"));
+    xdr_free((xdrproc_t)xdr_lv_string, (char *)&caps);
+    a.machine = &machine;
+    put_call(LV_CONNECT_GET_DOMAIN_CAPABILITIES, (xdrproc_t)xdr_lv_domcaps_args, &a);
+    expect_error(LV_E_INVALID_ARG, 6, "machine 'xenpv'");
+    host.m.hv_ops = was;
+    host.m.caps.guest_types = 0;
+}
+
 /* --- statistics
  * --------------------------------------------------------------------------------------------- */
 
@@ -1075,6 +1109,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { TEST(test_header), TEST(test_bytes), TEST(test_limits),
         TEST(test_before_open), TEST(test_schemes), TEST(test_unknown), TEST(test_refused),
+        TEST(test_xen_capabilities),
         TEST(test_stats), TEST(test_native), TEST(test_read_only), TEST(test_lookup),
         TEST(test_bad_arguments), TEST(test_lifecycle), TEST(test_registrations),
         TEST(test_event_bodies), TEST(test_io_error), TEST(test_old_events),
