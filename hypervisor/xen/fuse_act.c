@@ -147,7 +147,7 @@ static int end_pause(
     if (give_pause_to_fuse(f->hold))
         return 0;
     fuse_order_reason(o, atomic_load(&f->hold->epoch), why, sizeof why);
-    return err_set(e, ERR_STATE, "domain %u: cannot run: %s", domid, why);
+    return err_set(e, ERR_STATE, "cannot run: %s", why);
 }
 
 int xen_fuse_resume(
