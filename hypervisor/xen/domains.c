@@ -122,6 +122,8 @@ static void fill(struct hv *hv, const xc_domaininfo_t *d, const char *uuid, stru
     snprintf(path, sizeof path, "/local/domain/%u/memory/static-max", d->domain);
     if (!xen_store_number(hv->xs, &out->max_memory_kib, path))
         out->max_memory_kib = d->max_pages * KIB_PER_PAGE;
+    if (out->memory_kib > out->max_memory_kib) /* its ACPI tables and rings are not in the maximum */
+        out->memory_kib = out->max_memory_kib;
     out->vcpus = d->nr_online_vcpus;
     out->cpu_ns = d->cpu_time;
     out->pid = -1;

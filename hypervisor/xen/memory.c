@@ -3,8 +3,9 @@
  * Guest memory.
  *
  * Source: which frames hold something is asked of Xen in batches, until as many are found as the
- * domain has; pages are mapped for each call and not kept, since a guest may give a
- * frame back and get another page for it meanwhile. A frame without a page reads as zeroes.
+ * domain has, unless it has all of its RAM anyhow; pages are mapped for each call and not kept,
+ * since a guest may give a frame back and get another page for it meanwhile. A frame without a page
+ * reads as zeroes.
  *
  * Target: nobody else touches the domain's memory, so what is mapped stays mapped. Where the guest
  * has all its memory, blocks of 2 MiB are allocated (as one page where Xen can) and
@@ -24,6 +25,8 @@
 
 #define BLOCK_ORDER 9
 #define TYPE_BATCH 1024 /* of xc_get_pfn_type_batch */
+#define FULL_SLACK                                                                                 \
+    512 /* pages that a guest has given away for grants and its shared page, at most */
 
 /* Pages that were mapped for one call only. */
 struct transient {
@@ -43,14 +46,25 @@ static void set_bit(uint64_t *bitmap, uint64_t i)
     bitmap[i >> 6] |= UINT64_C(1) << (i & 63);
 }
 
+/* The bits of [from, end) that are in the word of `from`; *next: where the rest begins. */
+static uint64_t word_of_range(uint64_t from, uint64_t end, uint64_t *next)
+{
+    uint64_t at = from & 63, n = 64 - at < end - from ? 64 - at : end - from;
+
+    *next = from + n;
+    return (n == 64 ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1) << at;
+}
+
 static void clear_bits(uint64_t *bitmap, uint64_t from, uint64_t end)
 {
-    while (from < end) {
-        uint64_t at = from & 63, n = 64 - at < end - from ? 64 - at : end - from;
+    for (uint64_t next; from < end; from = next)
+        bitmap[from >> 6] &= ~word_of_range(from, end, &next);
+}
 
-        bitmap[from >> 6] &= ~((n == 64 ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1) << at);
-        from += n;
-    }
+static void set_bits(uint64_t *bitmap, uint64_t from, uint64_t end)
+{
+    for (uint64_t next; from < end; from = next)
+        bitmap[from >> 6] |= word_of_range(from, end, &next);
 }
 
 void xen_mask_bitmap(const struct hv_mig *m, uint64_t *bitmap)
@@ -100,18 +114,61 @@ static int scan_region(struct hv_mig *m, const struct hv_region *r, uint64_t all
     return 0;
 }
 
-/* The small regions first: they are full of holes, and RAM from 0 on is not. */
+static bool is_ram(const struct hv_region *r)
+{
+    return r->gfn == 0 || r->gfn >= XEN_SPECIAL_GFN + XEN_SPECIAL_PAGES;
+}
+
+/* ACPI tables and special pages, which stay as they were built: asked for once. */
+static int scan_rims(struct hv_mig *m, uint64_t *found, struct err *e)
+{
+    if (m->rims != NULL)
+        return 0;
+    m->rims = calloc(xen_bitmap_words(m), sizeof *m->rims);
+    if (m->rims == NULL)
+        return err_set(e, ERR_MEMORY, "out of memory for a bitmap");
+    for (unsigned i = 0; i < m->layout.n; i++)
+        if (!is_ram(&m->layout.region[i]) &&
+            scan_region(m, &m->layout.region[i], UINT64_MAX, m->rims, found, e) < 0) {
+            free(m->rims);
+            m->rims = NULL;
+            return -1;
+        }
+    return 0;
+}
+
+static uint64_t count_ram(const struct hv_mig *m)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < m->layout.n; i++)
+        n += is_ram(&m->layout.region[i]) ? m->layout.region[i].pages : 0;
+    return n;
+}
+
+/* All RAM counts as populated where about as many pages are there: asking for each takes longer
+ * than sending the few that are not as zeroes. */
 static int scan_all(struct hv_mig *m, uint64_t *bitmap, struct err *e)
 {
     uint64_t found = 0;
     xc_domaininfo_t d;
+    bool full;
 
     if (xen_domain_facts(m->xc, m->domid, &d) < 0)
         return err_sys(e, "domain %s", m->uuid);
-    for (unsigned i = 1; i < m->layout.n; i++)
-        if (scan_region(m, &m->layout.region[i], d.tot_pages, bitmap, &found, e) < 0)
+    if (scan_rims(m, &found, e) < 0)
+        return -1;
+    memcpy(bitmap, m->rims, xen_bitmap_words(m) * sizeof *bitmap);
+    full = d.tot_pages + FULL_SLACK >= count_ram(m);
+    for (unsigned i = 0; i < m->layout.n; i++) {
+        const struct hv_region *r = &m->layout.region[i];
+
+        if (is_ram(r) && full)
+            set_bits(bitmap, r->gfn, r->gfn + r->pages);
+        else if (is_ram(r) && scan_region(m, r, d.tot_pages, bitmap, &found, e) < 0)
             return -1;
-    return scan_region(m, &m->layout.region[0], d.tot_pages, bitmap, &found, e);
+    }
+    return 0;
 }
 
 int xen_mig_populated(struct hv_mig *m, uint64_t *bitmap, struct err *e)
@@ -186,7 +243,7 @@ int xen_target_init(struct hv_mig *m, bool whole, struct err *e)
     return scan_all(m, t->populated, e);
 }
 
-void xen_target_free(struct hv_mig *m)
+void xen_memory_free(struct hv_mig *m)
 {
     struct xen_target *t = &m->target;
 
@@ -195,6 +252,8 @@ void xen_target_free(struct hv_mig *m)
             xenforeignmemory_unmap(m->memory, t->block[i], BLOCK_PAGES);
     free((void *)t->block);
     free(t->populated);
+    free(m->rims);
+    m->rims = NULL;
     t->block = NULL;
     t->populated = NULL;
 }

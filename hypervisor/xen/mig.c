@@ -350,7 +350,7 @@ void xen_mig_close(struct hv_mig **mp)
     if (m->xc != NULL) {
         undo_own(m);
         xen_log_free(m);
-        xen_target_free(m);
+        xen_memory_free(m);
         xc_interface_close(m->xc);
     }
     if (m->memory != NULL)

@@ -48,6 +48,7 @@ struct hv_mig {
     struct xen_mark mark;
     struct hv_layout layout;
     uint64_t store_gfn, console_gfn; /* of the rings, which stay where they are */
+    uint64_t *rims; /* bitmap of what is populated outside of RAM; NULL not asked yet */
     struct xen_target target;
     /* dirty.c */
     xc_hypercall_buffer_t log_buffer;
@@ -68,9 +69,9 @@ int xen_mark_write(struct hv_mig *m, struct err *e);
 /* That an incoming domain may run now. */
 int xen_mark_loaded(struct hv_mig *m, struct err *e);
 
-/* memory.c: what a target holds. */
+/* memory.c: what a target holds; what both sides remember. */
 int xen_target_init(struct hv_mig *m, bool whole, struct err *e);
-void xen_target_free(struct hv_mig *m);
+void xen_memory_free(struct hv_mig *m);
 
 /* dirty.c */
 int xen_log_off(xc_interface *xc, uint32_t domid, struct err *e);
