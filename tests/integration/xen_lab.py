@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: ISC
+"""Two hosts with Xen, a migrd each, and guests: the testbed's virtual hosts, driven from outside.
+
+A command in a host costs some tenths of a second, booting two hosts a minute: a test makes one lab and does much
+in it. What runs in the hosts is the build's own programs, read over 9p; nothing of this machine is changed, and all
+ends with the process that made the lab, however it ends.
+
+XEN_LAB=DIR takes the hosts of `testbed shell DIR` that are up, for work on a test; it leaves them as they are in the end.
+
+The guest is the Linux guest of tests/guests: a counter on its console, memory and a disk with checksums, a TCP
+server. Its console is read from migrd's log, or from xenconsoled's if xl made it.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from labs import BUILD, TOP, Trouble, read_file, wait_for
+
+SKIP = 77
+TESTBED = f"{TOP}/tests/testbed/testbed"
+BEGAN = time.monotonic()
+FAULT_FILE, FAULT_TEXT = "/run/faults", 512
+LOG = "/var/log/migrd/migrd.log"
+GUEST_ADDRESS = "10.99.1.10"
+
+
+class Skip(Exception):
+    """This machine lacks what the lab needs."""
+
+
+def say(text):
+    print(f"{time.monotonic() - BEGAN:6.1f} s  {text}", flush=True)
+
+
+def check(true, text):
+    if not true:
+        raise Trouble(text)
+
+
+def words_of(line):
+    """key=value words of a line, as numbers where they are."""
+    pairs = (word.split("=", 1) for word in line.split() if "=" in word)
+    return {k: int(v) if v.isdigit() else v for k, v in pairs}
+
+
+class Host:
+    """One dom0. `daemon` is migrd's process in there, 0 if none runs."""
+
+    def __init__(self, lab, number):
+        self.lab, self.number, self.name = lab, number, f"host{number}.lab"
+        self.serial = 0
+
+    def __repr__(self):
+        return f"host {self.number}"
+
+    # --- commands
+
+    def begin(self, *command, limit=None, **more):
+        """Starts it there; a Popen whose output is read by the caller."""
+        command = ("/bin/bash", "-c", *command) if len(command) == 1 else command
+        words = [TESTBED, "exec", *(["--timeout", str(limit)] if limit else []),
+                 *(["-i"] if "stdin" in more else []), "--cwd", "/", self.lab.dir, str(self.number), *command]
+        more = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **more}
+        return subprocess.Popen(words, text=True, errors="replace", **more)
+
+    def run(self, *command, limit=60, ok=True):
+        """Runs it there, a single word as a shell's line; its output. A failure is an error unless ok is False."""
+        with self.begin(*command, limit=limit) as p:
+            out = p.communicate()[0]
+        if ok and p.returncode != 0:
+            raise Trouble(f"{self}: {shlex.join(command)}: status {p.returncode}: {out.strip()}")
+        return out.strip()
+
+    def status(self, *command, limit=60):
+        """(status, output)."""
+        with self.begin(*command, limit=limit) as p:
+            out = p.communicate()[0]
+        return p.returncode, out.strip()
+
+    def xm(self, *words, **more):
+        return self.run(f"{BUILD}/xm", *words, **more)
+
+    def migctl(self, *words, **more):
+        return self.run(f"{BUILD}/migctl", *words, **more)
+
+    def virsh(self, *words, **more):
+        return self.run("virsh", "-c", "xen:///system", *words, **more)
+
+    def put(self, path, text):
+        with self.begin("/bin/sh", "-c", 'mkdir -p "$(dirname "$1")" && cat >"$1"', "put", path,
+                        stdin=subprocess.PIPE) as p:
+            out = p.communicate(text)[0]
+        check(p.returncode == 0, f"{self}: {path}: {out}")
+
+    # --- migrd
+
+    def configure(self, *lines):
+        self.put("/etc/migrd/migrd.conf", "\n".join([
+            "hypervisor = xen", 'xend-relocation-address = ""',
+            'xend-relocation-hosts-allow = "^host[12]\\.lab$"', f"log-file = {LOG}", "log-level = debug", *lines, ""]))
+
+    def start_daemon(self):
+        """migrd, in a session of its own: it outlives the command that starts it."""
+        self.run(f"mkdir -p /var/log/migrd; MIGRD_FAULT_FILE={FAULT_FILE} setsid {BUILD}/migrd "
+                 "</dev/null >>/var/log/migrd/output 2>&1 & "
+                 f"for i in $(seq 100); do {BUILD}/migctl status >/dev/null 2>&1 && exit; sleep 0.3; done; "
+                 "cat /var/log/migrd/output; exit 1")
+
+    def processes(self, name):
+        """Process ids of that program (its file's name) there."""
+        out = self.run('for p in /proc/[0-9]*; do [ "$(readlink $p/exe)" = "$1" ] && echo ${p#/proc/}; done; true'
+                       .replace("$1", f"{BUILD}/{name}"))
+        return [int(word) for word in out.split()]
+
+    def kill_daemon(self):
+        self.run(f"pkill -KILL -o -x migrd; while pgrep -x migrd >/dev/null; do sleep 0.1; done")
+
+    def log(self):
+        return self.run(f"cat {LOG} /var/log/migrd/output 2>/dev/null", ok=False)
+
+    # --- fault points
+
+    def arm(self, text):
+        """See base/fault.h. The file is there before migrd starts."""
+        self.serial += 1
+        line = f"{self.serial} {text}\n".ljust(FAULT_TEXT, "\0")
+        with self.begin("/bin/sh", "-c", f"[ -e {FAULT_FILE} ] || : >{FAULT_FILE}; exec dd of={FAULT_FILE} "
+                        f"conv=notrunc bs={FAULT_TEXT} iflag=fullblock status=none", stdin=subprocess.PIPE) as p:
+            out = p.communicate(line)[0]
+        check(p.returncode == 0, f"{self}: faults: {out}")
+
+    def fired(self):
+        """The process that hit the armed point, or 0."""
+        for line in self.run(f"tail -c +{FAULT_TEXT + 1} {FAULT_FILE}").splitlines():
+            words = line.split()
+            if words and words[0] == str(self.serial):
+                return int(words[1])
+        return 0
+
+    # --- domains as Xen itself has them
+
+    def xl_list(self):
+        """name -> state, by stock xl: what there is beside Domain-0."""
+        rows = [line.split() for line in self.run("xl", "list").splitlines()[1:]]
+        return {row[0]: row[4] for row in rows if row[0] != "Domain-0"}
+
+    def runs(self, name):
+        """A domain of that name that is neither paused nor ended."""
+        state = self.xl_list().get(name)
+        return state is not None and not set(state) & set("psc")
+
+    # --- guests
+
+    def console(self, name):
+        """All that the guest has written here."""
+        return self.run(f"cat /var/log/migrd/console-{name}.log /var/log/xen/guest-{name}.log "
+                        f"/var/log/xen/guest-{name}--incoming.log 2>/dev/null", ok=False)
+
+    def last_tick(self, name):
+        ticks = [line for line in self.console(name).splitlines() if line.startswith("tick ")]
+        return words_of(ticks[-1]) | {"tick": int(ticks[-1].split()[1])} if ticks else {}
+
+
+class Lab:
+    """The hosts. Use it in a `with`."""
+
+    def __init__(self, hosts=2, disk_mib=16, cpus=1, memory=None):
+        self.count = hosts
+        self.hosts = [Host(self, n) for n in range(1, hosts + 1)]
+        self.shell = None
+        self.dir = os.environ.get("XEN_LAB")
+        if not self.dir:
+            self.boot(disk_mib, cpus, memory)
+
+    def boot(self, disk_mib, cpus, memory):
+        self.dir = tempfile.mkdtemp(prefix="xen.")
+        words = [TESTBED, "shell", "--die-with-parent", "--kind", "xen", "--hosts", str(self.count), "--cpus", str(cpus),
+                 "--console", f"{self.dir}/console", "--timeout", "1800"]
+        words += ["--disk", str(disk_mib)] * 2
+        words += ["--memory", str(memory)] if memory else []
+        self.log = open(f"{self.dir}/shell", "wb")
+        self.shell = subprocess.Popen([*words, self.dir], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+
+    def __enter__(self):
+        try:
+            if self.shell:
+                self.wait_up()
+            for host in self.hosts:
+                host.run("/bin/true", limit=300)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind, why, trace):
+        if kind is not None and issubclass(kind, Trouble):
+            self.show(why)
+        self.close()
+
+    def wait_up(self):
+        def up():
+            if self.shell.poll() is not None:
+                text = read_file(f"{self.dir}/shell").strip()
+                if self.shell.returncode == SKIP:
+                    raise Skip(text.splitlines()[-1].removeprefix("testbed: skip: "))
+                raise Trouble(f"the testbed ended: {text}")
+            return read_file(f"{self.dir}/shell").count("is up after") >= self.count
+        wait_for(300, "the hosts are up", up, 0.2)
+        say("; ".join(line.removeprefix("testbed: ") for line in read_file(f"{self.dir}/shell").splitlines()))
+
+    def close(self):
+        if not self.shell:
+            return
+        if self.shell.poll() is None:
+            self.shell.terminate()
+            self.shell.wait()
+        self.log.close()
+        if os.environ.get("XEN_LOGS"):
+            shutil.copytree(self.dir, os.environ["XEN_LOGS"], dirs_exist_ok=True)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def testbed(self, *words):
+        """kill, boot, ... of a host."""
+        subprocess.run([TESTBED, words[0], self.dir, *words[1:]], check=True)
+
+    def host(self, number):
+        return self.hosts[number - 1]
+
+    def other(self, host):
+        return self.hosts[2 - host.number]
+
+    def show(self, why):
+        """What one wants to see of a failure. XEN_LOGS: a folder for the whole logs."""
+        print(f"--- {why}", file=sys.stderr)
+        for host in self.hosts:
+            try:
+                text = host.run(f"tail -n 60 {LOG}; tail -n 20 /var/log/migrd/output; tail -n 15 /var/log/migrd/xen-*; xl list; "
+                                "tail -qn 4 /var/log/xen/guest-*", ok=False, limit=30)
+            except Trouble as more:
+                text = str(more)
+            print(f"--- {host}:\n{text}", file=sys.stderr)
+
+    # --- migrd
+
+    def daemons_up(self, *lines):
+        """Certificates, configuration, a migrd on each host."""
+        ca = f"{self.dir}/ca"
+        if not self.shell:
+            self.clean()
+        self.local("migctl", "pki", "init", "--dir", ca)
+        for host in self.hosts:
+            pki = f"{self.dir}/pki{host.number}"
+            self.local("migctl", "pki", "issue", host.name, "--dir", ca, "--out", pki,
+                       "--alt", f"10.99.0.{host.number}")
+            subprocess.run([TESTBED, "copy", self.dir, str(host.number), *(f"{pki}/{f}" for f in os.listdir(pki)),
+                            "/etc/migrd/pki"], check=True)
+            host.configure(*lines)
+            host.arm("")
+            host.start_daemon()
+        say("migrd answers on all hosts")
+
+    def clean(self):
+        """Hosts that were used before are as if they were new."""
+        shutil.rmtree(f"{self.dir}/ca", ignore_errors=True)
+        for host in self.hosts:
+            host.kill_daemon()
+            host.run("for d in $(xl list | awk 'NR > 2 {print $2}'); do xl destroy $d; done; "
+                     f"rm -rf /etc/migrd /run/migrd /var/lib/migrd /var/log/migrd /var/log/xen/guest-* {FAULT_FILE}")
+
+    @staticmethod
+    def local(program, *words):
+        p = subprocess.run([f"{BUILD}/{program}", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True, check=False)
+        check(p.returncode == 0, f"{program} {shlex.join(words)}: {p.stdout}")
+
+    # --- guests
+
+    @staticmethod
+    def guest_file(name, kind="pvh", disk="phy:/dev/vda,xvda,w", mib=128, words="guest.memory=16 guest.rate=2 guest.disk=4"):
+        """xm's file of the Linux guest. What it is: kind pvh or pv."""
+        return f"""name = "{name}"
+type = "{kind}"
+memory = {mib}
+vcpus = 1
+kernel = "{BUILD}/guests/vmlinux"
+ramdisk = "{BUILD}/guests/linux-initrd.gz"
+extra = "console=hvc0 quiet panic=-1 guest.ip={GUEST_ADDRESS}/24 {words}"
+{f"disk = ['{disk}']" if disk else ""}
+vif = ['mac=02:99:01:00:01:0a,bridge=xenbr0']
+on_crash = "preserve"
+"""
+
+    def make_guest(self, host, name, **more):
+        """xm create, and the guest ticks. The emulated processor may hang or crash it: three attempts."""
+        host.put(f"/etc/xen/{name}.cfg", self.guest_file(name, **more))
+        for attempt in (1, 2, 3):
+            host.xm("create", f"/etc/xen/{name}.cfg", limit=120)
+            try:
+                wait_for(150, f"{name} ticks", lambda: host.last_tick(name), 1)
+                return
+            except Trouble as why:
+                say(f"attempt {attempt}: {why}; the end of its console:")
+                print("\n".join("  | " + line for line in host.console(name).splitlines()[-15:]), flush=True)
+                host.xm("destroy", name)
+        raise Trouble(f"{name} does not boot")
+
+    def copies(self, name):
+        """Hosts where a copy runs, by Xen's own word."""
+        return [h for h in self.hosts if h.runs(name)]
+
+    def guest_is_well(self, host, name, after=0):
+        """The counter goes on from there, checksums hold; the tick's words."""
+        tick = wait_for(60, f"{name} ticks on {host} after tick {after}",
+                        lambda: (lambda t: t if t.get("tick", 0) > after else None)(host.last_tick(name)), 0.5)
+        bad = [k for k in ("memory", "tcp", "disk", "workers") if tick[k] != "ok"]
+        check(not bad, f"{name} on {host}: {' and '.join(bad)} not ok: {tick}")
+        return tick
+
+
+def main(test):
+    """Runs it, and ends with the status that tests/run wants."""
+    if os.geteuid() != 0:
+        print("skipped: needs root")
+        return SKIP
+    try:
+        test()
+    except Skip as why:
+        print(f"skipped: {why}")
+        return SKIP
+    except Trouble as why:
+        print(f"FAILED: {why}", file=sys.stderr)
+        return 1
+    say("passed")
+    return 0
