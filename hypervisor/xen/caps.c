@@ -18,6 +18,8 @@
 
 #define KIB_PER_PAGE (HV_PAGE_SIZE / 1024)
 #define SPARE_KIB (8u << 10) /* for Xen's own structures */
+#define LEAF_EXTENDED 0x80000001u
+#define TOLD_TWICE 0x0183f3ffu /* of the basic leaf's edx */
 #define LEAF_XSTATE 0xdu
 #define LEAF_BRAND 0x80000002u
 
@@ -67,6 +69,19 @@ static uint32_t word_of(const struct leaves *l, const struct hv_word_place *p)
     return p->reg == HV_EAX ? x->a : p->reg == HV_EBX ? x->b : p->reg == HV_ECX ? x->c : x->d;
 }
 
+/* AMD's CPUs tell of these features twice; Xen's policy of a host only once, a domain's both times.
+ */
+static uint32_t told_twice(const struct leaves *l, const struct hv_word_place *p)
+{
+    const xen_cpuid_leaf_t *vendor = find_leaf(l, 0, 0), *basic = find_leaf(l, 1, 0);
+    bool amd = vendor != NULL &&
+               (memcmp(&vendor->b, "Auth", 4) == 0 || memcmp(&vendor->b, "Hygo", 4) == 0);
+
+    return amd && basic != NULL && p->leaf == LEAF_EXTENDED && p->reg == HV_EDX
+               ? basic->d & TOLD_TWICE
+               : 0;
+}
+
 static void brand_of(const struct leaves *l, char out[49])
 {
     uint32_t r[12] = { 0 };
@@ -96,7 +111,7 @@ static void fill_cpu(const struct leaves *l, struct hv_caps *out)
         hv_cpu_signature(out, x->a);
     brand_of(l, out->cpu_model);
     for (unsigned w = 0; (p = hv_word_place(w)) != NULL; w++)
-        out->features[w] = word_of(l, p);
+        out->features[w] = word_of(l, p) | told_twice(l, p);
     if ((x = find_leaf(l, LEAF_XSTATE, 0)) != NULL) {
         out->xcr0 = (uint64_t)x->d << 32 | x->a;
         out->xsave_size = x->c;
