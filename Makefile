@@ -5,6 +5,7 @@
 # make deps       Debian packages                   make install DESTDIR= PREFIX=
 # make fuzz       libFuzzer harnesses, FUZZ_SECONDS each; FUZZ_ONLY="acl xml", FUZZ_JOBS=2
 # make sim        SEEDS runs of the cluster's decision core in its simulator
+# make test-xen   hosts with Xen in the testbed (part of make test)
 # make soak       SOAK_MOVES migrations to and fro, with a watch on everything that could grow
 # make V=1 shows commands; make CC=clang B=build-clang; make SAN=address|thread builds with it.
 
@@ -130,7 +131,7 @@ DEPS := build-essential pkg-config clang \
         libtirpc-dev rpcsvc-proto libvirt-clients python3-libvirt virtinst gdb \
         nfs-ganesha nfs-ganesha-vfs rpcbind tgt sg3-utils \
         corosync libcpg-dev libquorum-dev libcmap-dev libvotequorum-dev fence-agents nftables \
-        libxen-dev
+        libxen-dev xen-hypervisor-4.17-amd64 xen-utils-4.17
 
 deps:
 	@missing=; for p in $(DEPS); do \
@@ -178,6 +179,13 @@ run-test:
 	@BUILD=$(abspath $(B)) tests/run --logs $(B)/test-logs --jobs 2 $(TESTS) \
 	  --also address- $(ADDRESS_TESTS:$(B)/%=$(B)-address/%) $(REPLAYS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%) \
 	  --list tests/integration/list
+
+# The part of it that boots hosts with Xen. XEN_TESTS: a word in the names of those to run.
+.PHONY: test-xen
+XEN_TESTS ?= t_xen_
+test-xen: deps
+	$(SUB) all guests
+	@BUILD=$(abspath $(B)) tests/run --logs $(B)/test-logs --list tests/integration/list --only $(XEN_TESTS)
 
 # The cluster's decision core under its simulator, on all CPUs.
 SEEDS      ?= 100000
@@ -247,6 +255,12 @@ bench-disk-docs:
 bench-ha: deps
 	$(SUB) all guests
 	@tests/bench/ha --build $(abspath $(B)) $(BENCH)
+
+# Live migration under Xen against xl. BENCH: options, such as "--runs 5 --rates 4".
+.PHONY: bench-xen
+bench-xen: deps
+	$(SUB) all guests
+	@tests/bench/xen --build $(abspath $(B)) $(BENCH)
 
 .PHONY: bench-transport
 bench-transport: $(B)/bench/bench_transport
