@@ -123,8 +123,7 @@ static void print_xen(void)
     sys_line("xen_minor", "version/minor");
     sys_line("xen_extra", "version/extra");
     sys_line("xen_caps", "properties/capabilities");
-    sys_line("xen_pagesize", "properties/pagesize");
-    sys_line("platform_params", "properties/features");
+    number("xen_pagesize", (unsigned long long)sysconf(_SC_PAGESIZE));
     sys_line("xen_changeset", "properties/changeset");
     sys_line("cc_compiler", "compilation/compiler");
     sys_line("cc_compile_by", "compilation/compiled_by");

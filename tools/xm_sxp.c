@@ -77,10 +77,19 @@ static void text(const char *indent, const char *key, const char *value)
     puts(")");
 }
 
+/* xm's words: a pv guest of Xen is "linux", as is what xvm boots. */
+static const char *image_of(const Migrd__Domain *d)
+{
+    if (d->type == MIGRD__GUEST_TYPE__GUEST_HVM)
+        return "hvm";
+    return d->type == MIGRD__GUEST_TYPE__GUEST_PVH ? "pvh" : "linux";
+}
+
 static void print_image(const Migrd__Domain *d)
 {
+    text("    ", "bootloader", d->bootloader);
     puts("    (image");
-    puts("        (linux");
+    printf("        (%s\n", image_of(d));
     text("            ", "kernel", d->kernel);
     text("            ", "ramdisk", d->initrd);
     text("            ", "args", d->cmdline);
@@ -110,6 +119,7 @@ static void print_vif(const Migrd__Vif *v)
     puts("        (vif");
     text("            ", "mac", v->mac);
     text("            ", "bridge", v->bridge);
+    text("            ", "script", v->script);
     text("            ", "vifname", v->ifname);
     puts("        )");
     puts("    )");

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <xenctrl.h>
 
-#include "hypervisor/xen/xen_internal.h"
+#include "hypervisor/xen/mig_internal.h"
 
 #define LOG_MAX (256u << 10)
 
@@ -57,6 +57,10 @@ int xen_mig_check(struct hv *hv, const char *uuid, bool live, struct err *e)
 
     if (xen_find(hv, uuid, &d, e) < 0)
         return -1;
+    if ((d.flags & XEN_DOMINF_paused) != 0 && !xen_is_suspended(&d))
+        return err_set(e, ERR_STATE,
+            "it is paused, and a guest of Xen takes part in its move: it suspends itself; unpause "
+            "it first");
     switch (xen_type_of(&d)) {
     case XEN_HVM:
         return err_set(e, ERR_UNSUPPORTED,
