@@ -141,8 +141,8 @@ int xen_mig_pause(struct hv_mig *m, uint64_t epoch, struct err *e)
         return -1;
     m->epoch = epoch;
     r = look(m, e);
-    if (r == 0 && (mark_late(m, true, e) < 0 || write_word(m, "suspend", e) < 0 ||
-                      await_suspend(m, e) < 0))
+    if (r == 0 &&
+        (mark_late(m, true, e) < 0 || write_word(m, "suspend", e) < 0 || await_suspend(m, e) < 0))
         return -1;
     return r < 0 ? -1 : mark_late(m, false, e);
 }
@@ -223,13 +223,28 @@ static int save_context(struct hv_mig *m, struct xen_blob *b, struct err *e)
     return 0;
 }
 
+/* Not only who migrates it can let it go on: the sweep did, or `xl resume`. What is saved here may
+ * run elsewhere next, so nothing may run here. */
+static int check_still(struct hv_mig *m, struct err *e)
+{
+    int r = look(m, e);
+
+    return r != 0 ? r
+                  : err_set(e, ERR_STATE,
+                        "domain %s runs, though its state is to be saved: somebody let it go on",
+                        m->uuid);
+}
+
 int xen_state_save(struct hv_mig *m, uint8_t **blob, size_t *len, struct err *e)
 {
-    struct xen_blob *b = calloc(1, sizeof *b);
+    struct xen_blob *b;
     int rc = -1;
 
     *blob = NULL;
     *len = 0;
+    if (check_still(m, e) < 0)
+        return -1;
+    b = calloc(1, sizeof *b);
     if (b == NULL)
         return err_set(e, ERR_MEMORY, "out of memory for the state of a domain");
     b->vcpus = m->vcpus;
