@@ -29,6 +29,8 @@ void xen_fuse_unmap(struct xen_fuse *f);
 
 /* Does what the table says. -1 and errno: Xen refuses; ESRCH: the domain is gone. */
 int xen_fuse_look(struct xen_fuse *f, xc_interface *xc, uint32_t domid);
+/* Nobody watches it from now on: one that may not run without a limit is held. -1 and errno. */
+int xen_fuse_leave(struct xen_fuse *f, xc_interface *xc, uint32_t domid);
 /* Somebody pauses it. -1 and errno. */
 int xen_fuse_pause(struct xen_fuse *f, xc_interface *xc, const xc_domaininfo_t *d);
 /* Somebody wants it to run: everything that keeps it still ends, or, under a blown fuse, only that

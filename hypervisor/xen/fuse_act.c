@@ -107,6 +107,19 @@ int xen_fuse_look(struct xen_fuse *f, xc_interface *xc, uint32_t domid)
     return 0;
 }
 
+int xen_fuse_leave(struct xen_fuse *f, xc_interface *xc, uint32_t domid)
+{
+    struct fuse_order o = fuse_page_read(f->page);
+    bool limited = o.epoch != 0 ? o.deadline != UINT64_MAX : f->hold->begun_blown != 0;
+    xc_domaininfo_t d;
+
+    if (!limited || (atomic_load(&f->hold->held) != 0 && !xen_hold_lit(o, f->hold)))
+        return 0;
+    if (xen_domain_facts(xc, domid, &d) < 0)
+        return -1;
+    return hold(f->hold, xc, &d);
+}
+
 /* --- what people want ------------------------------------------------------------------------- */
 
 /* A pause that is there may be xen-fuse's, a moment before it says so: ours is another one. */

@@ -2,7 +2,8 @@
 /*
  * xen-fuse: stops one domain at its deadline (hv_ops.fuse), also when migrd hangs or is dead.
  * Started by xen-domain before the domain can run, and by migrd when it has died; ends when
- * its domain is gone.
+ * its domain is gone. SIGTERM, which a host that shuts down sends to all, ends it as well: a domain
+ * that has a deadline then stands still, since dom0 may take long to come to its end.
  *
  * It sleeps until the deadline, or until migrd wakes it, and looks (fuse_act.c). While the fuse
  * is blown it looks every 20 ms, since an `xl unpause` takes the pause back. All its memory is
@@ -34,6 +35,8 @@
 static const char usage[] = "usage: xen-fuse --dir RUN_DIR/UUID --uuid UUID --domid N\n"
                             "Stops a domain of Xen's at its deadline; started by migrd, see "
                             "xen-fuse(8).\n";
+
+static volatile sig_atomic_t ending;
 
 struct watch {
     const char *dir, *uuid;
@@ -90,13 +93,21 @@ static unsigned sleep_ms(struct watch *w)
 
 static void watch(struct watch *w)
 {
-    while (is_there(w)) {
+    while (!ending && is_there(w)) {
         uint32_t turn = atomic_load(&w->fuse.page->turn);
 
         xen_fuse_look(&w->fuse, w->xc, w->domid); /* what Xen refuses is tried again */
         atomic_store(&w->fuse.hold->looked, clock_boot_ms());
         fuse_page_wait(w->fuse.page, turn, sleep_ms(w));
     }
+    if (ending)
+        xen_fuse_leave(&w->fuse, w->xc, w->domid);
+}
+
+static void on_term(int number)
+{
+    (void)number;
+    ending = 1;
 }
 
 /* --- its start ----------------------------------------------------------------------------------
@@ -180,6 +191,7 @@ int main(int argc, char **argv)
         return 1;
     }
     answer("ok");
+    signal(SIGTERM, on_term);
     if (chdir("/") < 0)
         return 1;
     watch(&w);

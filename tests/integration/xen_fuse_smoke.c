@@ -248,6 +248,22 @@ static void fuse_dies(void)
     NEED("the new one stops it", wait_state(false, true));
 }
 
+/* A host that shuts down ends it before its domains have ended. */
+static void host_shuts_down(void)
+{
+    pid_t pid;
+    bool alive;
+
+    fuse(6, 60000);
+    DO(ops->resume(hv, UUID, 6, &e));
+    NEED("runs with a deadline", wait_state(true, false));
+    usleep(1100 * 1000); /* it knows by then */
+    rundir_process(RUN_DIR "/" UUID, &pid, &alive);
+    NEED("SIGTERM", alive && kill(pid, SIGTERM) == 0);
+    NEED("stands still", wait_state(false, true) && still(500));
+    NEED("unwatched", !info().fused);
+}
+
 static void ends(void)
 {
     pid_t pid;
@@ -282,6 +298,7 @@ int main(int argc, char **argv)
     people();
     strangers();
     fuse_dies();
+    host_shuts_down();
     ends();
     printf("fine\n");
     return 0;
