@@ -170,7 +170,7 @@ run-check:
 	  --also address- $(ADDRESS_TESTS:$(B)/%=$(B)-address/%) $(REPLAYS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%)
 
 test: deps
-	$(SUB) tests all guests $(B)/xvm_smoke $(B)/fuse_smoke $(B)/lease_smoke $(B)/disk_smoke $(B)/cgroup_smoke $(B)/ring_smoke $(B)/cluster_smoke
+	$(SUB) tests all guests $(B)/xvm_smoke $(B)/fuse_smoke $(B)/lease_smoke $(B)/disk_smoke $(B)/cgroup_smoke $(B)/ring_smoke $(B)/cluster_smoke $(B)/xen_fuse_smoke
 	$(SUB) B=$(B)-address SAN=address tests replays
 	$(SUB) B=$(B)-thread SAN=thread thread-tests
 	$(SUB) B=$(B) run-test
@@ -184,7 +184,7 @@ run-test:
 .PHONY: test-xen
 XEN_TESTS ?= t_xen_
 test-xen: deps
-	$(SUB) all guests
+	$(SUB) all guests $(B)/xen_fuse_smoke
 	@BUILD=$(abspath $(B)) tests/run --logs $(B)/test-logs --list tests/integration/list --only $(XEN_TESTS)
 
 # The cluster's decision core under its simulator, on all CPUs.
