@@ -19,7 +19,8 @@ import sys
 import tempfile
 import time
 
-from labs import BUILD, TOP, Trouble, read_file, wait_for
+import labs
+from labs import BUILD, TOP, Trouble, read_file
 
 SKIP = 77
 TESTBED = f"{TOP}/tests/testbed/testbed"
@@ -27,8 +28,6 @@ BEGAN = time.monotonic()
 FAULT_FILE, FAULT_TEXT = "/run/faults", 512
 LOG = "/var/log/migrd/migrd.log"
 GUEST_ADDRESS = "10.99.1.10"
-# Of a guest. Idle it takes 20; as many as there are busy processes for each core of this machine.
-BOOT_SECONDS = 120 * max(1, os.getloadavg()[0] / 3)
 
 
 class Skip(Exception):
@@ -42,6 +41,15 @@ def say(text):
 def check(true, text):
     if not true:
         raise Trouble(text)
+
+
+def patient(seconds):
+    """That many for a machine that does nothing else; more if it is busy, as emulated processors notice."""
+    return seconds * max(1, os.getloadavg()[0] / 4)
+
+
+def wait_for(seconds, what, probe, step=0.5):
+    return labs.wait_for(patient(seconds), what, probe, step)
 
 
 def words_of(line):
@@ -65,7 +73,7 @@ class Host:
     def begin(self, *command, limit=None, **more):
         """Starts it there; a Popen whose output is read by the caller."""
         command = ("/bin/bash", "-c", *command) if len(command) == 1 else command
-        words = [TESTBED, "exec", *(["--timeout", str(limit)] if limit else []),
+        words = [TESTBED, "exec", *(["--timeout", str(patient(limit))] if limit else []),
                  *(["-i"] if "stdin" in more else []), "--cwd", "/", self.lab.dir, str(self.number), *command]
         more = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **more}
         return subprocess.Popen(words, text=True, errors="replace", **more)
@@ -298,7 +306,7 @@ on_crash = "preserve"
         for attempt in (1, 2, 3):
             host.xm("create", f"/etc/xen/{name}.cfg", limit=120)
             try:
-                wait_for(BOOT_SECONDS, f"{name} ticks", lambda: host.last_tick(name), 1)
+                wait_for(120, f"{name} ticks", lambda: host.last_tick(name), 1)
                 return
             except Trouble as why:
                 say(f"attempt {attempt}: {why}; the end of its console:")
