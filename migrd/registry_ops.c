@@ -75,8 +75,8 @@ static int boot(struct op_job *o, struct err *e)
         return -1;
     if (o->ops->start(o->hv, o->def, &how, e) < 0)
         return -1;
-    /* Does it run already? A fuse may have been waiting for it. */
-    if (o->blown && o->ops->info(o->hv, o->uuid, &o->built, e) < 0)
+    /* Its number; and does it run already? A fuse may have been waiting for it. */
+    if (o->ops->info(o->hv, o->uuid, &o->built, e) < 0)
         o->built.uuid[0] = '\0';
     return 0;
 }

@@ -286,9 +286,35 @@ struct poll_job {
     uint64_t asked; /* registry's changes when it was asked */
     struct hv_info *list;
     size_t n;
+    char (*known)[HV_UUID_LEN]; /* domains whose definition need not be asked for */
+    size_t n_known;
+    Migrd__Domain **def; /* of list[i], if it was asked for */
     struct hv_caps caps;
     bool caps_ok;
 };
+
+static bool is_known(const struct poll_job *p, const char *uuid)
+{
+    for (size_t i = 0; i < p->n_known; i++)
+        if (strcmp(p->known[i], uuid) == 0)
+            return true;
+    return false;
+}
+
+/* What they were started with, by whomever. */
+static void ask_definitions(struct poll_job *p)
+{
+    struct err e;
+
+    p->def = calloc(p->n + 1, sizeof(Migrd__Domain *));
+    for (size_t i = 0; p->def != NULL && i < p->n; i++) {
+        if (is_known(p, p->list[i].uuid))
+            continue;
+        p->def[i] = p->ops->definition(p->hv, p->list[i].uuid, &e);
+        if (p->def[i] == NULL)
+            log_debug("registry", "%s: its definition is not known: %s", p->list[i].name, e.text);
+    }
+}
 
 static void poll_work(struct job *j)
 {
@@ -296,6 +322,8 @@ static void poll_work(struct job *j)
     struct err e;
 
     j->result = p->ops->enumerate(p->hv, &p->list, &p->n, &j->err);
+    if (j->result == 0)
+        ask_definitions(p);
     p->caps_ok = p->ops->capabilities(p->hv, &p->caps, &e) == 0;
 }
 
@@ -342,8 +370,10 @@ static void take_info(struct migrd *m, struct domain *d, const struct hv_info *i
 }
 
 /* A domain that runs though nobody knew: an operator's own doing, or a start that timed out. */
-static void adopt(struct migrd *m, struct domain *d, const struct hv_info *info)
+static void adopt(struct poll_job *p, struct domain *d, const struct hv_info *info)
 {
+    Migrd__Domain **def = p->def != NULL ? &p->def[info - p->list] : NULL;
+    struct migrd *m = p->m;
     struct err e;
 
     if (d == NULL)
@@ -354,9 +384,24 @@ static void adopt(struct migrd *m, struct domain *d, const struct hv_info *info)
     d->info = *info;
     if (info->epoch > d->epoch)
         d->epoch = info->epoch;
-    if (d->live_def == NULL && d->def != NULL)
+    if (d->live_def == NULL && def != NULL && *def != NULL) {
+        d->live_def = *def;
+        *def = NULL;
+    } else if (d->live_def == NULL && d->def != NULL) {
         d->live_def = define_copy(d->def);
+    }
     registry_publish(m, d, "domain-found", "");
+}
+
+static void free_poll(struct poll_job *p)
+{
+    for (size_t i = 0; p->def != NULL && i < p->n; i++)
+        if (p->def[i] != NULL)
+            migrd__domain__free_unpacked(p->def[i], NULL);
+    free(p->def);
+    free(p->known);
+    free(p->list);
+    free(p);
 }
 
 static void poll_finish(struct job *j)
@@ -389,17 +434,24 @@ static void poll_finish(struct job *j)
         else if (info == NULL && d->live)
             gone(m, d, "its process has ended");
         else if (info != NULL && d->mig == NULL && !silent(info))
-            adopt(m, d, info);
+            adopt(p, d, info);
         else if (info == NULL)
             registry_drop_unused(m, d);
     }
     for (size_t i = 0; j->result == 0 && i < p->n; i++)
         if (registry_by_uuid(r, p->list[i].uuid) == NULL && r->changes == p->asked)
-            adopt(m, NULL, &p->list[i]);
-    free(p->list);
-    free(p);
+            adopt(p, NULL, &p->list[i]);
+    free_poll(p);
     if (r->poll_again)
         registry_refresh(m);
+}
+
+static void note_known(struct poll_job *p, const struct registry *r)
+{
+    p->known = calloc(r->n_domains + 1, sizeof *p->known);
+    for (const struct domain *d = r->domains; p->known != NULL && d != NULL; d = d->next)
+        if (d->live_def != NULL && p->n_known < r->n_domains)
+            memcpy(p->known[p->n_known++], d->uuid, sizeof d->uuid);
 }
 
 void registry_refresh(struct migrd *m)
@@ -423,6 +475,7 @@ void registry_refresh(struct migrd *m)
     p->ops = m->hv_ops;
     p->hv = m->hv;
     p->asked = r->changes;
+    note_known(p, r);
     r->polling = true;
     job_run(m->loop, &p->job);
 }

@@ -180,6 +180,9 @@ static int driver_open(const struct hv_config *cfg, struct hv **out, struct err 
         driver_close(&hv);
         return -1;
     }
+    if (cfg->leases)
+        log_info("xen", "storage-leases: none are kept here: Xen's own backends write to the disks "
+                        "of domains, and look at no lease");
     *out = hv;
     return 0;
 }

@@ -21,7 +21,8 @@
 #include "hypervisor/xen/release.h"
 
 #define XEN_PATH_LEN 128 /* of a path in xenstore */
-#define XEN_BUILD_TIMEOUT_MS (9 * HV_CALL_TIMEOUT_MS)
+/* libxl gives each device 40 s of its own. */
+#define XEN_BUILD_TIMEOUT_MS (30 * HV_CALL_TIMEOUT_MS)
 #define XEN_ANSWER_MAX (4u << 20)
 
 struct xen_events;

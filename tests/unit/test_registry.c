@@ -69,6 +69,17 @@ static int fake_enumerate(struct hv *hv, struct hv_info **list, size_t *n, struc
     return 0;
 }
 
+static int fake_info(struct hv *hv, const char *uuid, struct hv_info *out, struct err *e)
+{
+    (void)hv;
+    (void)uuid;
+    (void)e;
+    pthread_mutex_lock(&lock);
+    *out = now;
+    pthread_mutex_unlock(&lock);
+    return 0;
+}
+
 static Migrd__Domain *fake_definition(struct hv *hv, const char *uuid, struct err *e)
 {
     Migrd__Domain *d = malloc(sizeof *d);
@@ -91,6 +102,7 @@ static int fake_start(
     pthread_mutex_lock(&lock);
     there = true;
     now.state = HV_RUNNING;
+    now.reset = false;
     now.epoch = how->epoch;
     now.domid = how->domid;
     pthread_mutex_unlock(&lock);
@@ -151,6 +163,7 @@ static int fake_next_event(struct hv *hv, struct hv_event *out, struct err *e)
 static const struct hv_ops fake = { .name = "fake",
     .capabilities = fake_capabilities,
     .enumerate = fake_enumerate,
+    .info = fake_info,
     .definition = fake_definition,
     .start = fake_start,
     .pause = fake_pause,
@@ -335,6 +348,42 @@ static void test_gone_is_gone(void **state)
     assert_null(guest()); /* it was not defined */
 }
 
+/* No event came of it: what the poll finds is a reset, not the power-off that would end it. */
+static void test_missed_reset_restarts(void **state)
+{
+    (void)state;
+    pthread_mutex_lock(&lock);
+    now.state = HV_SHUTDOWN;
+    now.reset = true;
+    pthread_mutex_unlock(&lock);
+    registry_refresh(&m);
+    run_until(&n_start, 1);
+    assert_int_equal(n_destroy, 1);
+    poll_twice();
+    assert_int_equal(n_start, 1);
+}
+
+/* Made by somebody else while we look. */
+static void test_stranger_has_its_definition(void **state)
+{
+    static const char uuid[] = "99999999-2222-3333-4444-555555555555";
+
+    (void)state;
+    pthread_mutex_lock(&lock);
+    strcpy(now.uuid, uuid);
+    strcpy(now.name, "other");
+    pthread_mutex_unlock(&lock);
+    registry_refresh(&m);
+    for (int k = 0; k < 2000 && registry_by_uuid(m.registry, uuid) == NULL; k++) {
+        uv_run(m.loop, UV_RUN_NOWAIT);
+        if (k % 200 == 199)
+            registry_refresh(&m);
+        usleep(500);
+    }
+    assert_non_null(registry_by_uuid(m.registry, uuid));
+    assert_int_equal(registry_definition(registry_by_uuid(m.registry, uuid))->memory_kib, 1024);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -345,6 +394,8 @@ int main(void)
         TEST(test_owner_elsewhere_is_not_restarted),
         TEST(test_old_poll_does_not_unpause),
         TEST(test_gone_is_gone),
+        TEST(test_missed_reset_restarts),
+        TEST(test_stranger_has_its_definition),
     };
 
     log_set_level(LOG_LV_ERROR);
