@@ -527,7 +527,8 @@ static int event_of(const Migrd__HaObservation *o)
 static void claim(
     struct ha_core *c, struct ha_domain *d, const struct ha_node *n, const Migrd__HaObservation *o)
 {
-    const struct ha_domain_change ended = { .node = n->id, .text = "" };
+    const struct ha_domain_change end = { .node = n->id, .text = "" };
+    bool ended = o->seen == SEEN(CRASHED) || o->seen == SEEN(SHUTDOWN);
     bool free = d->owner == n->id || d->state == DS(WAITING) || d->state == DS(STOPPED);
 
     if (!ha_node_in(d->unsure, d->n_unsure, n->id) || d->blocked || (!free && d->reread))
@@ -541,11 +542,13 @@ static void claim(
         d->state = DS(RUNNING);
         d->since = c->state.time;
         d->seen = o->seen;
-        d->fused = d->reread = d->awaits = false;
+        d->fused = d->awaits = false;
+        d->reread =
+            d->reread && ended; /* what ended here may have been started by hand elsewhere */
         d->want_run = true;
         domain_why(d, "was found on node %u, started by hand", n->id);
-        if (o->seen == SEEN(CRASHED) || o->seen == SEEN(SHUTDOWN))
-            domain_event(c, d, DE_CRASHED, &ended);
+        if (ended)
+            domain_event(c, d, DE_CRASHED, &end);
     } else {
         d->blocked = true;
         domain_why(d,
