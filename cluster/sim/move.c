@@ -11,6 +11,7 @@
  * does not know whether its HANDOVER was decided asks the log OWNER and stays paused until it
  * hears. After it, only the target's "never ran", which it puts into the log first, and TAKE_BACK
  * let the source run again. A target that has everything and has lost its source asks the log, too.
+ * Where the domain is protected no longer, the target is asked in the log's place.
  *
  * Each side looks every few ms whether it can go on. Steps are in journals, and outlive daemons.
  */
@@ -230,6 +231,17 @@ static void source_decided(struct world *w, struct move *m, uint32_t owner, uint
     }
 }
 
+/* The log knows it no longer: the two decide among themselves. Nobody said GO. */
+static void unprotected(struct world *w, struct move *m)
+{
+    struct copy *in = incoming(w, m);
+
+    if (in != NULL)
+        copy_end(w, in, HA_SEEN_GONE, false);
+    m->end = END_NEVER;
+    fail(w, m);
+}
+
 static void source_asked(struct world *w, struct move *m)
 {
     const struct ask *q = m->source_ask > 0 ? &w->ask[m->source_ask - 1] : NULL;
@@ -251,6 +263,11 @@ static void source_asked(struct world *w, struct move *m)
         }
         if (copy_of(w, m, m->from, m->epoch) == NULL) { /* nothing is left to be decided */
             end(w, m, false);
+            return;
+        }
+        if (q->owner_epoch == 0 && !w->domain[m->domain].in_log && reach(w, m) &&
+            m->end != END_RUNS) {
+            unprotected(w, m);
             return;
         }
         m->until = w->now + ASK_AGAIN_MS * MS;
