@@ -244,7 +244,8 @@ static bool look_at(struct hv *hv, const xc_domaininfo_t *d, struct hv_info *out
     }
     xen_fuse_tend(hv, uuid, d->domain);
     fill(hv, d, uuid, out);
-    return true;
+    /* Somebody else builds it, and has not named it yet. */
+    return strcmp(out->name, uuid) != 0 || rundir_read_epoch(dir) != 0;
 }
 
 int xen_enumerate(struct hv *hv, struct hv_info **list, size_t *n, struct err *e)
