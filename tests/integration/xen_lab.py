@@ -286,7 +286,7 @@ class Lab:
     # --- guests
 
     @staticmethod
-    def guest_file(name, kind="pvh", disk="phy:/dev/vda,xvda,w", mib=128, words="guest.memory=16 guest.rate=2 guest.disk=4"):
+    def guest_file(name, kind="pvh", disk="phy:/dev/sda,xvda,w", mib=128, words="guest.memory=16 guest.rate=2 guest.disk=4"):
         """xm's file of the Linux guest. What it is: kind pvh or pv."""
         return f"""name = "{name}"
 type = "{kind}"

@@ -34,6 +34,7 @@ HIDDEN = ("/tmp/", "/run/", "/dev/", "/proc/", "/sys/")
 CABLES = ("lan", "guests")
 BACKLOG_MAX = 64 << 20
 DGRAM_MAX = 70000
+WWN = 0x5254000000000000  # of the first disk
 SYNC_SECONDS = 5
 TAIL_LINES = 25
 
@@ -235,9 +236,11 @@ class Host:
         command += share("root", "/", True) + share("control", f"{self.folder}/control", True)
         if args.share:
             command += share("share", os.path.realpath(args.share).replace(",", ",,"), False)
+        if args.disk:
+            command += ["-device", "virtio-scsi-pci"]
         for i in range(len(args.disk)):
             command += ["-drive", f"if=none,id=disk{i},format=raw,file.locking=off,file={self.lab.disk(i)}",
-                        "-device", f"virtio-blk-pci,drive=disk{i},share-rw=on,serial=testbed-{i}"]
+                        "-device", f"scsi-hd,drive=disk{i},share-rw=on,serial=testbed-{i},wwn={WWN + i:#x}"]
         if self.lab.kind.network:
             for i, cable in enumerate(CABLES):
                 command += ["-netdev", f"dgram,id={cable},local.type=unix,local.path={self.lab.cable(cable, self.number)},"

@@ -21,7 +21,7 @@ class KvmHost:
     name = "kvm"
     memory = 2048
     network = False
-    modules = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console", "virtio_blk", "kvm_amd",
+    modules = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console", "virtio_scsi", "sd_mod", "kvm_amd",
                "kvm_intel", "tun", "veth", "bridge", "af_packet", "loop", "sch_netem", "sch_tbf")
 
     def __init__(self, cache):
@@ -71,7 +71,7 @@ class XenHost(KvmHost):
     memory = 1536
     network, bridge = True, "xenbr0"
     cpu = "qemu64,+svm,+npt,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand"
-    modules = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console", "virtio_net", "virtio_blk",
+    modules = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console", "virtio_net", "virtio_scsi", "sd_mod",
                "af_packet", "tun", "veth", "bridge", "loop", "xenfs", "xen_privcmd", "xen_evtchn", "xen_gntdev", "xen_gntalloc",
                "xen_netback", "xen_blkback", "nfs", "nfsv3", "sch_netem", "sch_tbf")
 
