@@ -243,7 +243,8 @@ static bool may_run(const struct ha_core *c, const struct ha_domain *d, const st
     if (d->owner != c->config.node || !c->joined)
         return false;
     if (d->state == DS(STOPPED) || d->state == DS(WAITING) || d->state == DS(RETURNED) ||
-        d->state == DS(CLEANING) || (d->state == DS(STARTING) && unfinished(l)))
+        d->state == DS(CLEANING) ||
+        (d->state == DS(STARTING) && (unfinished(l) || l->failed_epoch == d->epoch)))
         return false;
     return (l->here && l->epoch == d->epoch) || (l->op == OP_START && l->op_epoch == d->epoch);
 }
@@ -341,10 +342,13 @@ static bool start_over(
     return *ended || c->now >= l->op_at + start_limit(d) * UINT64_C(1000);
 }
 
+/* The log hears that a start failed when nothing of it is left. */
 static void start_late(struct ha_core *c, const struct ha_domain *d, struct ha_local *l)
 {
     bool ended;
 
+    if (l->here && l->epoch == d->epoch && l->failed_epoch == d->epoch)
+        destroy(c, l, l->text);
     if (l->op != OP_START || l->op_epoch != d->epoch || !start_over(c, d, l, &ended))
         return;
     if (ended)

@@ -175,6 +175,34 @@ static void copy_that_ends_at_once_is_not_started_again(void **state)
     lab_free(l);
 }
 
+/* Neither does it run, nor does the log hear of the failure before it is gone. */
+static void what_a_failed_start_leaves_is_destroyed(void **state)
+{
+    struct lab *l = cluster(3, 1, 1, NULL);
+    unsigned where = 9, second, destroys;
+
+    (void)state;
+    l->node[0].no_starts = l->node[2].no_starts = true;
+    die(l, 1);
+    lab_run(l, 200);
+    second = lab_record(l, 0, 0).owner - 1;
+    destroys = l->node[second].destroys;
+    l->node[second].fail_destroys = true;
+    l->node[second].copy[0] =
+        (struct lab_copy){ .here = true, .epoch = lab_record(l, 0, 0).epoch, .blown = true };
+    lab_see(l, second, 0);
+    lab_result(l, second, l->node[second].start_id, false);
+    lab_run(l, 35000);
+    assert_int_equal(l->node[second].destroys, destroys + 2);
+    assert_int_equal(l->node[second].copy[0].fuse, 0);
+    assert_int_equal(lab_record(l, 0, 0).state, D(STARTING));
+    l->node[second].fail_destroys = l->node[0].no_starts = l->node[2].no_starts = false;
+    lab_run(l, 40000);
+    assert_int_equal(lab_running(l, 0, &where), 1);
+    assert_int_equal(lab_record(l, 0, 0).state, D(RUNNING));
+    lab_free(l);
+}
+
 static void daemon_restart_during_a_start(void **state)
 {
     struct lab *l = cluster(3, 1, 1, NULL);
@@ -843,6 +871,7 @@ int main(void)
         cmocka_unit_test(lost_result_of_a_start_does_no_harm),
         cmocka_unit_test(slow_start_on_a_node_that_dies),
         cmocka_unit_test(copy_that_ends_at_once_is_not_started_again),
+        cmocka_unit_test(what_a_failed_start_leaves_is_destroyed),
         cmocka_unit_test(daemon_restart_during_a_start),
         cmocka_unit_test(guests_own_shutdown_is_honoured),
         cmocka_unit_test(failed_stop_isolates_the_domain_alone),
