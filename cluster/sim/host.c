@@ -354,7 +354,8 @@ bool op_takes(unsigned *left)
 static void answer(struct world *w, struct node *n, enum op op, uint64_t id, bool ok)
 {
     if (!w->healed && op_takes(&n->op_lost[op]))
-        say(w, "node %u: the result of %llu is lost", n->id, (unsigned long long)id);
+        say(w, "node %u: the result of %llu is lost", n->id,
+            (unsigned long long)(id & ACTION_MASK));
     else
         node_result(w, n, id, ok);
 }
@@ -366,7 +367,7 @@ static uint64_t op_end(struct world *w, struct node *n, enum op op, uint64_t ms)
     return end < n->op_slow_until[op] ? n->op_slow_until[op] : end;
 }
 
-/* a: node, b: domain and copy, x: gen of the copy, y: action, whose daemon may be another one. */
+/* a: node, b: domain and copy, x: gen of the copy, y: action. */
 static void started(struct world *w, const struct event *e)
 {
     struct node *n = node_of(w, e->a);

@@ -106,11 +106,14 @@ void node_capacity(struct world *w, struct node *n)
     feed(w, n, &in);
 }
 
+/* What a daemon began and did not see the end of is told to none that comes after it. */
 void node_result(struct world *w, struct node *n, uint64_t id, bool ok)
 {
     struct input in = { .event.type = HA_EV_RESULT };
 
-    in.event.u.result.id = id;
+    if (id >> ACTION_BITS != n->life)
+        return;
+    in.event.u.result.id = id & ACTION_MASK;
     in.event.u.result.ok = ok;
     in.event.u.result.text = ok ? "" : "the hypervisor says no";
     feed(w, n, &in);
@@ -182,8 +185,12 @@ static void wake_at(struct world *w, struct node *n, uint64_t ms)
     at(w, when, wake, n->id, 0, n->life, ++n->wake_gen, NULL);
 }
 
-static void carry_out(struct world *w, struct node *n, const struct ha_action *a)
+static void carry_out(struct world *w, struct node *n, const struct ha_action *asked)
 {
+    struct ha_action own = *asked, *a = &own;
+
+    if (a->type != HA_ACT_PERSIST && a->type != HA_ACT_ANSWER)
+        a->id |= n->life << ACTION_BITS;
     switch (a->type) {
     case HA_ACT_SEND:
         oracle_message(w, n, a);

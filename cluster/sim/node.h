@@ -7,6 +7,9 @@
 
 #include "cluster/sim/world.h"
 
+#define ACTION_BITS 48 /* an action's id for the host: which daemon << 48 | the core's id */
+#define ACTION_MASK ((UINT64_C(1) << ACTION_BITS) - 1)
+
 void node_init(struct world *w, uint32_t id);
 void node_free(struct world *w, struct node *n);
 
