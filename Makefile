@@ -5,7 +5,7 @@
 # make deps       Debian packages                   make install DESTDIR= PREFIX=
 # make fuzz       libFuzzer harnesses, FUZZ_SECONDS each; FUZZ_ONLY="acl xml", FUZZ_JOBS=2
 # make sim        SEEDS runs of the cluster's decision core in its simulator
-# make test-xen   hosts with Xen in the testbed (part of make test)
+# make test-xen   hosts with Xen in the testbed (make test has the first of them)
 # make soak       SOAK_MOVES migrations to and fro, with a watch on everything that could grow
 # make V=1 shows commands; make CC=clang B=build-clang; make SAN=address|thread builds with it.
 
@@ -180,12 +180,12 @@ run-test:
 	  --also address- $(ADDRESS_TESTS:$(B)/%=$(B)-address/%) $(REPLAYS:$(B)/%=$(B)-address/%) --also thread- $(TSAN_TESTS:$(B)/%=$(B)-thread/%) \
 	  --list tests/integration/list
 
-# The part of it that boots hosts with Xen. XEN_TESTS: a word in the names of those to run.
+# Hosts with Xen; they take software emulation minutes a move. XEN_TESTS: a word in the names of those to run.
 .PHONY: test-xen
 XEN_TESTS ?= t_xen_
 test-xen: deps
 	$(SUB) all guests $(B)/xen_fuse_smoke
-	@BUILD=$(abspath $(B)) tests/run --logs $(B)/test-logs --list tests/integration/list --only $(XEN_TESTS)
+	@BUILD=$(abspath $(B)) tests/run --logs $(B)/test-logs --list tests/integration/list.xen --only $(XEN_TESTS)
 
 # The cluster's decision core under its simulator, on all CPUs.
 SEEDS      ?= 100000
