@@ -22,8 +22,8 @@
 #define CAPABILITIES_MAX 4096
 #define MESSAGE_LEN 300
 
-static void on_message(struct xentoollog_logger *l, xentoollog_level level, int error,
-    const char *context, const char *fmt, va_list ap)
+static void __attribute__((format(printf, 5, 0))) on_message(struct xentoollog_logger *l,
+    xentoollog_level level, int error, const char *context, const char *fmt, va_list ap)
 {
     char text[MESSAGE_LEN];
 

@@ -78,8 +78,8 @@ struct sink {
     struct xl *x;
 };
 
-static void on_message(struct xentoollog_logger *l, xentoollog_level level, int error,
-    const char *context, const char *fmt, va_list ap)
+static void __attribute__((format(printf, 5, 0))) on_message(struct xentoollog_logger *l,
+    xentoollog_level level, int error, const char *context, const char *fmt, va_list ap)
 {
     struct xl *x = ((struct sink *)l)->x;
     char text[600];
