@@ -142,31 +142,25 @@ int xen_dirty_stop(struct hv_mig *m, struct err *e)
 /* --- throttle ------------------------------------------------------------------------------------
  */
 
-int xen_set_cap(xc_interface *xc, uint32_t domid, const char *scheduler, uint16_t weight,
-    uint16_t cap, struct err *e)
+int xen_set_cap(xc_interface *xc, uint32_t domid, const char *scheduler, struct xen_shares shares,
+    struct err *e)
 {
-    struct xen_domctl_sched_credit c1 = { .weight = weight, .cap = cap };
-    struct xen_domctl_sched_credit2 c2 = { .weight = weight, .cap = cap };
-    int rc = strcmp(scheduler, "credit") == 0 ? xc_sched_credit_domain_set(xc, domid, &c1)
-                                              : xc_sched_credit2_domain_set(xc, domid, &c2);
+    int rc = xen_shares_set(xc, scheduler, domid, shares);
 
     return rc < 0 && errno != ESRCH ? err_sys(e, "setting its cap") : 0;
 }
 
 static int get_cap(struct hv_mig *m, struct err *e)
 {
-    struct xen_domctl_sched_credit c1 = { 0 };
-    struct xen_domctl_sched_credit2 c2 = { 0 };
-    bool one = strcmp(m->scheduler, "credit") == 0;
+    struct xen_shares s;
 
-    if (!one && strcmp(m->scheduler, "credit2") != 0)
+    if (!xen_has_shares(m->scheduler))
         return err_set(e, ERR_UNSUPPORTED, "domain %s: the scheduler \"%s\" has no cap", m->uuid,
             m->scheduler);
-    if ((one ? xc_sched_credit_domain_get(m->xc, m->domid, &c1)
-             : xc_sched_credit2_domain_get(m->xc, m->domid, &c2)) < 0)
+    if (xen_shares_get(m->xc, m->scheduler, m->domid, &s) < 0)
         return err_sys(e, "domain %s: asking for its cap", m->uuid);
-    m->mark.weight = one ? c1.weight : c2.weight;
-    m->mark.cap = one ? c1.cap : c2.cap;
+    m->mark.weight = s.weight;
+    m->mark.cap = s.cap;
     memcpy(m->mark.scheduler, m->scheduler, sizeof m->mark.scheduler);
     return 0;
 }
@@ -195,7 +189,8 @@ int xen_throttle(struct hv_mig *m, unsigned percent, struct err *e)
             return -1;
     }
     cap = percent == 0 ? m->mark.cap : cap_for(m, percent);
-    if (xen_set_cap(m->xc, m->domid, m->scheduler, m->mark.weight, cap, e) < 0)
+    if (xen_set_cap(m->xc, m->domid, m->scheduler, (struct xen_shares){ m->mark.weight, cap }, e) <
+        0)
         return err_prefix(e, "domain %s", m->uuid);
     if (percent != 0)
         return 0;

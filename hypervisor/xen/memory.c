@@ -280,7 +280,7 @@ static bool is_whole_block(const struct hv_mig *m, uint64_t gfn)
         const struct hv_region *r = &m->layout.region[i];
 
         if (first >= r->gfn && first + BLOCK_PAGES <= r->gfn + r->pages)
-            return !(r->gfn != 0 && r->gfn < XEN_SPECIAL_GFN);
+            return is_ram(r);
     }
     return false;
 }

@@ -94,7 +94,8 @@ static void undo(xc_interface *xc, struct xs_handle *xs, const struct xen_mark *
 
     if (k->log && xen_log_off(xc, k->domid, &e) < 0)
         log_warn("xen", "domain %u: its dirty log stays on: %s", k->domid, e.text);
-    if (k->capped && xen_set_cap(xc, k->domid, k->scheduler, k->weight, k->cap, &e) < 0)
+    if (k->capped &&
+        xen_set_cap(xc, k->domid, k->scheduler, (struct xen_shares){ k->weight, k->cap }, &e) < 0)
         log_warn("xen", "domain %u: its cap stays: %s", k->domid, e.text);
     if (k->late && xen_go_on(xc, xs, k->domid, &e) < 0)
         log_warn("xen", "domain %u: stays suspended: %s", k->domid, e.text);
@@ -251,7 +252,8 @@ static int check_type(const struct hv_mig *m, const xc_domaininfo_t *d, struct e
             "domain %s: hvm: the state of its device model (QEMU) cannot be moved; use a pvh guest",
             m->uuid);
     return err_set(e, ERR_UNSUPPORTED,
-        "domain %s: pv: its page tables hold this machine's frame numbers, so its memory can neither "
+        "domain %s: pv: its page tables hold this machine's frame numbers, so its memory can "
+        "neither "
         "be moved nor saved nor dumped; use a pvh guest",
         m->uuid);
 }

@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 
+#include "hypervisor/xen/shares.h"
 #include "hypervisor/xen/xen_internal.h"
 
 #define BLOCK_PAGES 512u /* 2 MiB: what is allocated, and on a target mapped, at once */
@@ -75,8 +76,8 @@ void xen_memory_free(struct hv_mig *m);
 
 /* dirty.c */
 int xen_log_off(xc_interface *xc, uint32_t domid, struct err *e);
-int xen_set_cap(xc_interface *xc, uint32_t domid, const char *scheduler, uint16_t weight,
-    uint16_t cap, struct err *e);
+int xen_set_cap(xc_interface *xc, uint32_t domid, const char *scheduler, struct xen_shares shares,
+    struct err *e);
 void xen_log_free(struct hv_mig *m);
 
 /* state.c: lets a suspended domain go on; another is left as it is. */

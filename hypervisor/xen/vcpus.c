@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "hypervisor/xen/folder.h"
+#include "hypervisor/xen/shares.h"
 #include "hypervisor/xen/xen_internal.h"
 
 #define LOCK_MS 5000
@@ -180,54 +181,36 @@ static int no_shares(const struct hv *hv, struct err *e)
         hv->scheduler[0] != '\0' ? hv->scheduler : "unknown");
 }
 
-static bool is_credit(const struct hv *hv, const char *name)
-{
-    return strcmp(hv->scheduler, name) == 0;
-}
-
 int xen_sched_get(struct hv *hv, const char *uuid, struct hv_sched *out, struct err *e)
 {
-    struct xen_domctl_sched_credit one = { 0 };
-    struct xen_domctl_sched_credit2 two = { 0 };
-    bool first = is_credit(hv, "credit");
+    struct xen_shares s;
     xc_domaininfo_t d;
-    xc_interface *xc;
     int r;
 
-    if (!first && !is_credit(hv, "credit2"))
+    if (!xen_has_shares(hv->scheduler))
         return no_shares(hv, e);
     if (xen_find(hv, uuid, &d, e) < 0)
         return -1;
-    xc = xen_lock(hv);
-    r = first ? xc_sched_credit_domain_get(xc, d.domain, &one)
-              : xc_sched_credit2_domain_get(xc, d.domain, &two);
+    r = xen_shares_get(xen_lock(hv), hv->scheduler, d.domain, &s);
     xen_unlock(hv);
     if (r < 0)
         return err_sys(e, "domain %s: its weight and cap", uuid);
-    *out = (struct hv_sched){ .weight = first ? one.weight : two.weight,
-        .cap = first ? one.cap : two.cap };
+    *out = (struct hv_sched){ .weight = s.weight, .cap = s.cap };
     snprintf(out->how, sizeof out->how, "%s", hv->scheduler);
     return 0;
 }
 
 int xen_sched_set(struct hv *hv, const char *uuid, const struct hv_sched *sched, struct err *e)
 {
-    struct xen_domctl_sched_credit one = { .weight = (uint16_t)sched->weight,
-        .cap = (uint16_t)sched->cap };
-    struct xen_domctl_sched_credit2 two = { .weight = (uint16_t)sched->weight,
-        .cap = (uint16_t)sched->cap };
-    bool first = is_credit(hv, "credit");
+    struct xen_shares s = { (uint16_t)sched->weight, (uint16_t)sched->cap };
     xc_domaininfo_t d;
-    xc_interface *xc;
     int r;
 
-    if (!first && !is_credit(hv, "credit2"))
+    if (!xen_has_shares(hv->scheduler))
         return no_shares(hv, e);
     if (xen_find(hv, uuid, &d, e) < 0)
         return -1;
-    xc = xen_lock(hv);
-    r = first ? xc_sched_credit_domain_set(xc, d.domain, &one)
-              : xc_sched_credit2_domain_set(xc, d.domain, &two);
+    r = xen_shares_set(xen_lock(hv), hv->scheduler, d.domain, s);
     xen_unlock(hv);
     if (r < 0)
         return err_sys(e, "domain %s: weight %u, cap %u", uuid, sched->weight, sched->cap);
