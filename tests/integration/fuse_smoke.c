@@ -29,6 +29,9 @@
 #include "base/log.h"
 #include "hypervisor/hypervisor.h"
 
+#define END_ALL exit
+#include "tests/integration/smoke.h"
+
 #define UUID "6f1de1a2-0c57-4d3a-9b0e-00000000f05e"
 #define VCPUS_MAX 8
 #define QUIET_MS 400 /* of CPU time that does not change: it stands still */
@@ -44,22 +47,6 @@ static const struct hv_ops *ops;
 static struct hv *hv;
 static char base_dir[64];
 static struct err e; /* of the last call */
-
-#define NEED(what, cond)                                                                           \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            printf("FAIL %s (line %d)\n", what, __LINE__);                                         \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
-
-#define DO(call)                                                                                   \
-    do {                                                                                           \
-        if ((call) < 0) {                                                                          \
-            printf("FAIL %s: %s\n", #call, e.text);                                                \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static void parse(struct options *o, int argc, char **argv)
 {

@@ -26,6 +26,9 @@
 #include "hypervisor/rundir.h"
 #include "hypervisor/xen/find.h"
 
+#define END_ALL end_all
+#include "tests/integration/smoke.h"
+
 #define UUID "6f1de1a2-0c57-4d3a-9b0e-0000000000f0"
 #define RUN_DIR "/run/xen-fuse-smoke"
 #define SLOW_MS 10000 /* of a host that QEMU emulates */
@@ -36,22 +39,6 @@ static struct hv *hv;
 static xc_interface *xc;
 static uint32_t domid;
 static struct err e; /* of the last call */
-
-#define NEED(what, cond)                                                                           \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            printf("FAIL %s (line %d)\n", what, __LINE__);                                         \
-            end_all(1);                                                                            \
-        }                                                                                          \
-    } while (0)
-
-#define DO(call)                                                                                   \
-    do {                                                                                           \
-        if ((call) < 0) {                                                                          \
-            printf("FAIL %s: %s\n", #call, e.text);                                                \
-            end_all(1);                                                                            \
-        }                                                                                          \
-    } while (0)
 
 static void end_all(int status)
 {
