@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: ISC
 """Two hosts with Xen, a migrd each, and guests: the testbed's virtual hosts, driven from outside.
 
-A command in a host costs some tenths of a second, booting two hosts a minute: a test makes one lab and does much
-in it. What runs in the hosts is the build's own programs, read over 9p; nothing of this machine is changed, and all
+Booting two hosts costs a minute: a test makes one lab and does much in it. A command costs little where one shell
+stays up in the host (Host.run), but seconds on a busy machine where each has its own (Host.begin). What runs in the hosts is the build's own programs, read over 9p; nothing of this machine is changed, and all
 ends with the process that made the lab, however it ends.
 
 XEN_LAB=DIR takes the hosts of `testbed shell DIR` that are up, for work on a test; it leaves them as they are in the end.
@@ -12,6 +12,8 @@ server. Its console is read from migrd's log, or from xenconsoled's if xl made i
 """
 
 import os
+import re
+import selectors
 import shlex
 import shutil
 import subprocess
@@ -28,6 +30,9 @@ BEGAN = time.monotonic()
 FAULT_FILE, FAULT_TEXT = "/run/faults", 512
 LOG = "/var/log/migrd/migrd.log"
 GUEST_ADDRESS = "10.99.1.10"
+# Pulse and disk go slowly: each wake-up costs an emulated processor, which dom0 needs too.
+GUEST_WORDS = "guest.memory=16 guest.rate=2 guest.disk=4 guest.beat_ms=20 guest.disk_ms=50"
+DISK = "/dev/disk/by-id/wwn-0x5254000000000000"
 
 
 class Skip(Exception):
@@ -58,12 +63,46 @@ def words_of(line):
     return {k: int(v) if v.isdigit() else v for k, v in pairs}
 
 
+class Shell:
+    """A bash that stays in a host; one line after the other, each in a subshell of its own."""
+
+    END = re.compile(rb"\0(\d+)\n$")
+
+    def __init__(self, words):
+        self.process = subprocess.Popen([*words, "/bin/bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT)
+        self.select = selectors.DefaultSelector()
+        self.select.register(self.process.stdout, selectors.EVENT_READ)
+
+    def run(self, line, seconds):
+        """(status, output); None if the shell, or the time, has ended."""
+        end, out = time.monotonic() + seconds, b""
+        try:
+            self.process.stdin.write(f"(\n{line}\n) </dev/null 2>&1\nprintf '\\0%d\\n' $?\n".encode())
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        while not (found := self.END.search(out)):
+            left = end - time.monotonic()
+            data = self.select.select(left) and os.read(self.process.stdout.fileno(), 65536) if left > 0 else b""
+            if not data:
+                return None
+            out += data
+        return int(found[1]), out[:found.start()].decode(errors="replace").strip()
+
+    def close(self):
+        self.select.close()
+        self.process.terminate()
+        self.process.communicate()
+
+
 class Host:
     """One dom0. `daemon` is migrd's process in there, 0 if none runs."""
 
     def __init__(self, lab, number):
         self.lab, self.number, self.name = lab, number, f"host{number}.lab"
         self.serial = 0
+        self.shell = None
 
     def __repr__(self):
         return f"host {self.number}"
@@ -78,19 +117,29 @@ class Host:
         more = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **more}
         return subprocess.Popen(words, text=True, errors="replace", **more)
 
-    def run(self, *command, limit=60, ok=True):
-        """Runs it there, a single word as a shell's line; its output. A failure is an error unless ok is False."""
-        with self.begin(*command, limit=limit) as p:
-            out = p.communicate()[0]
-        if ok and p.returncode != 0:
-            raise Trouble(f"{self}: {shlex.join(command)}: status {p.returncode}: {out.strip()}")
-        return out.strip()
-
     def status(self, *command, limit=60):
-        """(status, output)."""
-        with self.begin(*command, limit=limit) as p:
-            out = p.communicate()[0]
-        return p.returncode, out.strip()
+        """(status, output) of a command, or of a shell's line if it is a single word."""
+        if not self.shell:
+            self.shell = Shell([TESTBED, "exec", "-i", "--cwd", "/", self.lab.dir, str(self.number)])
+        line = command[0] if len(command) == 1 else shlex.join(command)
+        answer = self.shell.run(line, patient(limit))
+        if answer is None:
+            self.hang_up()
+            raise Trouble(f"{self}: {line}: no answer in {patient(limit):.0f} s, or the host is off")
+        return answer
+
+    def run(self, *command, limit=60, ok=True):
+        """Its output. A failure is an error unless ok is False."""
+        status, out = self.status(*command, limit=limit)
+        if ok and status != 0:
+            raise Trouble(f"{self}: {shlex.join(command)}: status {status}: {out}")
+        return out
+
+    def hang_up(self):
+        """What its shell does ends."""
+        if self.shell:
+            self.shell.close()
+        self.shell = None
 
     def xm(self, *words, **more):
         return self.run(f"{BUILD}/xm", *words, **more)
@@ -102,10 +151,7 @@ class Host:
         return self.run("virsh", "-c", "xen:///system", *words, **more)
 
     def put(self, path, text):
-        with self.begin("/bin/sh", "-c", 'mkdir -p "$(dirname "$1")" && cat >"$1"', "put", path,
-                        stdin=subprocess.PIPE) as p:
-            out = p.communicate(text)[0]
-        check(p.returncode == 0, f"{self}: {path}: {out}")
+        self.run(f"mkdir -p {shlex.quote(os.path.dirname(path))}; printf %s {shlex.quote(text)} >{shlex.quote(path)}")
 
     # --- migrd
 
@@ -132,11 +178,8 @@ class Host:
     def arm(self, text):
         """See base/fault.h. The file is there before migrd starts."""
         self.serial += 1
-        line = f"{self.serial} {text}\n".ljust(FAULT_TEXT, "\0")
-        with self.begin("/bin/sh", "-c", f"[ -e {FAULT_FILE} ] || : >{FAULT_FILE}; exec dd of={FAULT_FILE} "
-                        f"conv=notrunc bs={FAULT_TEXT} iflag=fullblock status=none", stdin=subprocess.PIPE) as p:
-            out = p.communicate(line)[0]
-        check(p.returncode == 0, f"{self}: faults: {out}")
+        self.run(f"[ -e {FAULT_FILE} ] || : >{FAULT_FILE}; {{ echo {self.serial} {text}; head -c {FAULT_TEXT} /dev/zero; }} | "
+                 f"dd of={FAULT_FILE} conv=notrunc bs={FAULT_TEXT} count=1 iflag=fullblock status=none")
 
     def fired(self):
         """The process that hit the armed point, or 0."""
@@ -218,6 +261,8 @@ class Lab:
         say("; ".join(line.removeprefix("testbed: ") for line in read_file(f"{self.dir}/shell").splitlines()))
 
     def close(self):
+        for host in self.hosts:
+            host.hang_up()
         if not self.shell:
             return
         if self.shell.poll() is None:
@@ -286,7 +331,7 @@ class Lab:
     # --- guests
 
     @staticmethod
-    def guest_file(name, kind="pvh", disk="phy:/dev/sda,xvda,w", mib=128, words="guest.memory=16 guest.rate=2 guest.disk=4"):
+    def guest_file(name, kind="pvh", disk=f"phy:{DISK},xvda,w", mib=128, words=GUEST_WORDS):
         """xm's file of the Linux guest. What it is: kind pvh or pv."""
         return f"""name = "{name}"
 type = "{kind}"

@@ -271,7 +271,8 @@ class Host:
     def environment(self):
         env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
                "LANG": "C.UTF-8", "TERM": "dumb", "TESTBED": self.lab.kind.name,
-               "TESTBED_HOST": str(self.number), "TESTBED_HOSTS": str(len(self.lab.hosts))}
+               "TESTBED_HOST": str(self.number), "TESTBED_HOSTS": str(len(self.lab.hosts)),
+               "TESTBED_DISKS": str(len(self.lab.args.disk))}
         if self.lab.kind.network:
             env["TESTBED_BRIDGE"] = self.lab.kind.bridge
         if self.lab.args.share:

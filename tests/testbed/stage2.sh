@@ -16,7 +16,25 @@ port() {
     done
 }
 
+# Disks by their WWN, as udev names them: which is sda and which sdb differs from boot to boot.
+disks_up() {
+    local i wwid name
+    for ((i = 0; i < 100; i++)); do
+        set -- /sys/block/sd*/device/wwid
+        [ -e "$1" ] && [ $# -ge "$TESTBED_DISKS" ] && break
+        sleep 0.1
+    done
+    mkdir -p /dev/disk/by-id
+    for wwid in /sys/block/sd*/device/wwid; do
+        name=${wwid#/sys/block/}
+        ln -s "/dev/${name%%/*}" "/dev/disk/by-id/wwn-0x$(sed 's/^naa\.//' "$wwid")" || return
+    done
+}
+
 set_up() {
+    if [ "$TESTBED_DISKS" -gt 0 ]; then
+        disks_up || return
+    fi
     if [ -e $control/hosts ]; then
         # shellcheck source=tests/testbed/network.sh
         . $control/network.sh
