@@ -18,7 +18,7 @@ static void send_info(struct request *r, const struct migration *g, bool last)
     migration_info(g, &info);
     reply.migrations = &list;
     reply.n_migrations = 1;
-    if (last && migration_outcome(g, &e) < 0) {
+    if (last && migration_told(g, &e) < 0) {
         f.code = (char *)(uintptr_t)err_code_name(e.code);
         f.text = e.text;
         reply.failure = &f;

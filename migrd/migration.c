@@ -541,7 +541,29 @@ static void summary_dry(const struct migration *g, const Migrd__Finished *f)
         c->rounds, c->converges * 100, c->knob[0] != '\0' ? "; would help: " : "", c->knob);
 }
 
-static void summary(const struct migration *g)
+/* Only a source's worker that lived to the end knows how long the guest stood still. */
+static void summary_moved(const struct migration *g, const Migrd__Finished *f)
+{
+    const char *way = g->kind == MIG_IN ? "from" : "to";
+    char stood[64] = "";
+
+    if (f == NULL) {
+        log_info("migration", "%s: %s %s %s: its worker ended before it could tell any figures",
+            g->name, direction(g), way, other_end(g));
+        return;
+    }
+    if (f->pause_us > 0)
+        snprintf(stood, sizeof stood, "%zu rounds, guest stopped for %.1f ms, ", f->n_rounds,
+            (double)f->pause_us / 1e3);
+    log_info("migration",
+        "%s: %s %s %s: %.3f s in all, %s%.1f MiB on the wire, %llu pages sent, %llu zero, %u "
+        "channels, %s",
+        g->name, direction(g), way, other_end(g), (double)f->total_us / 1e6, stood,
+        (double)f->wire_bytes / (1 << 20), (unsigned long long)f->pages_sent,
+        (unsigned long long)f->pages_zero, f->channels, f->cipher[0] ? f->cipher : "-");
+}
+
+static void summary(struct migration *g)
 {
     const Migrd__Finished *f = g->report;
     struct err e = { 0 };
@@ -554,14 +576,7 @@ static void summary(const struct migration *g)
         summary_dry(g, f);
         return;
     }
-    log_info("migration",
-        "%s: %s %s %s: %zu rounds, %.3f s in all, guest stopped for %.1f ms, %.1f MiB on the wire, "
-        "%llu pages sent, %llu zero, %u channels, %s",
-        g->name, direction(g), g->kind == MIG_IN ? "from" : "to",
-        other_end(g), f ? f->n_rounds : 0, f ? (double)f->total_us / 1e6 : 0, f ? (double)f->pause_us / 1e3 : 0,
-        f ? (double)f->wire_bytes / (1 << 20) : 0, f ? (unsigned long long)f->pages_sent : 0,
-        f ? (unsigned long long)f->pages_zero : 0, f ? f->channels : 0,
-        f && f->cipher[0] ? f->cipher : "-");
+    summary_moved(g, f);
 }
 
 static void count(struct migration *g, bool ok)

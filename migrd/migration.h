@@ -91,6 +91,8 @@ int migration_watch(struct migration *g, migration_watch_fn *fn, void *arg);
 void migration_unwatch(struct migrd *m, migration_watch_fn *fn, void *arg);
 /* In the last call: 0, or -1 and why it failed. */
 int migration_outcome(const struct migration *g, struct err *e);
+/* The same for whoever gave the order: names domain and host, and what became of the guest. */
+int migration_told(const struct migration *g, struct err *e);
 
 /* Fills a message whose pointers are the migration's: pack it at once. */
 void migration_info(const struct migration *g, Migrd__MigrationInfo *out);

@@ -82,6 +82,7 @@ struct migration {
     struct err ran_err;
     struct err failure; /* why it failed; first reason stands */
     char failed_in[24]; /* the state, or before a restart the journal's step, in which it came */
+    char fate[200];     /* what becomes of the domain; "" until it has failed */
     bool not_resumed;   /* MIG_OUT: the guest should run here and could not be made to */
     bool given_away;    /* MIG_OUT: the journal has DONE and the new owner */
     struct err op_error;
@@ -129,7 +130,7 @@ void mig_fail(struct migration *g, enum err_code code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void mig_tell_watchers(struct migration *g, bool last);
 /* One sentence of the log about what went wrong and what is done about it. */
-void mig_say_failure(const struct migration *g, const struct err *e);
+void mig_say_failure(struct migration *g, const struct err *e);
 void mig_say_given_away(const struct migration *g);
 void mig_say_doubt(const struct migration *g, unsigned wait_s);
 void mig_say_restart(const struct journal_record *r, enum mt_copy copy, enum mt_op op);

@@ -48,22 +48,31 @@ static void next_in(const struct migration *g, char *out, size_t len)
         snprintf(out, len, "the copy here is dropped and never runs");
 }
 
-void mig_say_failure(const struct migration *g, const struct err *e)
+void mig_say_failure(struct migration *g, const struct err *e)
 {
-    char next[200];
-
     if (g->kind != MIG_OUT && g->kind != MIG_IN) {
         log_warn(
             "migration", "%s %s: failed (%s): %s", g->id, g->name, err_code_name(e->code), e->text);
         return;
     }
     if (g->kind == MIG_OUT)
-        next_out(g, next, sizeof next);
+        next_out(g, g->fate, sizeof g->fate);
     else
-        next_in(g, next, sizeof next);
+        next_in(g, g->fate, sizeof g->fate);
     log_warn("migration", "%s: %s %s %s, step %s: failed (%s): %s; %s", g->id, g->name,
         g->kind == MIG_OUT ? "to" : "from", g->peer, g->failed_in[0] ? g->failed_in : "end",
-        err_code_name(e->code), e->text, next);
+        err_code_name(e->code), e->text, g->fate);
+}
+
+int migration_told(const struct migration *g, struct err *e)
+{
+    struct err why;
+
+    if (migration_outcome(g, &why) == 0)
+        return 0;
+    if (g->kind == MIG_OUT && g->fate[0] != '\0')
+        return err_set(e, why.code, "%s to %s: %s; %s", g->name, g->peer, why.text, g->fate);
+    return err_set(e, why.code, "%s", why.text);
 }
 
 void mig_say_given_away(const struct migration *g)

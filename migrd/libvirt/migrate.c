@@ -238,7 +238,7 @@ static void watched(void *arg, struct migration *g, bool last)
 
     if (!last)
         return;
-    r = migration_outcome(g, &e);
+    r = migration_told(g, &e);
     if (r == 0 && mv->managed)
         r = performed(k->m, g, &cookie, &e);
     if (r == 0)
