@@ -172,13 +172,17 @@ static void remove_half_built(struct hv *hv, const char *uuid)
 {
     char dir[RUNDIR_LEN];
     struct err e;
+    bool whole;
     int lock;
 
     xen_dir(hv, uuid, dir);
     lock = folder_lock(dir, false, 0, &e);
     if (lock < 0)
         return; /* it is being built */
+    whole = !folder_has(dir, FOLDER_BUILDING); /* since it was looked at */
     close(lock);
+    if (whole)
+        return;
     log_warn("xen", "domain %s: who built it ended before it was whole: it is removed", uuid);
     if (xen_run(hv, "destroy", uuid, NULL, NULL, XEN_BUILD_TIMEOUT_MS, &e) < 0 &&
         e.code != ERR_NOT_FOUND)
@@ -207,8 +211,10 @@ static void look_at_folder(struct hv *hv, const char *uuid)
         return;
     r = xen_find_with(xen_lock(hv), uuid, &d, &e);
     xen_unlock(hv);
-    if (r < 0 && e.code == ERR_NOT_FOUND)
+    if (r < 0 && e.code == ERR_NOT_FOUND) {
         rundir_remove(dir);
+        folder_drop_log(hv->log_dir, uuid);
+    }
     close(lock);
 }
 

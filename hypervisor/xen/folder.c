@@ -112,6 +112,21 @@ bool folder_says(const char *dir, const char *mark, const char *line)
     return same;
 }
 
+void folder_log_path(const char *log_dir, const char *uuid, char out[RUNDIR_LEN])
+{
+    snprintf(out, RUNDIR_LEN, "%s/xen-%s.log", log_dir, uuid);
+}
+
+void folder_drop_log(const char *log_dir, const char *uuid)
+{
+    char path[RUNDIR_LEN];
+    struct stat st;
+
+    folder_log_path(log_dir, uuid, path);
+    if (stat(path, &st) == 0 && st.st_size == 0)
+        unlink(path);
+}
+
 int folder_put_definition(const char *dir, const Migrd__Domain *def, struct err *e)
 {
     size_t n = migrd__domain__get_packed_size(def);

@@ -20,6 +20,8 @@
 #define FOLDER_LOADED "loaded"
 /* Of an incoming one: its disks are attached. */
 #define FOLDER_CLAIMED "claimed"
+/* Of an incoming PV guest: the socket that its memory comes by, see pv.h. */
+#define FOLDER_STREAM "stream"
 /* Somebody migrates it, see mig.c. */
 #define FOLDER_MIGRATION "migration"
 
@@ -32,6 +34,11 @@ int folder_mark(const char *dir, const char *mark, const char *line, struct err 
 void folder_unmark(const char *dir, const char *mark);
 /* Is the mark there with just that line? */
 bool folder_says(const char *dir, const char *mark, const char *line);
+
+/* xen-domain's own log of that domain: LOG_DIR/xen-UUID.log. */
+void folder_log_path(const char *log_dir, const char *uuid, char out[RUNDIR_LEN]);
+/* Its domain has ended: the log goes if nothing is in it. */
+void folder_drop_log(const char *log_dir, const char *uuid);
 
 int folder_put_definition(const char *dir, const Migrd__Domain *def, struct err *e);
 /* NULL: ERR_NOT_FOUND if there is none, or it cannot be read. */
