@@ -50,8 +50,14 @@ struct shared {
 static struct shared *shared;
 
 static struct {
-    uint64_t memory_mib, rate_mib, port, tick_ms, disk_mib, seconds, interval_ms;
-} opt = { .memory_mib = 32, .rate_mib = 20, .port = 7000, .tick_ms = 1000, .interval_ms = 10 };
+    uint64_t memory_mib, rate_mib, port, tick_ms, beat_ms, disk_mib, disk_ms, seconds, interval_ms;
+} opt = { .memory_mib = 32,
+    .rate_mib = 20,
+    .port = 7000,
+    .tick_ms = 1000,
+    .beat_ms = 1,
+    .disk_ms = 5,
+    .interval_ms = 10 };
 
 struct message {
     uint64_t number, check;
@@ -96,7 +102,7 @@ static void work_beat(void)
 {
     uint64_t mono = now_us(CLOCK_MONOTONIC), wall = now_us(CLOCK_REALTIME);
     for (;;) {
-        sleep_us(1000);
+        sleep_us(opt.beat_ms * 1000);
         uint64_t m = now_us(CLOCK_MONOTONIC), w = now_us(CLOCK_REALTIME);
         if (atomic_exchange(&shared->reset_gap, 0)) {
             atomic_store(&shared->gap_us, 0);
@@ -173,7 +179,7 @@ static void work_disk(void)
         if (pwrite(fd, block, PAGE, (off_t)(at * PAGE)) != PAGE || (n % 64 == 0 && fdatasync(fd)))
             die("write to the disk");
         atomic_store(&shared->disk_blocks, n + 1);
-        sleep_us(5000);
+        sleep_us(opt.disk_ms * 1000);
     }
 }
 
@@ -497,7 +503,9 @@ static bool set_option(const char *word)
         { "rate", &opt.rate_mib, 1 << 20 },
         { "port", &opt.port, 65535 },
         { "tick_ms", &opt.tick_ms, 60000 },
+        { "beat_ms", &opt.beat_ms, 60000 },
         { "disk", &opt.disk_mib, 1 << 20 },
+        { "disk_ms", &opt.disk_ms, 60000 },
         { "seconds", &opt.seconds, 86400 },
         { "interval_ms", &opt.interval_ms, 60000 },
     };
