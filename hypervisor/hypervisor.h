@@ -196,6 +196,14 @@ struct hv_layout {
     unsigned n;
     struct hv_region region[HV_MAX_REGIONS]; /* ascending, not overlapping */
     uint64_t max_gfn;                        /* bitmaps have max_gfn + 1 bits */
+    /*
+     * The guest's memory leaves and comes as one stream of bytes, of which these are the pages
+     * (Xen's PV guests). Only a paused guest has it, and it passes once: pages are mapped by one
+     * thread, ascending, all of the region, and cannot be looked at again, neither before nor
+     * after. At a target, the pages of one call may leave out some that mig_zero brings next.
+     * state_save comes after the last page.
+     */
+    bool stream;
 };
 
 /* Pages mapped by mig_map: page[i] is valid for HV_PAGE_SIZE bytes until mig_unmap. Pages that are

@@ -7,7 +7,9 @@
  *   ask        connect, DryRun -> Accept or Refuse: the target makes all its checks, builds
  *              nothing. The offer travels in a message of its own, not as a mark in an Offer: a
  *              host that does not know it refuses it.
- *   probe      share of zero pages; bursts of pages, dry_probe.c. Connection closed.
+ *   probe      share of zero pages; bursts of pages, dry_probe.c. Connection closed. Of a guest
+ *              whose memory leaves as one stream neither this nor what follows can be had: its
+ *              forecast is made of what moves to that host cost before, or of guesses
  *   sample     dirty log on; which pages were written after 10 ms to 5 s; what deltas of them
  *              would be, dry_delta.c; off
  *   forecast   outlook.c
@@ -266,6 +268,10 @@ static int work(struct dry *d, struct err *e)
     note(d, MIGRD__PHASE__PHASE_CONNECT, "asking the target");
     if (offer_identify(&d->facts, d->start, e) < 0 || ask(d, e) < 0)
         return -1;
+    if (d->at.layout.stream) { /* no page of it can be had before it leaves */
+        note(d, MIGRD__PHASE__PHASE_CONNECT, "the target would take it; its link is not probed");
+        return 0;
+    }
     note(d, MIGRD__PHASE__PHASE_CONNECT, "the target would take it; probing the link");
     if (probe(d, e) < 0)
         return -1;

@@ -42,7 +42,8 @@ static int attach(struct source *s, struct err *e)
             st->domain->name, hv_state_name(info.state));
     s->was_paused = hv_is_paused(&info);
     if (attach_can_move(&s->at, st->domain, st->params, s->was_paused, e) < 0 ||
-        attach_domain(&s->at, st->domain->uuid, HV_SOURCE, e) < 0)
+        attach_domain(&s->at, st->domain->uuid, HV_SOURCE, e) < 0 ||
+        attach_can_verify(&s->at, st->domain, s->par, e) < 0)
         return -1;
     s->work = attach_bitmap(&s->at, e);
     s->next = attach_bitmap(&s->at, e);
@@ -193,7 +194,7 @@ static int connect_peer(struct source *s, struct err *e)
     uint64_t deadline = clock_ns() + HELD_MS * NS_PER_MS;
     int r;
 
-    s->channels = s->par->channels == 0 ? 1 : s->par->channels;
+    s->channels = s->par->channels == 0 || s->at.layout.stream ? 1 : s->par->channels;
     if (s->channels > TR_CHANNELS_MAX)
         s->channels = TR_CHANNELS_MAX;
     s->shaper = tr_shaper_new(s->par->bandwidth);

@@ -5,7 +5,9 @@
  *   WantPause -> StepOk      migrd has PREPARED in its journal; the guest still runs
  *   pause, collect           the pause begins
  *   last round || state      pages by the channel threads, vCPU state by this one, and the
- *                            sample too where the pages take longer
+ *                            sample too where the pages take longer; of a guest whose memory is
+ *                            a stream (hv_layout.stream) the state comes after it, and no
+ *                            sample, since its pages cannot be looked at again
  *   FinalState               the target loads while this side hashes (a sample, or all memory
  *                            with verify)
  *   digests
@@ -160,7 +162,7 @@ static int hash_sample(struct source *s, struct err *e)
     struct verify_population p = {
         .populated = s->known, .ever_dirty = s->harvest, .last = s->work, .words = s->at.words
     };
-    size_t n = verify_sample(&p, s->seed, s->pick);
+    size_t n = s->at.layout.stream ? 0 : verify_sample(&p, s->seed, s->pick);
 
     s->picked = true;
     if (verify_hash_some(s->at.ops, s->at.mig, s->pick, n, &s->n_pick, e) < 0)
@@ -225,7 +227,9 @@ static int send_rest(struct source *s, struct err *e)
     int r;
 
     source_send_round(s, false, true);
-    r = save_state(s, &blob, &len, e);
+    r = s->at.layout.stream ? source_wait_round(s, false, e) : 0;
+    if (r == 0)
+        r = save_state(s, &blob, &len, e);
     if (r == 0 && !s->par->verify && sender_wait(s->sender, 0, NULL) == 0)
         r = hash_sample(s, e);
     if (r == 0)
@@ -249,7 +253,9 @@ static int await_ready(struct source *s, struct err *e)
     /* The guest is paused: no longer than a dead peer is waited for. */
     uint64_t bytes = s->par->verify ? s->populated * HV_PAGE_SIZE : 0;
     unsigned dead_ms = s->par->dead_peer_ms != 0 ? s->par->dead_peer_ms : DEFAULT_DEAD_PEER_MS;
-    unsigned wait_ms = dead_ms + (unsigned)(bytes / VERIFY_BYTES_PER_MS);
+    /* behind a stream's last byte the target has its domain still to make whole */
+    unsigned more_ms = s->at.layout.stream ? PEER_STEP_MS : 0;
+    unsigned wait_ms = dead_ms + more_ms + (unsigned)(bytes / VERIFY_BYTES_PER_MS);
     Migrd__Session *m;
     int r = 0;
 

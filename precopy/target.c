@@ -173,6 +173,8 @@ static int obey_verdict(
         attach_domain(&t->at, v->uuid, HV_TARGET, e) < 0 || offer_layout(o, &t->at.layout, e) < 0)
         return -1;
     t->channels = v->channels != 0 && v->channels < o->channels ? v->channels : o->channels;
+    if (t->at.layout.stream)
+        t->channels = 1;
     if (t->channels > most)
         t->channels = most;
     if (t->channels > TR_CHANNELS_MAX)

@@ -49,6 +49,9 @@ int attach_open(struct attach *a, const struct worker_options *opt, const char *
 int attach_can_move(const struct attach *a, const Migrd__Domain *d, Migrd__PrecopyParams *par,
     bool paused, struct err *e);
 int attach_domain(struct attach *a, const char *uuid, enum hv_side side, struct err *e);
+/* After it: can all memory be compared, if that is wished? */
+int attach_can_verify(const struct attach *a, const Migrd__Domain *d,
+    const Migrd__PrecopyParams *par, struct err *e);
 void attach_close(struct attach *a);
 
 /* calloc of one bitmap. */

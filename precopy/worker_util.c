@@ -57,6 +57,17 @@ int attach_domain(struct attach *a, const char *uuid, enum hv_side side, struct 
     return 0;
 }
 
+int attach_can_verify(
+    const struct attach *a, const Migrd__Domain *d, const Migrd__PrecopyParams *par, struct err *e)
+{
+    if (!a->layout.stream || !par->verify)
+        return 0;
+    return err_set(e, ERR_UNSUPPORTED,
+        "domain %s: its memory leaves as one stream, which cannot be read again to be compared "
+        "(--verify, migration-verify); without that, digests of all that was sent are compared",
+        d->name);
+}
+
 void attach_close(struct attach *a)
 {
     if (a->mig != NULL)

@@ -72,6 +72,10 @@ int xen_dirty_start(struct hv_mig *m, struct err *e)
 {
     if (m->side != HV_SOURCE)
         return err_set(e, ERR_STATE, "domain %s: only a source has a dirty log", m->uuid);
+    if (m->pv != NULL)
+        return err_set(e, ERR_UNSUPPORTED,
+            "domain %s: a pv guest moves only while it stands still; move it with --allow-paused",
+            m->uuid);
     m->mark.log = 1;
     if (make_buffers(m, e) < 0 || xen_mark_write(m, e) < 0)
         return -1;

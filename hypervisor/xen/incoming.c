@@ -4,7 +4,8 @@
  * stream of nothing (stream.h) and ends early: xenstore, console, event channels, grant
  * table, vifs are there before the first byte of the guest comes, and the domain stays
  * paused. The engine then loads memory and state itself, and no program of libxl has
- * to run while the guest stands still; its disks come with `claim`.
+ * to run while the guest stands still; its disks come with `claim`. Of a PV guest libxl
+ * reads all there is: pv_incoming.c.
  *
  * Why not feed libxl the whole stream: its save helper holds each page twice, takes 4 KiB
  * pages only, and builds devices after the last byte, in the pause.
@@ -16,14 +17,14 @@
 #include "hypervisor/xen/stream.h"
 #include "hypervisor/xen/xen_domain.h"
 
-static int restore(struct xl *x, libxl_domain_config *c, int fd, struct err *e)
+int xl_restore(struct xl *x, libxl_domain_config *c, int fd, uint32_t *domid, struct err *e)
 {
     libxl_domain_restore_params how;
     int rc;
 
     libxl_domain_restore_params_init(&how);
     how.stream_version = XEN_STREAM_VERSION;
-    rc = libxl_domain_create_restore(x->ctx, c, &x->domid, fd, -1, &how, NULL, NULL);
+    rc = libxl_domain_create_restore(x->ctx, c, domid, fd, -1, &how, NULL, NULL);
     libxl_domain_restore_params_dispose(&how);
     return rc == 0 ? 0 : xl_fail(x, e, rc, "building the incoming domain");
 }
@@ -37,10 +38,12 @@ static int build(struct xl *x, const Migrd__Domain *def, libxl_domain_config *c,
         return err_set(e, ERR_SYSTEM, "Xen does not tell its version");
     if (xen_config(def, false, c, e) < 0)
         return -1;
+    if (c->c_info.type == LIBXL_DOMAIN_TYPE_PV)
+        return xl_incoming_pv(x, c, e);
     fd = xen_stream_open((unsigned)v->xen_version_major, (unsigned)v->xen_version_minor, e);
     if (fd < 0)
         return -1;
-    rc = restore(x, c, fd, e);
+    rc = xl_restore(x, c, fd, &x->domid, e);
     io_close(&fd);
     return rc;
 }
@@ -50,11 +53,9 @@ int xl_incoming(struct xl *x, const Migrd__Domain *def, struct err *e)
     libxl_domain_config c;
     int rc;
 
-    if (def->type == MIGRD__GUEST_TYPE__GUEST_PV || def->type == MIGRD__GUEST_TYPE__GUEST_HVM)
+    if (def->type == MIGRD__GUEST_TYPE__GUEST_HVM)
         return err_set(e, ERR_UNSUPPORTED,
-            "domain %s: only PVH guests move live; a PV guest's page tables hold the machine's "
-            "frame "
-            "numbers, an HVM guest's device model has a state of its own",
+            "domain %s: an HVM guest's device model has a state of its own, which is not moved",
             def->name);
     libxl_domain_config_init(&c);
     rc = build(x, def, &c, e);

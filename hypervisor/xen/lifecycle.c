@@ -68,7 +68,7 @@ static void undo_start(struct hv *hv, const char *uuid)
 int xen_start(struct hv *hv, const Migrd__Domain *def, const struct hv_start *how, struct err *e)
 {
     char epoch[32];
-    const char *more[5] = { "--epoch", epoch };
+    const char *more[6] = { "--epoch", epoch };
     size_t n = 2;
 
     if (check_free(hv, def, e) < 0 || check_memory(hv, def, e) < 0)
@@ -78,6 +78,8 @@ int xen_start(struct hv *hv, const Migrd__Domain *def, const struct hv_start *ho
         more[n++] = "--paused";
     if (how->blown)
         more[n++] = "--blown";
+    if (how->incoming && hv_guest_type(def) == MIGRD__GUEST_TYPE__GUEST_PV)
+        more[n++] = "--background"; /* it is built while its memory comes */
     fuse_orders_before_start(&hv->fuses, def->uuid);
     if (xen_run(hv, how->incoming ? "incoming" : "start", def->uuid, def, more,
             XEN_BUILD_TIMEOUT_MS, e) < 0) {

@@ -3,9 +3,10 @@
  * What is only looked at: Xen's own log, and whether a domain can move.
  *
  *   pvh   live, with Xen's dirty log on hardware's page tables
- *   pv    live needs shadow paging, which a Xen may have been built without (Debian's is); Xen's
- *         capabilities tell, so that nothing is switched on at a guest to find out. In any case
- *         page tables with the frame numbers of this machine, which mig_open refuses
+ *   pv    paused: its page tables hold the frame numbers of this machine, so it leaves as libxc's
+ *         stream (pv.h). Live would need a dirty log besides, and that shadow paging, which a Xen
+ *         may have been built without (Debian's is); Xen's capabilities tell, so that nothing is
+ *         switched on at a guest to find out
  *   hvm   not at all: its device model's state is not ours
  */
 #include <stdlib.h>
@@ -37,18 +38,22 @@ int xen_dmesg(struct hv *hv, bool clear, char **text, struct err *e)
 static int check_pv(struct hv *hv, bool live, struct err *e)
 {
     xc_physinfo_t p = { 0 };
-    int r = xc_physinfo(xen_lock(hv), &p);
+    int r;
 
+    if (!live)
+        return 0;
+    r = xc_physinfo(xen_lock(hv), &p);
     xen_unlock(hv);
     if (r < 0)
         return err_sys(e, "asking Xen what it can do");
-    if (live && (p.capabilities & XEN_SYSCTL_PHYSCAP_shadow) == 0)
+    if ((p.capabilities & XEN_SYSCTL_PHYSCAP_shadow) == 0)
         return err_set(e, ERR_UNSUPPORTED,
             "it is a pv guest, and this Xen was built without shadow paging, so it keeps no dirty "
             "log of it");
     return err_set(e, ERR_UNSUPPORTED,
-        "it is a pv guest, whose page tables hold the frame numbers of this machine; make it a pvh "
-        "guest (type=), which the same kernel can be");
+        "it is a pv guest, whose page tables hold the frame numbers of this machine, so that its "
+        "memory leaves in one piece; a pvh guest (type=), which the same kernel can be, moves "
+        "live");
 }
 
 int xen_mig_check(struct hv *hv, const char *uuid, bool live, struct err *e)

@@ -13,7 +13,7 @@
  * A frame that the source sends as zeroes is allocated as well: a hole is not memory. New
  * pages come zeroed from Xen, but for its debug builds, so they are looked at.
  */
-#include "hypervisor/xen/mig_internal.h"
+#include "hypervisor/xen/pv.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -175,6 +175,8 @@ int xen_mig_populated(struct hv_mig *m, uint64_t *bitmap, struct err *e)
 {
     int rc;
 
+    if (m->pv != NULL)
+        return xen_pv_populated(m, bitmap);
     memset(bitmap, 0, xen_bitmap_words(m) * sizeof *bitmap);
     pthread_mutex_lock(&m->lock);
     rc = scan_all(m, bitmap, e);
@@ -416,6 +418,8 @@ static int target_map(
 int xen_mig_map(struct hv_mig *m, const uint64_t *gfn, size_t n, bool write, struct hv_mapping *map,
     struct err *e)
 {
+    if (m->pv != NULL)
+        return xen_pv_map(m, gfn, n, write, map, e);
     if (n == 0 || n > HV_BATCH_PAGES)
         return err_set(e, ERR_INVALID, "mapping of %zu pages; 1 to %u", n, HV_BATCH_PAGES);
     if (write && m->side != HV_TARGET)
@@ -431,6 +435,10 @@ void xen_mig_unmap(struct hv_mig *m, struct hv_mapping *map)
 {
     struct transient *t = map->driver;
 
+    if (m->pv != NULL) {
+        xen_pv_unmap(m, map);
+        return;
+    }
     if (t != NULL && m->side != HV_TARGET)
         xenforeignmemory_unmap(m->memory, map->driver, map->n);
     if (t != NULL && m->side == HV_TARGET) {
@@ -455,6 +463,8 @@ int xen_mig_zero(struct hv_mig *m, uint64_t gfn, uint64_t n, struct err *e)
     uint64_t list[BLOCK_PAGES];
     struct hv_mapping map;
 
+    if (m->pv != NULL)
+        return xen_pv_zero(m, gfn, n, e);
     for (uint64_t done = 0, k; done < n; done += k) {
         k = n - done < BLOCK_PAGES ? n - done : BLOCK_PAGES;
         for (uint64_t i = 0; i < k; i++)

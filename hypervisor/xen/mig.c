@@ -13,7 +13,7 @@
  * the same maximum. A guest that has frames elsewhere is refused.
  */
 #define _GNU_SOURCE
-#include "hypervisor/xen/mig_internal.h"
+#include "hypervisor/xen/pv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -245,16 +245,10 @@ static int check_type(const struct hv_mig *m, const xc_domaininfo_t *d, struct e
 {
     enum xen_type t = xen_type_of(d);
 
-    if (t == XEN_PVH)
+    if (t != XEN_HVM)
         return 0;
-    if (t == XEN_HVM)
-        return err_set(e, ERR_UNSUPPORTED,
-            "domain %s: hvm: the state of its device model (QEMU) cannot be moved; use a pvh guest",
-            m->uuid);
     return err_set(e, ERR_UNSUPPORTED,
-        "domain %s: pv: its page tables hold this machine's frame numbers, so its memory can "
-        "neither "
-        "be moved nor saved nor dumped; use a pvh guest",
+        "domain %s: hvm: the state of its device model (QEMU) cannot be moved; use a pvh guest",
         m->uuid);
 }
 
@@ -298,6 +292,8 @@ static int attach(struct hv *hv, struct hv_mig *m, struct err *e)
         return -1;
     if (m->lock_fd >= 0)
         sweep_locked(m->xc, m->xs, m->lock_fd, m->domid, &m->mark);
+    if (xen_type_of(&d) == XEN_PV)
+        return m->side == HV_TARGET && open_incoming(hv, m, e) < 0 ? -1 : xen_pv_open(hv, m, &d, e);
     if (find_layout(m, e) < 0 ||
         find_ring(m, HVM_PARAM_STORE_PFN, "xenstore ring", XEN_SPECIAL_STORE, &m->store_gfn, e) <
             0 ||
@@ -349,6 +345,7 @@ void xen_mig_close(struct hv_mig **mp)
     if (m == NULL)
         return;
     *mp = NULL;
+    xen_pv_close(m);
     if (m->xc != NULL) {
         undo_own(m);
         xen_log_free(m);

@@ -12,6 +12,8 @@
 #include "hypervisor/xen/shares.h"
 #include "hypervisor/xen/xen_internal.h"
 
+struct xen_pv;
+
 #define BLOCK_PAGES 512u /* 2 MiB: what is allocated, and on a target mapped, at once */
 
 /* What must be undone when the holder of run_dir/<uuid>/migration is gone; the file's content. */
@@ -47,6 +49,7 @@ struct hv_mig {
     int lock_fd;     /* -1 a viewer's */
     int incoming_fd; /* a target's: the mark that its folder has */
     struct xen_mark mark;
+    struct xen_pv *pv; /* of a PV guest, which has nothing of what follows but a layout; pv.h */
     struct hv_layout layout;
     uint64_t store_gfn, console_gfn; /* of the rings, which stay where they are */
     uint64_t *rims; /* bitmap of what is populated outside of RAM; NULL not asked yet */
@@ -83,5 +86,7 @@ void xen_log_free(struct hv_mig *m);
 /* state.c: lets a suspended domain go on; another is left as it is. */
 int xen_go_on(xc_interface *xc, struct xs_handle *xs, uint32_t domid, struct err *e);
 bool xen_is_suspended(const xc_domaininfo_t *d);
+/* What is saved may run elsewhere next: refused if it runs here. */
+int xen_check_still(struct hv_mig *m, struct err *e);
 
 #endif

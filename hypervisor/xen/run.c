@@ -88,23 +88,33 @@ static enum err_code code_of(const char *name, size_t n)
     return ERR_SYSTEM;
 }
 
+int xen_said(char *text, char **rest, struct err *e)
+{
+    char *blank = strchr(text, ' ');
+
+    if (blank == NULL)
+        return err_set(e, ERR_PEER, PROGRAM ": ended without an answer");
+    *rest = blank + 1;
+    if (strncmp(text, "ok ", 3) == 0)
+        return 0;
+    blank[1 + strcspn(blank + 1, "\n")] = '\0';
+    return err_set(e, code_of(text, (size_t)(blank - text)), "%s", blank + 1);
+}
+
 /* The rest behind "ok ", or its error. */
 static int understand(struct xen_answer *a, int status, struct err *e)
 {
-    char *blank = a->text != NULL ? strchr(a->text, ' ') : NULL;
+    bool none = a->text == NULL || strchr(a->text, ' ') == NULL;
 
-    if (blank == NULL && WIFSIGNALED(status))
+    if (none && WIFSIGNALED(status))
         return err_set(e, ERR_SYSTEM, PROGRAM ": ended by signal %d", WTERMSIG(status));
-    if (blank == NULL)
+    if (none)
         return err_set(e, ERR_SYSTEM, PROGRAM ": ended without an answer, status %d",
             WIFEXITED(status) ? WEXITSTATUS(status) : -1);
-    if (strncmp(a->text, "ok ", 3) == 0) {
-        a->rest = blank + 1;
-        a->rest_len = a->len - (size_t)(a->rest - a->text);
-        return 0;
-    }
-    blank[1 + strcspn(blank + 1, "\n")] = '\0';
-    return err_set(e, code_of(a->text, (size_t)(blank - a->text)), "%s", blank + 1);
+    if (xen_said(a->text, &a->rest, e) < 0)
+        return -1;
+    a->rest_len = a->len - (size_t)(a->rest - a->text);
+    return 0;
 }
 
 static void reap(pid_t pid, bool kill_it, int *status)
@@ -115,48 +125,50 @@ static void reap(pid_t pid, bool kill_it, int *status)
         ;
 }
 
-static int converse(
-    char *const argv[], int in, unsigned timeout_ms, struct xen_answer *a, struct err *e)
-{
-    uint64_t deadline = clock_ns() + timeout_ms * NS_PER_MS;
-    int p[2], status = 0, r;
-    pid_t pid;
-
-    if (pipe2(p, O_CLOEXEC) < 0)
-        return err_sys(e, "pipe");
-    r = spawn_run(argv, in, p[1], -1, &pid);
-    close(p[1]);
-    if (r != 0) {
-        close(p[0]);
-        return err_set(e, ERR_SYSTEM, "%s: %s", argv[0], strerror(r));
-    }
-    r = read_all(p[0], a, deadline, e);
-    close(p[0]);
-    reap(pid, r < 0, &status);
-    if (r < 0)
-        return err_prefix(e, PROGRAM " %s", argv[1]);
-    return understand(a, status, e);
-}
-
-int xen_run_answer(struct hv *hv, const char *verb, const char *uuid, const Migrd__Domain *def,
-    const char *const *more, unsigned timeout_ms, struct xen_answer *a, struct err *e)
+int xen_spawn(struct hv *hv, const char *verb, const char *uuid, const char *const *more, int in,
+    int *answer, pid_t *pid, struct err *e)
 {
     char program[PATHS_LEN];
     char *argv[ARGS_MAX] = { program, (char *)(uintptr_t)verb, (char *)"--run-dir", hv->run_dir,
         (char *)"--log-dir", hv->log_dir, (char *)"--uuid", (char *)(uintptr_t)uuid };
     size_t n = 8;
-    int in = -1, r;
+    int p[2], r;
 
-    memset(a, 0, sizeof *a);
     for (; more != NULL && *more != NULL && n < ARGS_MAX - 1; more++)
         argv[n++] = (char *)(uintptr_t)*more;
     if (paths_program(program, PROGRAM, e) < 0)
         return -1;
+    if (pipe2(p, O_CLOEXEC) < 0)
+        return err_sys(e, "pipe");
+    r = spawn_run(argv, in, p[1], -1, pid);
+    close(p[1]);
+    *answer = p[0];
+    if (r == 0)
+        return 0;
+    io_close(answer);
+    return err_set(e, ERR_SYSTEM, "%s: %s", program, strerror(r));
+}
+
+int xen_run_answer(struct hv *hv, const char *verb, const char *uuid, const Migrd__Domain *def,
+    const char *const *more, unsigned timeout_ms, struct xen_answer *a, struct err *e)
+{
+    uint64_t deadline = clock_ns() + timeout_ms * NS_PER_MS;
+    int in = -1, answer, status = 0, r;
+    pid_t pid;
+
+    memset(a, 0, sizeof *a);
     if (def != NULL && (in = definition_fd(def, e)) < 0)
         return -1;
-    r = converse(argv, in, timeout_ms, a, e);
+    r = xen_spawn(hv, verb, uuid, more, in, &answer, &pid, e);
     io_close(&in);
-    return r;
+    if (r < 0)
+        return -1;
+    r = read_all(answer, a, deadline, e);
+    io_close(&answer);
+    reap(pid, r < 0, &status);
+    if (r < 0)
+        return err_prefix(e, PROGRAM " %s", verb);
+    return understand(a, status, e);
 }
 
 int xen_run(struct hv *hv, const char *verb, const char *uuid, const Migrd__Domain *def,

@@ -18,7 +18,7 @@
  * state_load: CPU policy first, since Xen compares the context with it; params; TSC; context last.
  * What was there before (rings, event channels, grants) is the new domain's own.
  */
-#include "hypervisor/xen/mig_internal.h"
+#include "hypervisor/xen/pv.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -225,7 +225,7 @@ static int save_context(struct hv_mig *m, struct xen_blob *b, struct err *e)
 
 /* Not only who migrates it can let it go on: the sweep did, or `xl resume`. What is saved here may
  * run elsewhere next, so nothing may run here. */
-static int check_still(struct hv_mig *m, struct err *e)
+int xen_check_still(struct hv_mig *m, struct err *e)
 {
     int r = look(m, e);
 
@@ -242,7 +242,9 @@ int xen_state_save(struct hv_mig *m, uint8_t **blob, size_t *len, struct err *e)
 
     *blob = NULL;
     *len = 0;
-    if (check_still(m, e) < 0)
+    if (m->pv != NULL)
+        return xen_pv_state_save(m, blob, len, e);
+    if (xen_check_still(m, e) < 0)
         return -1;
     b = calloc(1, sizeof *b);
     if (b == NULL)
@@ -340,6 +342,8 @@ int xen_state_load(struct hv_mig *m, const uint8_t *blob, size_t len, struct err
 
     if (m->side != HV_TARGET)
         return err_set(e, ERR_STATE, "domain %s is not an incoming one", m->uuid);
+    if (m->pv != NULL)
+        return xen_pv_state_load(m, blob, len, e);
     if (xen_blob_parse(blob, len, &b, e) < 0)
         return err_prefix(e, "domain %s", m->uuid);
     pthread_mutex_lock(&m->lock);

@@ -26,12 +26,11 @@
 
 #include "base/io.h"
 
-#define LIBXL_IDENT UINT64_C(0x4c6962786c466d74) /* "LibxlFmt" */
 #define IMAGE_ID 0x58454e46u                     /* "XENF" */
 #define IMAGE_VERSION 3
 #define DOMAIN_X86_HVM 2
 
-enum { LIBXL_END = 0, LIBXL_LIBXC_CONTEXT = 1 };
+#define LIBXL_END 0
 enum {
     REC_END = 0,
     REC_PAGE_DATA = 1,
@@ -145,10 +144,10 @@ int xen_stream_open(unsigned xen_major, unsigned xen_minor, struct err *e)
 
     if (fd < 0)
         return err_sys(e, "memfd_create");
-    put64(&b, htobe64(LIBXL_IDENT));
+    put64(&b, htobe64(XEN_LIBXL_IDENT));
     put32(&b, htobe32(XEN_STREAM_VERSION));
     put32(&b, 0);
-    record(&b, LIBXL_LIBXC_CONTEXT, &none);
+    record(&b, XEN_LIBXL_LIBXC_CONTEXT, &none);
     headers(&b, xen_major, xen_minor);
     record(&b, REC_STATIC_DATA_END, &none);
     pages(&b);

@@ -20,6 +20,8 @@
 #define XEN_SPECIAL_STORE (XEN_SPECIAL_GFN + 4)
 #define XEN_SPECIAL_CONSOLE (XEN_SPECIAL_GFN + 7)
 
+#define XEN_LIBXL_IDENT UINT64_C(0x4c6962786c466d74) /* "LibxlFmt" */
+#define XEN_LIBXL_LIBXC_CONTEXT 1 /* a record's type: libxc's stream follows it */
 #define XEN_STREAM_VERSION 2 /* for libxl_domain_restore_params */
 
 /* A descriptor that reads as that stream from its beginning; -1 on failure. The numbers are the

@@ -41,8 +41,8 @@
 static const char usage[] =
     "usage: xen-domain start|incoming --run-dir DIR --log-dir DIR --uuid UUID --epoch N "
     "[--paused]\n"
-    "                [--blown]\n"
-    "       xen-domain claim|destroy|definition --run-dir DIR --log-dir DIR --uuid UUID\n"
+    "                [--blown] [--background]\n"
+    "       xen-domain claim|save|destroy|definition --run-dir DIR --log-dir DIR --uuid UUID\n"
     "       xen-domain memory --run-dir DIR --log-dir DIR --uuid UUID --kib N\n"
     "       xen-domain vcpus --run-dir DIR --log-dir DIR --uuid UUID --vcpus N\n"
     "Works on one domain of Xen's with libxl; started by migrd, see xen-domain(8).\n";
@@ -57,6 +57,7 @@ static const struct verb verbs[] = {
     { .name = "start", .run = xl_start, .builds = true },
     { .name = "incoming", .run = xl_incoming, .builds = true, .comes = true },
     { .name = "claim", .run = xl_claim },
+    { .name = "save", .run = xl_save },
     { .name = "destroy", .run = xl_destroy },
     { .name = "memory", .run = xl_memory },
     { .name = "vcpus", .run = xl_vcpus },
@@ -67,7 +68,7 @@ struct options {
     const struct verb *verb;
     const char *run_dir, *log_dir, *uuid;
     uint64_t epoch, kib, vcpus;
-    bool paused, blown;
+    bool paused, blown, background;
 };
 
 /* --- libxl's words
@@ -113,7 +114,8 @@ static int parse_options(int argc, char **argv, struct options *o)
         { "log-dir", required_argument, NULL, 'l' }, { "uuid", required_argument, NULL, 'u' },
         { "epoch", required_argument, NULL, 'e' }, { "kib", required_argument, NULL, 'k' },
         { "vcpus", required_argument, NULL, 'v' }, { "paused", no_argument, NULL, 'p' },
-        { "blown", no_argument, NULL, 'b' }, { NULL, 0, NULL, 0 } };
+        { "blown", no_argument, NULL, 'b' }, { "background", no_argument, NULL, 'g' },
+        { NULL, 0, NULL, 0 } };
     int c;
 
     while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {
@@ -133,6 +135,8 @@ static int parse_options(int argc, char **argv, struct options *o)
             o->paused = true;
         else if (c == 'b')
             o->blown = true;
+        else if (c == 'g')
+            o->background = true;
         else
             return -1;
     }
@@ -225,6 +229,36 @@ static void discard(struct xl *x, const char *uuid)
     rundir_remove(x->dir);
 }
 
+/* From here on it counts. */
+static int begin(struct xl *x, struct err *e)
+{
+    if (xen_fuse_begin(x->run_dir, x->uuid, x->domid, x->epoch, x->blown, e) < 0)
+        return -1;
+    if (FAULT("xen-built"))
+        log_warn("xen", "fault point xen-built: nothing to do but to go on");
+    folder_unmark(x->dir, FOLDER_BUILDING);
+    return 0;
+}
+
+static void give_answer(struct xl *x)
+{
+    dprintf(x->answer, "ok %u\n", x->domid);
+    io_close(&x->answer);
+}
+
+/* Of a domain that libxl is still building. */
+static int exists(struct xl *x, struct err *e)
+{
+    if (find(x, x->uuid, e) < 0)
+        return -1;
+    if (x->domid == (uint32_t)INVALID_DOMID)
+        return err_set(e, ERR_NOT_FOUND, "domain %s: it was destroyed while it was built", x->uuid);
+    if (begin(x, e) < 0)
+        return -1;
+    give_answer(x);
+    return 0;
+}
+
 static int build(struct xl *x, const struct options *o, const Migrd__Domain *def, struct err *e)
 {
     int lock = folder_lock(x->dir, true, 0, e);
@@ -236,19 +270,22 @@ static int build(struct xl *x, const struct options *o, const Migrd__Domain *def
     if (x->domid != (uint32_t)INVALID_DOMID)
         return err_set(e, ERR_EXISTS, "domain %s is here already, as %u", def->name, x->domid);
     if (prepare_folder(x, o->verb, def, e) < 0 || o->verb->run(x, def, e) < 0 ||
-        xen_fuse_begin(x->run_dir, o->uuid, x->domid, x->epoch, o->blown, e) < 0) {
+        (x->answer >= 0 && begin(x, e) < 0)) {
         discard(x, o->uuid);
         return -1;
     }
-    if (FAULT("xen-built"))
-        log_warn("xen", "fault point xen-built: nothing to do but to go on");
-    folder_unmark(x->dir, FOLDER_BUILDING);
     if (!o->paused && !o->verb->comes && xen_fuse_go(x->run_dir, o->uuid, x->domid, e) < 0) {
         err_prefix(e, "domain %s: cannot be unpaused", def->name);
         discard(x, o->uuid);
         return -1;
     }
     return 0; /* the lock goes with the process */
+}
+
+static void forget(const struct xl *x, const struct options *o)
+{
+    rundir_remove(x->dir);
+    folder_drop_log(o->log_dir, o->uuid);
 }
 
 /* Of a domain that exists. One that was not made here has no folder, and needs no lock. */
@@ -258,6 +295,8 @@ static int work_on(struct xl *x, const struct options *o, struct err *e)
     Migrd__Domain *def = NULL;
     int r;
 
+    if (ends)
+        xl_give_up_pv(x->dir);
     if (ends || claims) {
         int lock = folder_lock(x->dir, false, ends ? DESTROY_LOCK_MS : CLAIM_LOCK_MS, e);
 
@@ -268,20 +307,20 @@ static int work_on(struct xl *x, const struct options *o, struct err *e)
         return -1;
     if (x->domid == (uint32_t)INVALID_DOMID) {
         if (ends)
-            rundir_remove(x->dir);
+            forget(x, o);
         return err_set(e, ERR_NOT_FOUND, "domain %s: no such domain is running", o->uuid);
     }
     if (claims && (def = folder_definition(x->dir, e)) == NULL)
         return -1;
     r = o->verb->run(x, def, e);
     if (ends && r == 0)
-        rundir_remove(x->dir);
+        forget(x, o);
     if (def != NULL)
         migrd__domain__free_unpacked(def, NULL);
     return r;
 }
 
-static int tell_definition(struct xl *x, const char *uuid, int answer, struct err *e)
+static int tell_definition(struct xl *x, const char *uuid, struct err *e)
 {
     Migrd__Domain *def;
     uint8_t *bytes;
@@ -299,20 +338,20 @@ static int tell_definition(struct xl *x, const char *uuid, int answer, struct er
     if (bytes != NULL) {
         memcpy(bytes, "ok ", 3);
         n = 3 + migrd__domain__pack(def, bytes + 3);
-        io_write_full(answer, bytes, n, IO_FOREVER, NULL);
+        io_write_full(x->answer, bytes, n, IO_FOREVER, NULL);
     }
     free(bytes);
     migrd__domain__free_unpacked(def, NULL);
     return bytes != NULL ? 0 : err_set(e, ERR_MEMORY, "out of memory");
 }
 
-static int work(struct xl *x, const struct options *o, int answer, struct err *e)
+static int work(struct xl *x, const struct options *o, struct err *e)
 {
     Migrd__Domain *def;
     int r;
 
     if (o->verb->run == NULL)
-        return tell_definition(x, o->uuid, answer, e);
+        return tell_definition(x, o->uuid, e);
     if (o->verb->builds) {
         def = read_definition(o->uuid, e);
         if (def == NULL)
@@ -322,8 +361,8 @@ static int work(struct xl *x, const struct options *o, int answer, struct err *e
     } else {
         r = work_on(x, o, e);
     }
-    if (r == 0)
-        dprintf(answer, "ok %u\n", x->domid);
+    if (r == 0 && x->answer >= 0)
+        give_answer(x);
     return r;
 }
 
@@ -345,10 +384,10 @@ static int take_answer(void)
 
 static int open_log(const struct options *o, struct err *e)
 {
-    static char path[RUNDIR_LEN];
+    char path[RUNDIR_LEN];
     int fd;
 
-    snprintf(path, sizeof path, "%s/xen-%s.log", o->log_dir, o->uuid);
+    folder_log_path(o->log_dir, o->uuid, path);
     fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
     if (fd < 0)
         return err_sys(e, "log file %s", path);
@@ -357,13 +396,24 @@ static int open_log(const struct options *o, struct err *e)
     return log_open("xen-domain", NULL, e);
 }
 
+/* Who waits for the answer waits for this process, too; what goes on behind the answer is another.
+ */
+static int go_on_behind(const struct options *o)
+{
+    pid_t pid = o->background ? fork() : 0;
+
+    if (pid > 0)
+        _exit(0);
+    return pid;
+}
+
 int main(int argc, char **argv)
 {
     struct options o = { .run_dir = NULL };
-    struct xl x = { .domid = (uint32_t)INVALID_DOMID };
+    struct xl x = { .domid = (uint32_t)INVALID_DOMID, .exists = exists };
     struct sink sink = { .l = { .vmessage = on_message, .destroy = no_destroy }, .x = &x };
     struct err e;
-    int answer, r = -1;
+    int r = -1;
 
     if (parse(argc, argv, &o) < 0) {
         fputs(usage, stderr);
@@ -372,10 +422,12 @@ int main(int argc, char **argv)
     umask(022);
     signal(SIGPIPE, SIG_IGN);
     setenv("PATH", SCRIPT_PATH, 1);
-    answer = take_answer();
-    if (answer < 0)
+    x.answer = take_answer();
+    if (x.answer < 0 || go_on_behind(&o) < 0)
         return 1;
     x.run_dir = o.run_dir;
+    x.uuid = o.uuid;
+    x.blown = o.blown;
     x.epoch = o.epoch;
     x.kib = o.kib;
     x.vcpus = (unsigned)o.vcpus;
@@ -386,11 +438,12 @@ int main(int argc, char **argv)
         if (libxl_ctx_alloc(&x.ctx, LIBXL_VERSION, 0, x.log) != 0)
             err_set(&e, ERR_SYSTEM, "libxl cannot be opened: %s", x.said);
         else
-            r = work(&x, &o, answer, &e);
+            r = work(&x, &o, &e);
     }
     if (r < 0) {
         log_error("xen", "%s: %s", o.verb->name, e.text);
-        dprintf(answer, "%s %s\n", err_code_name(e.code), e.text);
+        if (x.answer >= 0)
+            dprintf(x.answer, "%s %s\n", err_code_name(e.code), e.text);
     }
     libxl_ctx_free(x.ctx);
     return r == 0 ? 0 : 1;

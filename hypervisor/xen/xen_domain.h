@@ -20,8 +20,13 @@ struct xl {
     libxl_ctx *ctx;
     const char *run_dir;  /* the folder of all domains */
     char dir[RUNDIR_LEN]; /* the domain's own */
+    const char *uuid;
     uint64_t epoch, kib;
     unsigned vcpus;
+    bool blown;
+    int answer; /* -1: it was given */
+    /* The domain is there, and counts from here on, though its build goes on: gives the answer. */
+    int (*exists)(struct xl *x, struct err *e);
     uint32_t domid; /* of the domain, once there is one */
     struct xentoollog_logger *log;
     char said[400]; /* the first error that libxl told, for the answer */
@@ -56,5 +61,17 @@ Migrd__Domain *xl_definition(struct xl *x, struct err *e);
 /* Builds the domain without its memory's content and without disks: paused, ready for
  * mig_open(HV_TARGET). On failure nothing of it is left. */
 int xl_incoming(struct xl *x, const Migrd__Domain *def, struct err *e);
+/* libxl builds what a stream tells. */
+int xl_restore(struct xl *x, libxl_domain_config *c, int fd, uint32_t *domid, struct err *e);
+
+/* --- pv_save.c, pv_incoming.c ------------------------------------------------------------------
+ */
+
+/* The stream of a suspended PV guest, to standard input. */
+int xl_save(struct xl *x, const Migrd__Domain *def, struct err *e);
+/* Returns when the whole guest has come; calls x->exists before, once the domain is there. */
+int xl_incoming_pv(struct xl *x, libxl_domain_config *c, struct err *e);
+/* One that is under way in that folder ends; its folder's lock is free then. */
+void xl_give_up_pv(const char *dir);
 
 #endif

@@ -89,6 +89,13 @@ int xen_run(struct hv *hv, const char *verb, const char *uuid, const Migrd__Doma
 int xen_run_answer(struct hv *hv, const char *verb, const char *uuid, const Migrd__Domain *def,
     const char *const *more, unsigned timeout_ms, struct xen_answer *a, struct err *e);
 
+/* Only starts it: `in` is its standard input (-1 none); *answer is to be closed, *pid waited for.
+ */
+int xen_spawn(struct hv *hv, const char *verb, const char *uuid, const char *const *more, int in,
+    int *answer, pid_t *pid, struct err *e);
+/* An answer, which is written into: "ok REST" is 0 and *rest; all else the error that it tells. */
+int xen_said(char *text, char **rest, struct err *e);
+
 /* --- caps.c -------------------------------------------------------------------------------- */
 
 int xen_capabilities(struct hv *hv, struct hv_caps *out, struct err *e);
