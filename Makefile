@@ -184,7 +184,7 @@ run-test:
 .PHONY: test-xen
 XEN_TESTS ?= t_xen_
 test-xen: deps
-	$(SUB) all guests $(B)/xen_fuse_smoke
+	$(SUB) all guests $(B)/xen_fuse_smoke $(B)/xen_log_smoke
 	@BUILD=$(abspath $(B)) tests/run --logs $(B)/test-logs --list tests/integration/list.xen --only $(XEN_TESTS)
 
 # The cluster's decision core under its simulator, on all CPUs.

@@ -29,6 +29,7 @@ TESTBED = f"{TOP}/tests/testbed/testbed"
 BEGAN = time.monotonic()
 FAULT_FILE, FAULT_TEXT = "/run/faults", 512
 LOG = "/var/log/migrd/migrd.log"
+PEER_LOG = "/tmp/peer.log"
 GUEST_ADDRESS = "10.99.1.10"
 # Pulse and disk go slowly: each wake-up costs an emulated processor, which dom0 needs too.
 GUEST_WORDS = "guest.memory=16 guest.rate=2 guest.disk=4 guest.beat_ms=20 guest.disk_ms=50"
@@ -68,27 +69,34 @@ class Shell:
 
     END = re.compile(rb"\0(\d+)\n$")
 
-    def __init__(self, words):
-        self.process = subprocess.Popen([*words, "/bin/bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT)
+    def __init__(self, host):
+        words = [TESTBED, "exec", "-i", "--cwd", "/", host.lab.dir, str(host.number), "/bin/bash"]
+        self.host, self.out, self.answer = host, b"", None
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.select = selectors.DefaultSelector()
         self.select.register(self.process.stdout, selectors.EVENT_READ)
 
-    def run(self, line, seconds):
-        """(status, output); None if the shell, or the time, has ended."""
-        end, out = time.monotonic() + seconds, b""
+    def send(self, line):
+        self.out, self.answer = b"", None
         try:
             self.process.stdin.write(f"(\n{line}\n) </dev/null 2>&1\nprintf '\\0%d\\n' $?\n".encode())
             self.process.stdin.flush()
         except BrokenPipeError:
-            return None
-        while not (found := self.END.search(out)):
-            left = end - time.monotonic()
-            data = self.select.select(left) and os.read(self.process.stdout.fileno(), 65536) if left > 0 else b""
-            if not data:
+            raise Trouble(f"{self.host} is off") from None
+
+    def receive(self, seconds):
+        """(status, output) of what was sent; None: not yet."""
+        end = time.monotonic() + seconds
+        while not self.answer:
+            if not self.select.select(max(0, end - time.monotonic())):
                 return None
-            out += data
-        return int(found[1]), out[:found.start()].decode(errors="replace").strip()
+            data = os.read(self.process.stdout.fileno(), 65536)
+            if not data:
+                raise Trouble(f"{self.host} is off")
+            self.out += data
+            if found := self.END.search(self.out):
+                self.answer = int(found[1]), self.out[:found.start()].decode(errors="replace").strip()
+        return self.answer
 
     def close(self):
         self.select.close()
@@ -102,7 +110,7 @@ class Host:
     def __init__(self, lab, number):
         self.lab, self.number, self.name = lab, number, f"host{number}.lab"
         self.serial = 0
-        self.shell = None
+        self.shells = {}
 
     def __repr__(self):
         return f"host {self.number}"
@@ -117,16 +125,32 @@ class Host:
         more = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **more}
         return subprocess.Popen(words, text=True, errors="replace", **more)
 
-    def status(self, *command, limit=60):
-        """(status, output) of a command, or of a shell's line if it is a single word."""
-        if not self.shell:
-            self.shell = Shell([TESTBED, "exec", "-i", "--cwd", "/", self.lab.dir, str(self.number)])
-        line = command[0] if len(command) == 1 else shlex.join(command)
-        answer = self.shell.run(line, patient(limit))
+    def later(self, *command, shell="later"):
+        """Starts it, a single word as a shell's line, in the shell of that name, whose receive() tells how it ended."""
+        if shell not in self.shells:
+            self.shells[shell] = Shell(self)
+        self.shells[shell].send(command[0] if len(command) == 1 else shlex.join(command))
+        return self.shells[shell]
+
+    def later_answer(self, limit=60, shell="later"):
+        """(status, output) of what was started last."""
+        answer = None
+        try:
+            answer = self.shells[shell].receive(patient(limit))
+        finally:
+            if answer is None:
+                self.hang_up()
         if answer is None:
-            self.hang_up()
-            raise Trouble(f"{self}: {line}: no answer in {patient(limit):.0f} s, or the host is off")
+            raise Trouble(f"{self}: no answer in {patient(limit):.0f} s")
         return answer
+
+    def status(self, *command, limit=60):
+        """(status, output)."""
+        self.later(*command, shell="now")
+        try:
+            return self.later_answer(limit, "now")
+        except Trouble as why:
+            raise Trouble(f"{shlex.join(command)}: {why}") from None
 
     def run(self, *command, limit=60, ok=True):
         """Its output. A failure is an error unless ok is False."""
@@ -136,10 +160,10 @@ class Host:
         return out
 
     def hang_up(self):
-        """What its shell does ends."""
-        if self.shell:
-            self.shell.close()
-        self.shell = None
+        """What its shells do ends."""
+        for shell in self.shells.values():
+            shell.close()
+        self.shells = {}
 
     def xm(self, *words, **more):
         return self.run(f"{BUILD}/xm", *words, **more)
@@ -203,14 +227,31 @@ class Host:
 
     # --- guests
 
+    def connect_peer(self):
+        """A TCP connection from here to the guest, of lifeline's."""
+        self.run(f"setsid {BUILD}/guests/lifeline peer {GUEST_ADDRESS} 7000 interval_ms=100 </dev/null >{PEER_LOG} 2>&1 & "
+                 f"for i in $(seq 60); do grep -q connected {PEER_LOG} && exit; sleep 0.5; done; exit 1")
+        say(f"a TCP connection from {self}")
+
+    def still_connected(self):
+        """The connection that there was is there; it ends."""
+        said = self.run(f"pkill -TERM -x lifeline; for i in $(seq 60); do grep -E '^peer (ok|FAILED)' {PEER_LOG} && exit; "
+                        f"sleep 0.5; done; cat {PEER_LOG}")
+        check(said.startswith("peer ok"), f"the TCP connection: {said}")
+        say(f"the connection stayed: {said}")
+
+    @staticmethod
+    def console_files(name):
+        return f"/var/log/migrd/console-{name}.log /var/log/xen/guest-{name}.log /var/log/xen/guest-{name}--incoming.log"
+
     def console(self, name):
         """All that the guest has written here."""
-        return self.run(f"cat /var/log/migrd/console-{name}.log /var/log/xen/guest-{name}.log "
-                        f"/var/log/xen/guest-{name}--incoming.log 2>/dev/null", ok=False)
+        return self.run(f"cat {self.console_files(name)} 2>/dev/null", ok=False)
 
     def last_tick(self, name):
-        ticks = [line for line in self.console(name).splitlines() if line.startswith("tick ")]
-        return words_of(ticks[-1]) | {"tick": int(ticks[-1].split()[1])} if ticks else {}
+        """Its words; {} if there is none."""
+        line = self.run(f"tail -qn 6 {self.console_files(name)} 2>/dev/null | grep '^tick .* workers=' | tail -n 1", ok=False)
+        return words_of(line) | {"tick": int(line.split()[1])} if line else {}
 
 
 class Lab:
