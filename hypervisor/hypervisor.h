@@ -359,6 +359,11 @@ struct hv_ops {
     /* Target: the frames [gfn, gfn+n) hold zeroes; keeps them unpopulated if they were. */
     int (*mig_zero)(struct hv_mig *m, uint64_t gfn, uint64_t n, struct err *e);
 
+    /* Target: waits until the devices that the incoming domain needs here are there; asked while the
+     * guest runs at its source, since what fails then costs no pause. ERR_TIMEOUT: not by
+     * deadline_ns of clock_ns(), ask again. NULL: an incoming domain has all it needs. */
+    int (*mig_settle)(struct hv_mig *m, uint64_t deadline_ns, struct err *e);
+
     /* Dirty log, source only. start: from now on every write of vCPUs and devices is logged. */
     int (*dirty_start)(struct hv_mig *m, struct err *e);
     /* ORs what was written since the last collect into bitmap and forgets it. */

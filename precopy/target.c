@@ -7,7 +7,8 @@
  *   FactsQuery     FactsSeen -> FactsVerdict; HostFacts; end
  *   Offer          limits; OfferSeen -> OfferVerdict: migrd has journalled PREPARED and
  *                  started the incoming domain; Accept; data channels; sandbox
- *   RoundEnd       when all channels have ended the round: RoundAck
+ *   RoundEnd       when all channels have ended the round: RoundAck; of the first one not
+ *                  before the incoming domain has its devices
  *   FinalState     all channels ended; digest of the stream compared; state loaded
  *   MemoryDigests  hashed here too, compared
  *   (last of them) WantReady -> StepOk; Ready
@@ -39,6 +40,7 @@
 #define OFFER_MS 10000
 #define CHANNELS_MS 20000
 #define ROUND_LATE_MS 60000 /* a RoundEnd may overtake the pages of its round by that much */
+#define DEVICES_MS 60000    /* hotplug scripts have so long */
 #define PROGRESS_NS NS_PER_S
 #define SLICE_NS (250 * NS_PER_MS)
 #define PING_NS NS_PER_S
@@ -58,7 +60,7 @@ struct target {
     unsigned channels;
     char cipher[128];
 
-    Migrd__Session *first; /* the offer or query */
+    Migrd__Session *first;    /* the offer or query */
     Migrd__ToWorker *verdict; /* migrd's on an offer; NULL: none came */
     struct attach at;
     struct receiver *rx;
@@ -319,6 +321,21 @@ static int await_pages(struct target *t, uint64_t round, struct err *e)
     return r < 0 ? err_set(e, w.code, "%s", w.text) : 0;
 }
 
+/* The source waits for us meanwhile, as in await_pages. */
+static int await_devices(struct target *t, struct err *e)
+{
+    uint64_t deadline = clock_ns() + DEVICES_MS * NS_PER_MS;
+    struct err w = { 0 };
+    int r;
+
+    if (t->at.ops->mig_settle == NULL)
+        return 0;
+    while ((r = t->at.ops->mig_settle(t->at.mig, clock_ns() + PING_NS, &w)) < 0 &&
+           w.code == ERR_TIMEOUT && clock_ns() < deadline && !ctl_ended(t->ctl, &w))
+        tr_ping(t->msg, NULL);
+    return r < 0 ? err_set(e, w.code, "%s", w.text) : 0;
+}
+
 static int on_round_end(struct target *t, const Migrd__RoundEnd *end, struct err *e)
 {
     Migrd__Session m = MIGRD__SESSION__INIT;
@@ -334,6 +351,8 @@ static int on_round_end(struct target *t, const Migrd__RoundEnd *end, struct err
     if (c.frames != end->frames)
         return err_set(e, ERR_INTEGRITY, "round %u: %" PRIu64 " frames came, %" PRIu64 " were sent",
             end->round, c.frames, end->frames);
+    if (t->round == 0 && await_devices(t, e) < 0)
+        return -1;
     ack.round = end->round;
     ack.frames = c.frames;
     m.body_case = MIGRD__SESSION__BODY_ROUND_ACK;

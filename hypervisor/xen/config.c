@@ -263,11 +263,11 @@ static int config_build(
     return config_cpus(def, b, e);
 }
 
-int xen_config(const Migrd__Domain *def, bool disks, libxl_domain_config *c, struct err *e)
+int xen_config(const Migrd__Domain *def, bool devices, libxl_domain_config *c, struct err *e)
 {
     if (config_create(def, &c->c_info, e) < 0 ||
-        config_build(def, c->c_info.type, &c->b_info, e) < 0 || config_vifs(def, c, e) < 0 ||
-        (disks && config_disks(def, c, e) < 0))
+        config_build(def, c->c_info.type, &c->b_info, e) < 0 ||
+        (devices && (config_vifs(def, c, e) < 0 || config_disks(def, c, e) < 0)))
         return -1;
     c->on_poweroff = c->on_reboot = c->on_watchdog = c->on_crash = c->on_soft_reset =
         LIBXL_ACTION_ON_SHUTDOWN_PRESERVE;

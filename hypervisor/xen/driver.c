@@ -222,6 +222,7 @@ const struct hv_ops xen_driver = {
     .mig_map = xen_mig_map,
     .mig_unmap = xen_mig_unmap,
     .mig_zero = xen_mig_zero,
+    .mig_settle = xen_mig_settle,
     .dirty_start = xen_dirty_start,
     .dirty_collect = xen_dirty_collect,
     .dirty_peek = xen_dirty_peek,

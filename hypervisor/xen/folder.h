@@ -18,7 +18,11 @@
 /* It came by a migration and has not run here; its content is FOLDER_LOADED once it may. */
 #define FOLDER_INCOMING "incoming"
 #define FOLDER_LOADED "loaded"
-/* Of an incoming one: its disks are attached. */
+/* What of an incoming one is attached, see attach.c; last lines of it. */
+#define FOLDER_ATTACH "attach"
+#define FOLDER_ATTACH_WHOLE "whole"
+#define FOLDER_ATTACH_FAILED "failed "
+/* Of an incoming one: its interfaces and disks are attached. */
 #define FOLDER_CLAIMED "claimed"
 /* Of an incoming PV guest: the socket that its memory comes by, see pv.h. */
 #define FOLDER_STREAM "stream"

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: ISC */
 /*
  * `xen-domain incoming`: the domain that a migration fills. libxl restores it from a
- * stream of nothing (stream.h) and ends early: xenstore, console, event channels, grant
- * table, vifs are there before the first byte of the guest comes, and the domain stays
- * paused. The engine then loads memory and state itself, and no program of libxl has
- * to run while the guest stands still; its disks come with `claim`. Of a PV guest libxl
- * reads all there is: pv_incoming.c.
+ * stream of nothing (stream.h) and ends early: xenstore, console, event channels and grant
+ * table are there before the first byte of the guest comes, and the domain stays
+ * paused. The engine then loads memory and state itself, interfaces and disks are attached
+ * meanwhile (attach.c), and no program of libxl has to run while the guest stands still. Of a
+ * PV guest libxl reads all there is: pv_incoming.c.
  *
  * Why not feed libxl the whole stream: its save helper holds each page twice, takes 4 KiB
  * pages only, and builds devices after the last byte, in the pause.

@@ -176,18 +176,8 @@ int xen_resume(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e)
     return 0;
 }
 
-static bool has_no_disks(const char *dir)
-{
-    Migrd__Domain *def = folder_definition(dir, NULL);
-    bool none = def != NULL && def->n_disks == 0;
-
-    if (def != NULL)
-        migrd__domain__free_unpacked(def, NULL);
-    return none;
-}
-
-/* The disks of an incoming domain become this host's. No disk here tells whether its owner lives:
- * who decides is believed. */
+/* What of an incoming domain's devices has waited for this is attached. No disk here tells whether
+ * its owner lives: who decides is believed. */
 int xen_claim(struct hv *hv, const char *uuid, uint64_t epoch, bool decided, struct err *e)
 {
     xc_domaininfo_t d;
@@ -203,8 +193,6 @@ int xen_claim(struct hv *hv, const char *uuid, uint64_t epoch, bool decided, str
             uuid);
     if (!folder_has(dir, FOLDER_INCOMING) || folder_has(dir, FOLDER_CLAIMED))
         return 0;
-    if (has_no_disks(dir)) /* the guest waits for this */
-        return folder_mark(dir, FOLDER_CLAIMED, "", e);
     return xen_run(hv, "claim", uuid, NULL, NULL, XEN_BUILD_TIMEOUT_MS, e);
 }
 

@@ -223,10 +223,12 @@ static int open_incoming(struct hv *hv, struct hv_mig *m, struct err *e)
     xen_dir(hv, m->uuid, dir);
     file_of(path, dir, FOLDER_INCOMING);
     m->incoming_fd = open(path, O_RDWR | O_CLOEXEC);
-    if (m->incoming_fd >= 0)
-        return 0;
-    return err_set(
-        e, ERR_STATE, "domain %s is not an incoming one: %s: %s", m->uuid, path, strerror(errno));
+    if (m->incoming_fd < 0)
+        return err_set(e, ERR_STATE, "domain %s is not an incoming one: %s: %s", m->uuid, path,
+            strerror(errno));
+    file_of(path, dir, FOLDER_ATTACH);
+    m->attach_fd = open(path, O_RDONLY | O_CLOEXEC);
+    return m->attach_fd < 0 ? err_sys(e, "domain %s: %s", m->uuid, path) : 0;
 }
 
 int xen_mark_loaded(struct hv_mig *m, struct err *e)
@@ -316,7 +318,7 @@ int xen_mig_open(
     if (m == NULL)
         return err_set(e, ERR_MEMORY, "out of memory");
     m->side = side;
-    m->lock_fd = m->incoming_fd = -1;
+    m->lock_fd = m->incoming_fd = m->attach_fd = -1;
     pthread_mutex_init(&m->lock, NULL);
     snprintf(m->uuid, sizeof m->uuid, "%s", uuid);
     snprintf(m->scheduler, sizeof m->scheduler, "%s", hv->scheduler);
@@ -358,6 +360,7 @@ void xen_mig_close(struct hv_mig **mp)
         xs_close(m->xs);
     io_close(&m->lock_fd);
     io_close(&m->incoming_fd);
+    io_close(&m->attach_fd);
     pthread_mutex_destroy(&m->lock);
     free(m);
 }

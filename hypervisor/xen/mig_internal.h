@@ -48,6 +48,7 @@ struct hv_mig {
     struct xs_handle *xs;
     int lock_fd;     /* -1 a viewer's */
     int incoming_fd; /* a target's: the mark that its folder has */
+    int attach_fd;   /* a target's: what is attached, see attach.c */
     struct xen_mark mark;
     struct xen_pv *pv; /* of a PV guest, which has nothing of what follows but a layout; pv.h */
     struct hv_layout layout;

@@ -11,6 +11,7 @@
  *   fuse        xen-fuse watches it
  *   unmark      from here on it counts
  *   unpause     if it is to run
+ *   attach      devices of one that comes, by a child, after the answer (attach.c)
  * A domain with the mark whose builder is gone is destroyed by the next who lists domains.
  */
 #define _GNU_SOURCE
@@ -34,8 +35,7 @@
 #include "hypervisor/xen/xen_domain.h"
 
 #define DEFINITION_MAX (1u << 20)
-#define DESTROY_LOCK_MS 60000
-#define CLAIM_LOCK_MS 10000
+#define LOCK_MS 60000 /* hotplug scripts may be under way */
 #define SCRIPT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 static const char usage[] =
@@ -205,7 +205,8 @@ static int find(struct xl *x, const char *uuid, struct err *e)
 static int prepare_folder(
     const struct xl *x, const struct verb *v, const Migrd__Domain *def, struct err *e)
 {
-    static const char *const old[] = { FOLDER_INCOMING, FOLDER_CLAIMED, FOLDER_MIGRATION };
+    static const char *const old[] = { FOLDER_INCOMING, FOLDER_ATTACH, FOLDER_CLAIMED,
+        FOLDER_MIGRATION };
 
     for (size_t i = 0; i < sizeof old / sizeof old[0]; i++)
         folder_unmark(x->dir, old[i]);
@@ -233,6 +234,8 @@ static void discard(struct xl *x, const char *uuid)
 static int begin(struct xl *x, struct err *e)
 {
     if (xen_fuse_begin(x->run_dir, x->uuid, x->domid, x->epoch, x->blown, e) < 0)
+        return -1;
+    if (x->comes && (x->attach_fd = xl_attach_begin(x, e)) < 0)
         return -1;
     if (FAULT("xen-built"))
         log_warn("xen", "fault point xen-built: nothing to do but to go on");
@@ -298,7 +301,7 @@ static int work_on(struct xl *x, const struct options *o, struct err *e)
     if (ends)
         xl_give_up_pv(x->dir);
     if (ends || claims) {
-        int lock = folder_lock(x->dir, false, ends ? DESTROY_LOCK_MS : CLAIM_LOCK_MS, e);
+        int lock = folder_lock(x->dir, false, LOCK_MS, e);
 
         if (lock < 0 && e->code != ERR_NOT_FOUND)
             return -1;
@@ -345,6 +348,30 @@ static int tell_definition(struct xl *x, const char *uuid, struct err *e)
     return bytes != NULL ? 0 : err_set(e, ERR_MEMORY, "out of memory");
 }
 
+static int open_libxl(struct xl *x, struct err *e)
+{
+    if (libxl_ctx_alloc(&x->ctx, LIBXL_VERSION, 0, x->log) == 0)
+        return 0;
+    return err_set(e, ERR_SYSTEM, "libxl cannot be opened: %s", x->said);
+}
+
+/* Who waits has its answer. The child has the locks; libxl's context is of one process only. */
+static void attach_later(struct xl *x, const Migrd__Domain *def)
+{
+    struct err e = { 0 };
+    pid_t pid;
+
+    libxl_ctx_free(x->ctx);
+    x->ctx = NULL;
+    pid = fork();
+    if (pid < 0)
+        log_error("xen", "fork: %s", strerror(errno));
+    if (pid != 0)
+        return;
+    if (open_libxl(x, &e) < 0 || xl_attach(x, def, x->attach_fd, &e) < 0)
+        log_error("xen", "attaching: %s", e.text);
+}
+
 static int work(struct xl *x, const struct options *o, struct err *e)
 {
     Migrd__Domain *def;
@@ -357,11 +384,15 @@ static int work(struct xl *x, const struct options *o, struct err *e)
         if (def == NULL)
             return -1;
         r = build(x, o, def, e);
+        if (r == 0 && x->answer >= 0)
+            give_answer(x);
+        if (r == 0 && o->verb->comes)
+            attach_later(x, def);
         migrd__domain__free_unpacked(def, NULL);
-    } else {
-        r = work_on(x, o, e);
+        return r;
     }
-    if (r == 0 && x->answer >= 0)
+    r = work_on(x, o, e);
+    if (r == 0)
         give_answer(x);
     return r;
 }
@@ -393,6 +424,8 @@ static int open_log(const struct options *o, struct err *e)
         return err_sys(e, "log file %s", path);
     dup2(fd, STDERR_FILENO);
     close(fd);
+    if (getenv("XEN_DEBUG") != NULL)
+        log_set_level(LOG_LV_DEBUG);
     return log_open("xen-domain", NULL, e);
 }
 
@@ -428,18 +461,15 @@ int main(int argc, char **argv)
     x.run_dir = o.run_dir;
     x.uuid = o.uuid;
     x.blown = o.blown;
+    x.comes = o.verb->comes;
     x.epoch = o.epoch;
     x.kib = o.kib;
     x.vcpus = (unsigned)o.vcpus;
     x.log = &sink.l;
     snprintf(x.dir, sizeof x.dir, "%s/%s", o.run_dir, o.uuid);
     err_clear(&e);
-    if (open_log(&o, &e) == 0) {
-        if (libxl_ctx_alloc(&x.ctx, LIBXL_VERSION, 0, x.log) != 0)
-            err_set(&e, ERR_SYSTEM, "libxl cannot be opened: %s", x.said);
-        else
-            r = work(&x, &o, &e);
-    }
+    if (open_log(&o, &e) == 0 && open_libxl(&x, &e) == 0)
+        r = work(&x, &o, &e);
     if (r < 0) {
         log_error("xen", "%s: %s", o.verb->name, e.text);
         if (x.answer >= 0)

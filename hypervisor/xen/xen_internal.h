@@ -159,6 +159,7 @@ int xen_mig_map(struct hv_mig *m, const uint64_t *gfn, size_t n, bool write, str
     struct err *e);
 void xen_mig_unmap(struct hv_mig *m, struct hv_mapping *map);
 int xen_mig_zero(struct hv_mig *m, uint64_t gfn, uint64_t n, struct err *e);
+int xen_mig_settle(struct hv_mig *m, uint64_t deadline_ns, struct err *e);
 int xen_dirty_start(struct hv_mig *m, struct err *e);
 int xen_dirty_collect(struct hv_mig *m, uint64_t *bitmap, struct err *e);
 int xen_dirty_peek(struct hv_mig *m, uint64_t *bitmap, struct err *e);

@@ -95,7 +95,7 @@ static void test_pvh(void **state)
     libxl_domain_config_dispose(&c);
 }
 
-static void test_incoming_has_no_disks(void **state)
+static void test_incoming_has_no_devices(void **state)
 {
     Migrd__Domain d = guest();
     libxl_domain_config c;
@@ -105,7 +105,7 @@ static void test_incoming_has_no_disks(void **state)
     libxl_domain_config_init(&c);
     assert_int_equal(xen_config(&d, false, &c, &e), 0);
     assert_int_equal(c.num_disks, 0);
-    assert_int_equal(c.num_nics, 1);
+    assert_int_equal(c.num_nics, 0);
     libxl_domain_config_dispose(&c);
 }
 
@@ -305,7 +305,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pvh),
-        cmocka_unit_test(test_incoming_has_no_disks),
+        cmocka_unit_test(test_incoming_has_no_devices),
         cmocka_unit_test(test_types),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_back),
