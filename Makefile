@@ -26,7 +26,7 @@ SANFLAGS := $(if $(FUZZ),-fsanitize=fuzzer-no-link) $(if $(filter address,$(SAN)
             $(if $(filter thread,$(SAN)),-fsanitize=thread) $(if $(SAN),-fno-omit-frame-pointer)
 
 # Xen's driver is part of the build where libxen-dev is; XEN_RELEASE=0 leaves it out.
-XEN_PKGS := xencontrol xenguest xenforeignmemory xenstore xentoollog xenlight
+XEN_PKGS := xencontrol xenguest xenforeignmemory xengnttab xenstore xentoollog xenlight
 ifndef XEN_RELEASE
 XEN_RELEASE := $(shell pkg-config --exists $(XEN_PKGS) && pkg-config --modversion xencontrol | awk -F. '{ print $$1 * 100 + $$2 }')
 endif

@@ -302,6 +302,8 @@ static int attach(struct hv *hv, struct hv_mig *m, struct err *e)
         find_ring(
             m, HVM_PARAM_CONSOLE_PFN, "console ring", XEN_SPECIAL_CONSOLE, &m->console_gfn, e) < 0)
         return -1;
+    if (m->side == HV_SOURCE)
+        xen_rings_open(m);
     if (m->side != HV_TARGET)
         return 0;
     if (open_incoming(hv, m, e) < 0)
@@ -358,6 +360,7 @@ void xen_mig_close(struct hv_mig **mp)
         xenforeignmemory_close(m->memory);
     if (m->xs != NULL)
         xs_close(m->xs);
+    xen_rings_close(m);
     io_close(&m->lock_fd);
     io_close(&m->incoming_fd);
     io_close(&m->attach_fd);

@@ -12,6 +12,8 @@
 #include "hypervisor/xen/shares.h"
 #include "hypervisor/xen/xen_internal.h"
 
+#include <xengnttab.h> /* behind xenctrl.h, which says how Xen's headers are to be read */
+
 struct xen_pv;
 
 #define BLOCK_PAGES 512u /* 2 MiB: what is allocated, and on a target mapped, at once */
@@ -46,6 +48,7 @@ struct hv_mig {
     xc_interface *xc;
     xenforeignmemory_handle *memory;
     struct xs_handle *xs;
+    xengnttab_handle *grants; /* a source's; NULL: this kernel has none */
     int lock_fd;     /* -1 a viewer's */
     int incoming_fd; /* a target's: the mark that its folder has */
     int attach_fd;   /* a target's: what is attached, see attach.c */
@@ -83,6 +86,11 @@ int xen_log_off(xc_interface *xc, uint32_t domid, struct err *e);
 int xen_set_cap(xc_interface *xc, uint32_t domid, const char *scheduler, struct xen_shares shares,
     struct err *e);
 void xen_log_free(struct hv_mig *m);
+
+/* rings.c: waits until all that a guest which stands still has asked of its disks is done. */
+int xen_rings_drain(struct hv_mig *m, struct err *e);
+void xen_rings_open(struct hv_mig *m);
+void xen_rings_close(struct hv_mig *m);
 
 /* state.c: lets a suspended domain go on; another is left as it is. */
 int xen_go_on(xc_interface *xc, struct xs_handle *xs, uint32_t domid, struct err *e);

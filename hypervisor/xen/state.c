@@ -13,7 +13,7 @@
  *   answered, still running        waited for until DONE_MS, then given up; the mark stays
  *   suspended                      the mark is taken away before anybody is told: from here on the
  *                                  guest may be given to another host, and nothing here resumes it
- *                                  but who decides that
+ *                                  but who decides that; then its disks are waited for (rings.c)
  *
  * state_load: CPU policy first, since Xen compares the context with it; params; TSC; context last.
  * What was there before (rings, event channels, grants) is the new domain's own.
@@ -144,7 +144,9 @@ int xen_mig_pause(struct hv_mig *m, uint64_t epoch, struct err *e)
     if (r == 0 &&
         (mark_late(m, true, e) < 0 || write_word(m, "suspend", e) < 0 || await_suspend(m, e) < 0))
         return -1;
-    return r < 0 ? -1 : mark_late(m, false, e);
+    if (r < 0 || mark_late(m, false, e) < 0)
+        return -1;
+    return xen_rings_drain(m, e);
 }
 
 int xen_go_on(xc_interface *xc, struct xs_handle *xs, uint32_t domid, struct err *e)
