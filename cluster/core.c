@@ -234,7 +234,7 @@ static void tick(struct ha_core *c)
 
 static void watchdog(struct ha_core *c)
 {
-    if (c->config.times.watchdog == 0 || c->rebel || c->now < c->pet_at)
+    if (c->config.times.watchdog == 0 || c->now < c->pet_at || host_rebels(c))
         return;
     core_act(c, HA_ACT_WATCHDOG)->deadline = c->now + c->config.times.watchdog;
     c->pet_at = c->now + c->config.times.watchdog / 4;

@@ -790,20 +790,21 @@ static void reconcile(struct ha_core *c, struct ha_local *l)
     c->telling |= l->tell;
 }
 
-/* A fuse that did not stop its copy: the last resort is the hardware's watchdog. */
-static void look_for_rebels(struct ha_core *c)
+/* A fuse that did not stop its copy: the last resort is the hardware's watchdog. Asked whenever it
+ * is to be petted: a daemon that stood still learns only then that its fuses did their work. */
+bool host_rebels(const struct ha_core *c)
 {
     uint64_t grace = c->config.times.watchdog / 2;
 
-    c->rebel = false;
     for (unsigned i = 0; i < c->n_local; i++) {
         const struct ha_local *l = c->local[i];
 
         if (l->here && l->fused && l->seen == HA_SEEN_RUNNING && l->fuse_epoch == l->epoch &&
             l->fuse_deadline != HA_NEVER && c->now > l->fuse_deadline + grace &&
             state_domain(&c->state, l->uuid) && l->op != OP_START)
-            c->rebel = true;
+            return true;
     }
+    return false;
 }
 
 static void fences(struct ha_core *c)
@@ -844,7 +845,6 @@ void host_time(struct ha_core *c)
         c->look_again = c->now + 2 * (uint64_t)c->config.times.token;
         c->all_dirty = true;
         sweep(c);
-        look_for_rebels(c);
         fences(c);
     }
 }

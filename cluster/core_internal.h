@@ -360,7 +360,6 @@ struct ha_core {
     bool all_dirty, any_dirty, telling;
     uint64_t look_again; /* at all of them, whatever came or did not */
     uint64_t pet_at;
-    bool rebel; /* a copy runs whose fuse has burnt */
     struct ha_fence fence[HA_NODES_MAX];
 
     /* the outcome of the entry that is being applied, for whoever asked */
@@ -580,6 +579,7 @@ void host_event_result(struct ha_core *c, const struct ha_event *e);
 void host_fuses(struct ha_core *c);
 void host_reconcile(struct ha_core *c);
 void host_time(struct ha_core *c);
+bool host_rebels(const struct ha_core *c); /* a copy runs whose fuse has burnt */
 void host_dispose(struct ha_core *c);
 
 #endif

@@ -24,6 +24,7 @@ struct lab_copy {
     bool here, running, incoming, crashed;
     uint64_t epoch, fuse;
     bool blown, fuseless; /* fuseless: says that it obeys none */
+    bool defies;          /* obeys none, and does not say so */
 };
 
 struct lab_record {
@@ -45,7 +46,7 @@ struct lab_node {
     unsigned n_disk;
     uint64_t held_persist;
     struct lab_copy copy[LAB_DOMAINS];
-    uint64_t wake;
+    uint64_t wake, petted; /* petted: until when its watchdog may be */
     unsigned starts, resumes, destroys, migrates, cancels, fences, alarms;
     uint64_t quiet_ms; /* of the last START */
     uint64_t start_id, fence_id, migrate_id;
@@ -314,6 +315,8 @@ static inline void lab_act(struct lab *l, unsigned i, const struct ha_action *a)
         n->alarms += a->alarm;
         break;
     case HA_ACT_WATCHDOG:
+        n->petted = a->deadline;
+        break;
     case HA_ACT_MAX:
         break;
     }
@@ -367,7 +370,7 @@ static inline void lab_fuses(struct lab *l, unsigned i)
     for (unsigned d = 0; d < LAB_DOMAINS; d++) {
         struct lab_copy *k = &l->node[i].copy[d];
 
-        if (k->here && k->running && !k->blown && k->fuse && l->now >= k->fuse) {
+        if (k->here && k->running && !k->blown && !k->defies && k->fuse && l->now >= k->fuse) {
             k->blown = true;
             lab_see(l, i, d);
         }

@@ -253,6 +253,51 @@ static void hung_daemon_is_recovered(void **state)
     lab_free(l);
 }
 
+static struct lab *with_watchdog(void)
+{
+    struct lab *l = with_domain(3, 1);
+
+    l->times.watchdog = 10000;
+    lab_kill(l, 1, false);
+    lab_boot(l, 1, false);
+    lab_views(l);
+    lab_run(l, 1000);
+    assert_true(lab_runs(l, 1, 0));
+    assert_true(l->node[1].petted > l->now + 7400);
+    return l;
+}
+
+/* The host is the watchdog's only while a copy runs that has defied its fuse. */
+static void copy_that_defies_its_fuse_is_the_watchdogs(void **state)
+{
+    struct lab *l = with_watchdog();
+
+    (void)state;
+    l->node[1].copy[0].defies = true;
+    l->node[1].part = 1;
+    lab_views(l);
+    lab_run(l, 17000); /* lease, half of the watchdog's time, the whole of it */
+    assert_true(l->node[1].petted <= l->now);
+    l->node[1].copy[0].defies = false;
+    lab_run(l, 100);
+    assert_true(l->node[1].petted > l->now + 9800);
+    lab_free(l);
+}
+
+/* It learns of what its fuses did when it goes on, and is not reset for what it believed before. */
+static void who_stood_still_pets_at_once(void **state)
+{
+    struct lab *l = with_watchdog();
+
+    (void)state;
+    l->node[1].hangs = true;
+    lab_run(l, 9000);
+    l->node[1].hangs = false;
+    lab_run(l, 50);
+    assert_true(l->node[1].petted > l->now + 9900);
+    lab_free(l);
+}
+
 /* Who stood still believes nothing of before, and does not vote at once. */
 static void who_stood_still_does_not_vote(void **state)
 {
@@ -424,6 +469,8 @@ int main(void)
         cmocka_unit_test(removed_without_its_daemon_runs_on),
         cmocka_unit_test(fast_restart_is_noticed),
         cmocka_unit_test(hung_daemon_is_recovered),
+        cmocka_unit_test(copy_that_defies_its_fuse_is_the_watchdogs),
+        cmocka_unit_test(who_stood_still_pets_at_once),
         cmocka_unit_test(who_stood_still_does_not_vote),
         cmocka_unit_test(lonely_vote_is_healed),
         cmocka_unit_test(strange_beats_count_for_nothing),
