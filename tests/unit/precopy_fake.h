@@ -33,6 +33,7 @@ struct fake_domain {
     _Atomic int state; /* enum hv_state */
     atomic_bool run, parked, log_on, loaded, broken_layout;
     atomic_bool no_live, no_move; /* mig_check's answer */
+    atomic_bool stream;           /* hv_layout.stream */
     _Atomic unsigned throttle, throttle_seen;
     _Atomic uint64_t written; /* pages, by the guest */
     uint64_t ws_first, ws_pages, pages_per_s;
@@ -48,6 +49,7 @@ struct hv {
 struct hv_mig {
     struct fake_domain *d;
     enum hv_side side;
+    uint64_t passed; /* pages of a stream */
 };
 
 static struct fake_domain *fake_domains[FAKE_DOMAINS];
@@ -264,7 +266,36 @@ static inline int fake_layout(struct hv_mig *m, struct hv_layout *out, struct er
     out->max_gfn = fake_max_gfn(m->d);
     if (atomic_load(&m->d->broken_layout))
         out->region[1].pages--;
+    out->stream = atomic_load(&m->d->stream);
     return 0;
+}
+
+static inline bool fake_is_populated(const struct fake_domain *d, uint64_t gfn)
+{
+    return (atomic_load(&d->populated[gfn >> 6]) >> (gfn & 63) & 1) != 0;
+}
+
+/* Of a stream: in order at the source, each page once at the target. */
+static inline int fake_pass(struct hv_mig *m, uint64_t gfn, struct err *e)
+{
+    uint64_t place = gfn < FAKE_LOW_PAGES ? gfn : FAKE_LOW_PAGES + gfn - FAKE_HIGH_GFN;
+
+    if (!atomic_load(&m->d->stream))
+        return 0;
+    if (m->side == HV_SOURCE ? place != m->passed : fake_is_populated(m->d, gfn))
+        return err_set(e, ERR_STATE, "page %llu of the stream, %llu have passed",
+            (unsigned long long)place, (unsigned long long)m->passed);
+    fake_mark(m->d->populated, gfn);
+    m->passed++;
+    return 0;
+}
+
+static inline int fake_all_passed(const struct hv_mig *m, struct err *e)
+{
+    if (!atomic_load(&m->d->stream) || m->passed == FAKE_LOW_PAGES + m->d->pages)
+        return 0;
+    return err_set(e, ERR_STATE, "only %llu pages of the stream have passed",
+        (unsigned long long)m->passed);
 }
 
 static inline int fake_populated(struct hv_mig *m, uint64_t *bitmap, struct err *e)
@@ -272,6 +303,9 @@ static inline int fake_populated(struct hv_mig *m, uint64_t *bitmap, struct err 
     (void)e;
     for (uint64_t i = 0; i < m->d->words; i++)
         bitmap[i] = atomic_load(&m->d->populated[i]);
+    for (uint64_t g = 0; atomic_load(&m->d->stream) && g <= fake_max_gfn(m->d); g++)
+        if (g < FAKE_LOW_PAGES || g >= FAKE_HIGH_GFN)
+            bitmap[g >> 6] |= UINT64_C(1) << (g & 63);
     return 0;
 }
 
@@ -283,6 +317,8 @@ static inline int fake_map(struct hv_mig *m, const uint64_t *gfn, size_t n, bool
     map->n = n;
     for (size_t i = 0; i < n; i++) {
         map->page[i] = m->d->mem + gfn[i] * HV_PAGE_SIZE;
+        if (fake_pass(m, gfn[i], e) < 0)
+            return -1;
         if (write)
             fake_mark(m->d->populated, gfn[i]);
     }
@@ -297,10 +333,12 @@ static inline void fake_unmap(struct hv_mig *m, struct hv_mapping *map)
 
 static inline int fake_zero(struct hv_mig *m, uint64_t gfn, uint64_t n, struct err *e)
 {
-    (void)e;
-    for (uint64_t g = gfn; g < gfn + n; g++)
-        if ((atomic_load(&m->d->populated[g >> 6]) >> (g & 63) & 1) != 0)
+    for (uint64_t g = gfn; g < gfn + n; g++) {
+        if (fake_pass(m, g, e) < 0)
+            return -1;
+        if (fake_is_populated(m->d, g))
             memset(fake_page(m->d, g), 0, HV_PAGE_SIZE);
+    }
     return 0;
 }
 
@@ -374,7 +412,8 @@ static inline int fake_mig_resume(struct hv_mig *m, uint64_t epoch, struct err *
 
 static inline int fake_state_save(struct hv_mig *m, uint8_t **blob, size_t *len, struct err *e)
 {
-    (void)e;
+    if (fake_all_passed(m, e) < 0)
+        return -1;
     *len = FAKE_STATE_LEN;
     *blob = malloc(*len);
     memset(*blob, (int)(m->d->pages & 0x7f), *len);
@@ -385,6 +424,8 @@ static inline int fake_state_load(struct hv_mig *m, const uint8_t *blob, size_t 
 {
     if (len != FAKE_STATE_LEN || blob[17] != (m->d->pages & 0x7f))
         return err_set(e, ERR_INVALID, "section cpu: does not fit");
+    if (fake_all_passed(m, e) < 0)
+        return -1;
     atomic_store(&m->d->loaded, true);
     return 0;
 }

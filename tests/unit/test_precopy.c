@@ -156,6 +156,41 @@ static void test_no_dirty_log(void **state)
     }
 }
 
+/* A guest whose memory leaves as one stream: by one channel, page after page, the state last; it is
+ * not read again to be compared. */
+static void test_stream(void **state)
+{
+    (void)state;
+    for (int verify = 0; verify < 2; verify++) {
+        struct lab_scenario sc = { .par = live_params(3), .sandbox = true };
+        struct lab l;
+
+        sc.par.allow_paused = 1;
+        sc.par.verify = verify;
+        sc.par.compression = MIGRD__COMPRESSION__COMPRESSION_LZ4;
+        lab_init(&l, &sc, 8 * MIB_PAGES);
+        fake_fill(l.d[LAB_SRC], 8, 4);
+        for (int i = 0; i < 2; i++) {
+            atomic_store(&l.d[i]->stream, true);
+            atomic_store(&l.d[i]->no_live, true);
+        }
+        l.d[LAB_SRC]->ws_pages = 16;
+        l.d[LAB_SRC]->pages_per_s = 100;
+        fake_start_guest(l.d[LAB_SRC]);
+        lab_run(&l);
+        assert_non_null(lab_finished(&l, LAB_SRC));
+        if (!verify) {
+            check_moved(&l);
+            assert_int_equal(lab_finished(&l, LAB_SRC)->channels, 1);
+            assert_int_equal(lab_finished(&l, LAB_SRC)->verified_pages, 0);
+        } else {
+            assert_non_null(strstr(lab_finished(&l, LAB_SRC)->text, "leaves as one stream"));
+            assert_true(lab_finished(&l, LAB_SRC)->guest_resumed);
+        }
+        lab_end(&l);
+    }
+}
+
 static uint64_t pages_in(const Migrd__Finished *f, const char *encoding)
 {
     for (size_t i = 0; i < f->n_encodings; i++)
@@ -223,6 +258,7 @@ int main(void)
         cmocka_unit_test(test_fast_writer),
         cmocka_unit_test(test_not_live),
         cmocka_unit_test(test_no_dirty_log),
+        cmocka_unit_test(test_stream),
         cmocka_unit_test(test_encodings),
         cmocka_unit_test(test_sandbox),
     };

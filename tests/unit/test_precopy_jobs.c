@@ -224,6 +224,25 @@ static void test_save_restore(void **state)
     lab_end(&l);
 }
 
+/* Memory that passes once is saved as any other, and restored. */
+static void test_save_stream(void **state)
+{
+    struct lab_scenario sc = { .sandbox = true };
+    struct lab l;
+    char file[256];
+
+    (void)state;
+    path(file, "guest.save", "");
+    prepare(&l, &sc);
+    atomic_store(&l.d[LAB_SRC]->stream, true);
+    atomic_store(&l.d[LAB_DST]->stream, true);
+    assert_int_equal(save(&l, file), 0);
+    assert_true(restore(&l, file)->ok);
+    assert_true(atomic_load(&l.d[LAB_DST]->loaded));
+    same_memory(&l);
+    lab_end(&l);
+}
+
 static void test_save_fails(void **state)
 {
     struct lab_scenario sc = { .sandbox = false };
@@ -506,6 +525,7 @@ int main(void)
         cmocka_unit_test(test_tls_in_the_sandbox),
         cmocka_unit_test(test_wrong_name),
         cmocka_unit_test(test_save_restore),
+        cmocka_unit_test(test_save_stream),
         cmocka_unit_test(test_save_fails),
         cmocka_unit_test(test_dump),
         cmocka_unit_test(test_dump_shares_no_file),
