@@ -530,11 +530,14 @@ static void claim(
     const struct ha_domain_change end = { .node = n->id, .text = "" };
     bool ended = o->seen == SEEN(CRASHED) || o->seen == SEEN(SHUTDOWN);
     bool free = d->owner == n->id || d->state == DS(WAITING) || d->state == DS(STOPPED);
+    /* a host has one copy: what was to be cleaned up there is gone */
+    bool cleaned = d->owner == n->id && d->state == DS(CLEANING) && o->epoch > d->epoch;
 
     if (!ha_node_in(d->unsure, d->n_unsure, n->id) || d->blocked || (!free && d->reread))
         return; /* it is said again */
     if (free && o->epoch >= d->epoch &&
-        (d->state == DS(WAITING) || d->state == DS(STOPPED) || d->state == DS(RUNNING))) {
+        (d->state == DS(WAITING) || d->state == DS(STOPPED) || d->state == DS(RUNNING) ||
+            cleaned)) {
         new_owner(d, n->id, d->proof != PROOF(SELF) && d->proof != PROOF(NONE));
         drop(d->unsure, &d->n_unsure, n->id);
         d->epoch = o->epoch;
