@@ -248,13 +248,13 @@ struct ha_lease {
     uint64_t sent[HA_BEATS_KEPT];
     uint64_t next_beat;
     uint64_t until;
-    bool valid;         /* as of the last step */
-    bool rejoin;        /* somebody hears us whose vote stands in the way */
-    uint64_t rejoin_at; /* not before, for that reason */
-    uint64_t began;     /* this life */
-    uint64_t pause;     /* between lives that did not last */
-    uint64_t again_at;  /* not before, where a life has ended */
-    bool asked;         /* by this daemon, for a life */
+    bool valid;        /* as of the last step */
+    bool rejoin;       /* somebody hears us whose vote stands in the way */
+    uint64_t asked_at; /* for this life */
+    uint64_t began;    /* this life */
+    uint64_t pause;    /* between lives that did not last */
+    uint64_t again_at; /* not before, where a life has ended */
+    bool asked;        /* by this daemon, for a life */
     uint64_t tilt_until;
     uint64_t warned;
 };

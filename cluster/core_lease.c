@@ -420,7 +420,9 @@ static bool wants_join(const struct ha_core *c, const struct ha_node *n)
         return c->now >= c->lease.again_at;
     if (!admitted(n) || gave_up(c, n))
         return c->now >= c->lease.again_at && echoed(c);
-    return c->lease.rejoin && c->now >= c->lease.rejoin_at;
+    /* by the times that hold, which the log may have changed since */
+    return c->lease.rejoin &&
+           c->now >= c->lease.asked_at + REJOIN_PAUSE * (uint64_t)c->config.times.proof;
 }
 
 /* Lives that do not last, or are not admitted, are asked for less and less often. */
@@ -465,7 +467,7 @@ static void join(struct ha_core *c)
     e.join = &j;
     pause_after(c);
     c->lease.rejoin = false;
-    c->lease.rejoin_at = c->now + REJOIN_PAUSE * (uint64_t)c->config.times.proof;
+    c->lease.asked_at = c->now;
     request_send(c, &e, NULL, &c->joining);
 }
 

@@ -261,28 +261,52 @@ static void open_ring(struct world *w, struct ring *r, uint32_t group)
             kick(w, node_of(w, id));
 }
 
+/* Somebody may die of what is delivered: the ring stays until all have heard it. */
+static void drain_all(struct world *w, struct ring *old, size_t sure, uint32_t clique)
+{
+    old->held = true;
+    for (uint32_t id = 1; id <= w->nodes; id++)
+        if (clique & bit(id) && node_of(w, id)->coro.ring == old)
+            drain(w, node_of(w, id), old, sure, clique);
+    old->held = false;
+}
+
+/* Those of two rings, or one, who are left: all enter a new one. */
+static void move_to_new(
+    struct world *w, const struct ring *a, const struct ring *b, uint32_t clique)
+{
+    uint32_t group = 0, members = 0;
+    struct ring *r;
+
+    for (uint32_t id = 1; id <= w->nodes; id++) {
+        const struct node *n = node_of(w, id);
+
+        if (clique & bit(id) && n->coro.ring != NULL && (n->coro.ring == a || n->coro.ring == b)) {
+            members |= bit(id);
+            group |= own_group(n);
+        }
+    }
+    if (members == 0)
+        return;
+    r = ring_new(w, members);
+    for (uint32_t id = 1; id <= w->nodes; id++)
+        if (members & bit(id))
+            enter(w, node_of(w, id), r);
+    open_ring(w, r, group);
+}
+
 static void split_off(struct world *w, struct ring *old, uint32_t clique)
 {
-    struct ring *r = ring_new(w, clique);
     size_t sure = 0;
-    uint32_t group = 0;
 
     for (uint32_t id = 1; id <= w->nodes; id++)
         if (clique & bit(id) && node_of(w, id)->coro.delivered > sure)
             sure = node_of(w, id)->coro.delivered;
     if (chance_of(w, P_TAIL, old->id, 300))
         sure += draw(w, P_TAIL, clique, old->n - sure);
-    for (uint32_t id = 1; id <= w->nodes; id++) {
-        struct node *n = node_of(w, id);
-
-        if (!(clique & bit(id)))
-            continue;
-        drain(w, n, old, sure, clique);
-        group |= own_group(n);
-        enter(w, n, r);
-    }
+    drain_all(w, old, sure, clique);
+    move_to_new(w, old, old, clique);
     old->members &= ~clique;
-    open_ring(w, r, group);
 }
 
 static uint32_t clique_in(struct world *w, uint32_t rest)
@@ -299,28 +323,30 @@ static uint32_t clique_in(struct world *w, uint32_t rest)
     return clique;
 }
 
-static void schedule_form(struct world *w, struct ring *r, uint64_t when);
+/* Who is still in it and runs; who died meanwhile is no member any more. */
+static uint32_t rest_of(struct world *w, struct ring *r)
+{
+    uint32_t rest = 0;
+
+    for (uint32_t id = 1; id <= w->nodes; id++) {
+        if (r->members & bit(id) && node_of(w, id)->coro.ring != r)
+            r->members &= ~bit(id);
+        if (r->members & bit(id) && live(w, id))
+            rest |= bit(id);
+    }
+    return rest;
+}
 
 static void form(struct world *w, const struct event *e)
 {
     struct ring *r = ring_of(w, e->x);
-    uint32_t rest = 0;
+    uint32_t rest;
 
     if (r == NULL || !r->broken || r->form_gen != e->y)
         return;
-    for (uint32_t id = 1; id <= w->nodes; id++) {
-        if (r->members & bit(id) && node_of(w, id)->coro.ring != r)
-            r->members &= ~bit(id); /* died meanwhile */
-        if (r->members & bit(id) && live(w, id))
-            rest |= bit(id);
-    }
     r->torn = true;
-    while (rest != 0) {
-        uint32_t clique = clique_in(w, rest);
-
-        split_off(w, r, clique);
-        rest &= ~clique;
-    }
+    while ((rest = rest_of(w, r)) != 0)
+        split_off(w, r, clique_in(w, rest));
     if (r->members == 0)
         ring_drop(r);
     ring_look(w);
@@ -333,21 +359,11 @@ static void schedule_form(struct world *w, struct ring *r, uint64_t when)
 
 static void merge_two(struct world *w, struct ring *a, struct ring *b)
 {
-    uint32_t group = 0, members = a->members | b->members;
-    struct ring *r = ring_new(w, members);
-
-    for (uint32_t id = 1; id <= w->nodes; id++) {
-        struct node *n = node_of(w, id);
-
-        if (!(members & bit(id)))
-            continue;
-        drain(w, n, n->coro.ring, n->coro.ring->n, 0);
-        group |= own_group(n);
-        enter(w, n, r);
-    }
+    drain_all(w, a, a->n, a->members);
+    drain_all(w, b, b->n, b->members);
+    move_to_new(w, a, b, a->members | b->members);
     ring_drop(a);
     ring_drop(b);
-    open_ring(w, r, group);
 }
 
 static bool mergeable(struct world *w, const struct ring *a, const struct ring *b)
@@ -445,7 +461,7 @@ void ring_stop(struct world *w, uint32_t node)
     forget_waiting(c);
     for (uint32_t id = 1; id <= w->nodes; id++)
         alone = alone && node_of(w, id)->coro.ring != r;
-    if (alone)
+    if (alone && !r->held)
         ring_drop(r);
     else
         r->torn = true; /* started again it is somebody else */

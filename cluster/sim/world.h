@@ -68,6 +68,7 @@ struct entry {
 struct ring {
     bool used, broken;
     bool torn;        /* some have gone on without the rest: it can't heal */
+    bool held;        /* its rest is being delivered: not to be dropped */
     uint32_t members; /* a bit for each node */
     uint64_t id, broken_at, form_gen;
     struct entry *entry;
