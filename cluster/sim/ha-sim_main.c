@@ -6,8 +6,10 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -124,7 +126,9 @@ static int run_plan(struct sim_plan *p, const struct options *opt, struct sum *s
     return EXIT_BROKEN;
 }
 
-static int run_seeds(const struct options *opt, unsigned first, unsigned step, struct sum *s)
+/* at: where others read which seed is being run. */
+static int run_seeds(
+    const struct options *opt, unsigned first, unsigned step, _Atomic uint64_t *at, struct sum *s)
 {
     int status = EXIT_WELL;
 
@@ -132,6 +136,7 @@ static int run_seeds(const struct options *opt, unsigned first, unsigned step, s
         struct sim_plan p;
         int r;
 
+        *at = opt->seed + i;
         sim_plan_make(&p, opt->seed + i, opt->nodes);
         r = run_plan(&p, opt, s);
         status = r > status ? r : status;
@@ -139,7 +144,7 @@ static int run_seeds(const struct options *opt, unsigned first, unsigned step, s
     return status;
 }
 
-static pid_t start_job(const struct options *opt, unsigned number, int *fd)
+static pid_t start_job(const struct options *opt, unsigned number, _Atomic uint64_t *at, int *fd)
 {
     int pipes[2];
     pid_t pid;
@@ -153,7 +158,7 @@ static pid_t start_job(const struct options *opt, unsigned number, int *fd)
         int status;
 
         close(pipes[0]);
-        status = run_seeds(opt, number, opt->jobs, &s);
+        status = run_seeds(opt, number, opt->jobs, at, &s);
         if (io_write_full(pipes[1], &s, sizeof s, IO_FOREVER, NULL) < 0)
             status = EXIT_USAGE;
         exit(status);
@@ -179,13 +184,33 @@ static void merge(struct sum *all, const struct sum *s)
     }
 }
 
+/* The exit status of a process; one that died has left seeds without a result. */
+static int end_of(pid_t pid, uint64_t seed)
+{
+    int r;
+
+    if (waitpid(pid, &r, 0) < 0)
+        return EXIT_USAGE;
+    if (WIFEXITED(r))
+        return WEXITSTATUS(r);
+    printf("seed %" PRIu64 ": its process died by signal %d; those behind it were not run\n", seed,
+        WTERMSIG(r));
+    return EXIT_BROKEN;
+}
+
 static int run_jobs(const struct options *opt, struct sum *all)
 {
     int fd[JOBS_MAX], status = EXIT_WELL;
     pid_t pid[JOBS_MAX];
+    _Atomic uint64_t *at = mmap(
+        NULL, sizeof *at * JOBS_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
+    if (at == MAP_FAILED) {
+        perror("ha-sim");
+        return EXIT_USAGE;
+    }
     for (unsigned i = 0; i < opt->jobs; i++) {
-        pid[i] = start_job(opt, i, &fd[i]);
+        pid[i] = start_job(opt, i, &at[i], &fd[i]);
         if (pid[i] < 0) {
             perror("ha-sim");
             return EXIT_USAGE;
@@ -198,10 +223,10 @@ static int run_jobs(const struct options *opt, struct sum *all)
         if (io_read_full(fd[i], &s, sizeof s, IO_FOREVER, NULL) == 0)
             merge(all, &s);
         close(fd[i]);
-        if (waitpid(pid[i], &r, 0) < 0 || !WIFEXITED(r))
-            r = EXIT_USAGE << 8;
-        status = WEXITSTATUS(r) > status ? WEXITSTATUS(r) : status;
+        r = end_of(pid[i], at[i]);
+        status = r > status ? r : status;
     }
+    munmap(at, sizeof *at * JOBS_MAX);
     return status;
 }
 
@@ -336,6 +361,7 @@ static void print_sum(const struct sum *s, uint64_t ns)
 int main(int argc, char **argv)
 {
     struct options opt = { .seed = 1, .jobs = 1 };
+    _Atomic uint64_t at;
     struct sum sum = { 0 };
     uint64_t begin = clock_ns();
     int status;
@@ -364,7 +390,7 @@ int main(int argc, char **argv)
     else if (opt.jobs > 1)
         status = run_jobs(&opt, &sum);
     else
-        status = run_seeds(&opt, 0, 1, &sum);
+        status = run_seeds(&opt, 0, 1, &at, &sum);
     print_sum(&sum, clock_ns() - begin);
     if (status == EXIT_BROKEN)
         print_source();
