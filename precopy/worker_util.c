@@ -154,8 +154,9 @@ int expect_accept(
         return 0;
     }
     if (e->code == ERR_PEER && !tls)
-        return err_prefix(
-            e, "the offer went in plain TCP (does the target want TLS? then use --tls yes)");
+        return err_prefix(e,
+            "no answer to an offer in plain TCP: the target wants TLS (--tls yes), or its migrd "
+            "ended");
     return -1;
 }
 
