@@ -264,7 +264,7 @@ guest_ask() {
         fi
         sleep 0.05
     done
-    die "$name on host $h does not answer '$*' on $pty (its console now: $(guest_pty "$h" "$name"))"
+    DIE_STATUS=75 die "waited 30 s in vain: $name on host $h does not answer '$*' on $pty (its console now: $(guest_pty "$h" "$name"))"
 }
 
 # The value of key in a line of key=value words.
