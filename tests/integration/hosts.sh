@@ -254,7 +254,7 @@ guest_ask() {
     [ -n "$pty" ] || die "$name has no console on host $h"
     from=$(stat -c %s "$(console_log "$h" "$name")")
     printf '%s\n' "$*" >"$pty"
-    end=$((SECONDS + 30))
+    end=$((SECONDS + ${GUEST_ASK_S:-30}))
     while [ "$SECONDS" -lt "$end" ]; do
         # A whole line, with its end.
         line=$(console_since "$h" "$name" "$from" | sed -n "/^$answer.*\r\$/{p;q}")
@@ -264,7 +264,7 @@ guest_ask() {
         fi
         sleep 0.05
     done
-    DIE_STATUS=75 die "waited 30 s in vain: $name on host $h does not answer '$*' on $pty (its console now: $(guest_pty "$h" "$name"))"
+    DIE_STATUS=75 die "waited ${GUEST_ASK_S:-30} s in vain: $name on host $h does not answer '$*' on $pty (its console now: $(guest_pty "$h" "$name"))"
 }
 
 # The value of key in a line of key=value words.
