@@ -136,8 +136,7 @@
 
 #define TICK_RANK 4 /* beats between the lowest member's turn to tick and the next one's */
 
-/* --- actions
- * --------------------------------------------------------------------------------------------- */
+/* --- actions --- */
 
 struct ha_action *core_act(struct ha_core *c, enum ha_action_type type)
 {
@@ -177,8 +176,7 @@ void core_note(struct ha_core *c, bool alarm, const char *fmt, ...)
     a->text = arena_text(&c->arena, "%s", text);
 }
 
-/* --- small questions
- * ---------------------------------------------------------------------------------------- */
+/* --- small questions --- */
 
 int core_slot(const struct ha_core *c, uint32_t node)
 {
@@ -203,9 +201,7 @@ bool core_active(const struct ha_core *c)
     return c->log.phase == PHASE(ACTIVE);
 }
 
-/* --- time
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- time --- */
 
 /* When the log's next time is ours to tell: the lowest member's at once, the others' later. */
 static uint64_t tick_at(const struct ha_core *c)
@@ -245,9 +241,7 @@ static uint64_t earlier(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* --- the step
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- the step --- */
 
 static void dispatch(struct ha_core *c, const struct ha_event *e)
 {
@@ -319,9 +313,7 @@ void ha_step(struct ha_core *c, const struct ha_event *e, uint64_t now, struct h
     *out = (struct ha_actions){ c->action, c->n_actions, c->expected };
 }
 
-/* --- birth and death
- * -----------------------------------------------------------------------------------------------
- */
+/* --- birth and death --- */
 
 static int config_check(const struct ha_config *config, struct err *e)
 {
@@ -406,9 +398,7 @@ void ha_core_free(struct ha_core **cp)
     *cp = NULL;
 }
 
-/* --- for people
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- for people --- */
 
 void ha_core_place(const struct ha_core *c, struct ha_place *out)
 {

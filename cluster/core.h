@@ -63,8 +63,7 @@ struct ha_config {
     unsigned version;        /* of the protocol; 0: this build's, else a test of a mix */
 };
 
-/* --- what happened -------------------------------------------------------------------------------
- */
+/* --- what happened --- */
 
 enum ha_event_type {
     HA_EV_VIEW,      /* ordered membership: who is in the group, in the order of the log */
@@ -131,8 +130,7 @@ struct ha_event {
     } u;
 };
 
-/* --- what is to be done --------------------------------------------------------------------------
- */
+/* --- what is to be done --- */
 
 enum ha_action_type {
     HA_ACT_SEND,    /* `bytes` as an ordered message */
@@ -179,8 +177,7 @@ struct ha_actions {
     uint64_t wake; /* the next step at the latest then */
 };
 
-/* --- the core ------------------------------------------------------------------------------------
- */
+/* --- the core --- */
 
 /* `saved`: what the last PERSISTs left, in their order, each with its length; n 0: a new node. A
  * damaged tail is cut off and said by the caller's reader, never here: bytes that do not parse

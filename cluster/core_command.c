@@ -16,9 +16,7 @@ static void no(struct ha_core *c, const char *fmt, ...)
     c->ok = false;
 }
 
-/* --- domains
- * -------------------------------------------------------------------------------------------------
- */
+/* --- domains --- */
 
 static void add(struct ha_core *c, const struct ha_node *by, const Migrd__HaCommand *m)
 {
@@ -149,9 +147,7 @@ static void cancel(struct ha_core *c, struct ha_domain *d)
     apply_touch(c, d);
 }
 
-/* --- the hand-over
- * -----------------------------------------------------------------------------------------------
- */
+/* --- the hand-over --- */
 
 static bool owns(
     struct ha_core *c, const struct ha_domain *d, const struct ha_node *by, uint64_t epoch)
@@ -283,9 +279,7 @@ static void domain_command(
     }
 }
 
-/* --- nodes
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- nodes --- */
 
 static void drain_on(struct ha_core *c, struct ha_node *n)
 {
@@ -386,9 +380,7 @@ void command_apply(struct ha_core *c, struct ha_node *by, const Migrd__HaCommand
         no(c, "node %u is unknown to the cluster", m->node);
 }
 
-/* --- asked here
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- asked here --- */
 
 /* The state after it, tried on a copy. */
 static Migrd__HaPlan *rehearse(struct ha_core *c, const Migrd__HaCommand *m)

@@ -17,9 +17,7 @@ static void wake_at(struct ha_state *s, uint64_t time)
         s->wake = time;
 }
 
-/* --- disarm
- * -------------------------------------------------------------------------------------------------
- */
+/* --- disarm --- */
 
 static bool mid_flight(const struct ha_domain *d)
 {
@@ -42,8 +40,7 @@ static void disarm(struct ha_core *c)
         c, true, "high availability is disarmed: nothing is recovered until it is armed again");
 }
 
-/* --- what is wanted
- * ------------------------------------------------------------------------------------------- */
+/* --- what is wanted --- */
 
 struct look {
     unsigned waiting, moving, failing_back;
@@ -93,8 +90,7 @@ static struct look look(struct ha_core *c)
     return k;
 }
 
-/* --- places for what waits
- * -------------------------------------------------------------------------------------- */
+/* --- places for what waits --- */
 
 /* A copy that people may have started by hand, where nobody has looked. A node that is away at an
  * ADD does not hold up a failover; one that was away when the cluster was armed does, until its
@@ -226,9 +222,7 @@ static void place_waiting(struct ha_core *c)
         place(c, &p, list[k], &lowest, limit);
 }
 
-/* --- moves
- * -----------------------------------------------------------------------------------------------------------
- */
+/* --- moves --- */
 
 static unsigned moves_of(const struct ha_state *s, uint32_t node)
 {

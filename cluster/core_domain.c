@@ -203,8 +203,7 @@ void domain_why(struct ha_domain *d, const char *fmt, ...)
     va_end(ap);
 }
 
-/* --- failures and their price
- * ---------------------------------------------------------------------------- */
+/* --- failures and their price --- */
 
 static struct ha_failure *failure_of(struct ha_domain *d, uint32_t node, uint64_t now)
 {
@@ -242,8 +241,7 @@ static void failed(struct ha_core *c, struct ha_domain *d)
     d->not_before = now + (pause < BACKOFF_MAX_MS ? pause : BACKOFF_MAX_MS);
 }
 
-/* --- what an event does
- * ------------------------------------------------------------------------------------ */
+/* --- what an event does --- */
 
 static void drop(uint32_t *list, unsigned *n, uint32_t node)
 {
@@ -497,9 +495,7 @@ bool domain_event(struct ha_core *c, struct ha_domain *d, enum ha_domain_event e
     return true;
 }
 
-/* --- reports
- * --------------------------------------------------------------------------------------------------
- */
+/* --- reports --- */
 
 static int event_of(const Migrd__HaObservation *o)
 {

@@ -21,8 +21,7 @@
 #define REPORT_MAX 512u
 #define LOCAL_MAX (2u * HA_DOMAINS_MAX)
 
-/* --- the table
- * --------------------------------------------------------------------------------------------- */
+/* --- the table --- */
 
 struct ha_local *host_local(struct ha_core *c, const char *uuid, bool make)
 {
@@ -83,9 +82,7 @@ static void sweep(struct ha_core *c)
     c->n_local = kept;
 }
 
-/* --- events
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- events --- */
 
 static bool alive(const struct ha_local *l)
 {
@@ -223,9 +220,7 @@ void host_event_result(struct ha_core *c, const struct ha_event *e)
     }
 }
 
-/* --- fuses
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- fuses --- */
 
 static bool disarmed(const struct ha_core *c)
 {
@@ -278,9 +273,7 @@ void host_fuses(struct ha_core *c)
     }
 }
 
-/* --- actions
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- actions --- */
 
 static struct ha_action *begin(struct ha_core *c, struct ha_local *l, enum ha_op op,
     enum ha_action_type type, uint64_t epoch, const char *why)
@@ -465,9 +458,7 @@ static void move(struct ha_core *c, const struct ha_domain *d, struct ha_local *
     l->moved = l->cancelled = false;
 }
 
-/* --- strays
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- strays --- */
 
 static bool ended(const struct ha_local *l)
 {
@@ -526,9 +517,7 @@ static void alarm_once(struct ha_core *c, const struct ha_domain *d, struct ha_l
         domain_state_name(d->state));
 }
 
-/* --- what the log is told
- * -----------------------------------------------------------------------------------------------
- */
+/* --- what the log is told --- */
 
 static bool is_fused(const struct ha_core *c, const struct ha_domain *d, const struct ha_local *l)
 {
@@ -726,9 +715,7 @@ static void report(struct ha_core *c)
     request_send(c, &e, NULL, &c->reporting);
 }
 
-/* --- all of it
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- all of it --- */
 
 static void own(struct ha_core *c, const struct ha_domain *d, struct ha_local *l)
 {

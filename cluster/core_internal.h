@@ -30,8 +30,7 @@
 #define HA_STATE_MAX (64u << 20) /* packed */
 #define HA_NEVER UINT64_MAX
 
-/* --- memory
- * --------------------------------------------------------------------------------------- */
+/* --- memory --- */
 
 struct ha_block;
 struct ha_arena {
@@ -54,8 +53,7 @@ void *arena_keep(struct ha_arena *a, void *old, size_t n);
 /* snprintf that cuts; returns buf. */
 char *ha_text(char *buf, size_t size, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* --- the replicated state
- * --------------------------------------------------------------------------- */
+/* --- the replicated state --- */
 
 struct ha_policy {
     unsigned class;
@@ -186,8 +184,7 @@ bool ha_uuid_ok(const char *uuid);
 unsigned ha_uuid_place(const void *list, unsigned n, const char *uuid, bool *found);
 bool ha_node_in(const uint32_t *list, unsigned n, uint32_t id);
 
-/* --- what this node knows of a domain
- * ----------------------------------------------------------------- */
+/* --- what this node knows of a domain --- */
 
 enum ha_op { OP_NONE, OP_START, OP_STOP, OP_DESTROY, OP_RESUME };
 
@@ -223,8 +220,7 @@ struct ha_local {
     bool dirty, tell;
 };
 
-/* --- leases
- * ------------------------------------------------------------------------------------------- */
+/* --- leases --- */
 
 #define HA_BEATS_KEPT 128u
 
@@ -259,8 +255,7 @@ struct ha_lease {
     uint64_t warned;
 };
 
-/* --- the log
- * -------------------------------------------------------------------------------------------- */
+/* --- the log --- */
 
 struct ha_tail {
     uint64_t index, chain;
@@ -368,9 +363,7 @@ struct ha_core {
     bool rehearsal; /* state is a copy: nothing is told to anybody */
 };
 
-/* --- core.c
- * -----------------------------------------------------------------------------------------------
- */
+/* --- core.c --- */
 
 struct ha_action *core_act(struct ha_core *c, enum ha_action_type type);
 uint64_t core_id(struct ha_core *c);
@@ -382,8 +375,7 @@ unsigned core_majority(const struct ha_core *c);
 uint64_t core_log_time(const struct ha_core *c);
 bool core_active(const struct ha_core *c);
 
-/* --- core_log.c
- * --------------------------------------------------------------------------------------------- */
+/* --- core_log.c --- */
 
 int log_load(struct ha_core *c, const struct ha_record *saved, size_t n, struct err *e);
 void log_dispose(struct ha_core *c);
@@ -396,8 +388,7 @@ uint64_t log_wake(const struct ha_core *c);
 void log_out(struct ha_core *c, const char *text);
 void log_send(struct ha_core *c, Migrd__HaMessage *m);
 
-/* --- core_sync.c: members compare what they have
- * ------------------------------------------------------------ */
+/* --- core_sync.c: members compare what they have --- */
 
 void sync_view(struct ha_core *c);
 void sync_send(struct ha_core *c, bool close);
@@ -414,8 +405,7 @@ int log_snapshot_read(
     struct ha_core *c, const Migrd__HaSnapshot *s, uint64_t index, uint64_t chain, struct err *e);
 Migrd__HaSnapshot *log_snapshot(struct ha_core *c);
 
-/* --- core_request.c: own proposals
- * ---------------------------------------------------------------------------- */
+/* --- core_request.c: own proposals --- */
 
 bool request_room(const struct ha_core *c);
 /* Room was asked for. `command`: gets the answer; `busy`: NULL, or true until it is decided. */
@@ -431,9 +421,7 @@ void request_dispose(struct ha_core *c);
 void request_answer(struct ha_core *c, uint64_t id, const char *uuid, bool ok, const char *text,
     const char *warning, Migrd__HaPlan *plan);
 
-/* --- core_lease.c
- * -----------------------------------------------------------------------------------------------
- */
+/* --- core_lease.c --- */
 
 void lease_init(struct ha_core *c);
 void lease_beat(struct ha_core *c, uint32_t from, const uint8_t *bytes, size_t len);
@@ -451,17 +439,13 @@ void lease_begins(struct ha_core *c, uint64_t life);
 /* A majority has acknowledged this life, and the log does not know it yet. */
 bool lease_news(const struct ha_core *c);
 
-/* --- core_apply.c
- * -------------------------------------------------------------------------------------------------
- */
+/* --- core_apply.c --- */
 
 void apply_entry(struct ha_core *c, const Migrd__HaEntry *e);
 /* A domain's record changed: the owner looks at it at the end of the step. */
 void apply_touch(struct ha_core *c, const struct ha_domain *d);
 
-/* --- core_node.c
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- core_node.c --- */
 
 enum ha_node_event { NE_JOIN, NE_ENTER, NE_LEAVE, NE_EXPIRE, NE_FENCE, NE_MAX };
 /* False: the event changes nothing in this state. */
@@ -475,9 +459,7 @@ void node_host(struct ha_node *n, const Migrd__HaJoin *j);
 void node_holds(struct ha_node *n);
 const char *node_state_name(ha_nstate s);
 
-/* --- core_domain.c
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- core_domain.c --- */
 
 enum ha_domain_event {
     DE_RUNS,     /* the owner has it, running or paused */
@@ -523,24 +505,18 @@ void domain_ask(const struct ha_state *s, struct ha_domain *d);
 bool domain_concerns(const struct ha_domain *d, uint32_t node);
 void domain_why(struct ha_domain *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* --- core_command.c
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- core_command.c --- */
 
 void command_event(struct ha_core *c, const Migrd__HaCommand *m);
 void command_apply(struct ha_core *c, struct ha_node *by, const Migrd__HaCommand *m);
 /* The outcome of a request whose entry was applied elsewhere, by what the state says. */
 bool command_outcome(struct ha_core *c, const struct ha_request *r, char *text, size_t size);
 
-/* --- core_decide.c
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- core_decide.c --- */
 
 void decide(struct ha_core *c);
 
-/* --- core_plan.c
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- core_plan.c --- */
 
 #define HA_BUSY (-1) /* a place is there, but it has enough to do */
 struct ha_plan {
@@ -568,8 +544,7 @@ void plan_put(struct ha_plan *p, unsigned i, uint32_t node);
 Migrd__HaPlan *plan_certificate(const struct ha_state *s, struct ha_arena *a, unsigned k);
 unsigned plan_rank(const struct ha_policy *p, uint32_t node);
 
-/* --- core_host.c: this node's domains
- * ------------------------------------------------------------------------------------------ */
+/* --- core_host.c: this node's domains --- */
 
 struct ha_local *host_local(struct ha_core *c, const char *uuid, bool make);
 void host_event_domain(struct ha_core *c, const struct ha_event *e);

@@ -87,8 +87,7 @@ void lease_begins(struct ha_core *c, uint64_t life)
     c->lease.rejoin = false;
 }
 
-/* --- beats of others
- * ------------------------------------------------------------------------------------ */
+/* --- beats of others --- */
 
 /* When we sent the newest beat that a majority, ourselves included, has seen. */
 static bool majority_acked(const struct ha_core *c, uint64_t *sent)
@@ -206,8 +205,7 @@ void lease_beat(struct ha_core *c, uint32_t from, const uint8_t *bytes, size_t l
     acks_of(c, &c->lease.peer[slot], m);
 }
 
-/* --- our beats
- * -------------------------------------------------------------------------------------------- */
+/* --- our beats --- */
 
 /* Who is heard though its life counts as ended is told so, with number 0. */
 static void ack_list(struct ha_core *c, Migrd__HaBeat *m)
@@ -266,9 +264,7 @@ static void beat(struct ha_core *c)
     l->next_beat = c->now + c->config.times.beat;
 }
 
-/* --- doubt
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- doubt --- */
 
 /* Comes first in a step: whoever stood still has not seen what waits in its sockets. */
 void lease_tilt(struct ha_core *c)
@@ -321,9 +317,7 @@ void lease_admitted(struct ha_core *c, uint32_t node)
     }
 }
 
-/* --- votes
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- votes --- */
 
 static bool may_vote(const struct ha_core *c)
 {
@@ -399,9 +393,7 @@ static void vote_all(struct ha_core *c)
             vote(c, &c->lease.peer[i]);
 }
 
-/* --- admission
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- admission --- */
 
 /* A majority hears us, and we hear that it does. */
 static bool echoed(const struct ha_core *c)
@@ -492,9 +484,7 @@ static void admissions(struct ha_core *c)
     }
 }
 
-/* --- time
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- time --- */
 
 static void warn(struct ha_core *c)
 {

@@ -18,8 +18,7 @@ static bool in_term(const struct ha_log *l)
     return (l->phase == PHASE(STATE) || l->phase == PHASE(ACTIVE)) && l->term == l->promise;
 }
 
-/* --- the disk
- * ------------------------------------------------------------------------------------------ */
+/* --- the disk --- */
 
 uint64_t log_persist(struct ha_core *c, const Migrd__HaRecord *r, bool whole)
 {
@@ -70,8 +69,7 @@ static void log_compact(struct ha_core *c)
     log_persist(c, &r, true);
 }
 
-/* --- the tail
- * ------------------------------------------------------------------------------------------- */
+/* --- the tail --- */
 
 static void tail_clear(struct ha_log *l)
 {
@@ -172,8 +170,7 @@ int log_snapshot_read(
     return 0;
 }
 
-/* --- what the disk had
- * ------------------------------------------------------------------------------------ */
+/* --- what the disk had --- */
 
 static int load_install(struct ha_core *c, const Migrd__HaInstall *m, struct err *e)
 {
@@ -249,8 +246,7 @@ void log_dispose(struct ha_core *c)
     free(c->log.bytes);
 }
 
-/* --- acknowledgements
- * --------------------------------------------------------------------------------------- */
+/* --- acknowledgements --- */
 
 void log_send(struct ha_core *c, Migrd__HaMessage *m)
 {
@@ -313,9 +309,7 @@ void log_persisted(struct ha_core *c, uint64_t id)
     }
 }
 
-/* --- commit
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- commit --- */
 
 static void became_active(struct ha_core *c)
 {
@@ -410,9 +404,7 @@ static void ack_message(struct ha_core *c, unsigned slot, const Migrd__HaAck *m)
     }
 }
 
-/* --- proposals
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- proposals --- */
 
 /* All members decide alike: what is refused here gets no index anywhere. */
 static bool entry_ok(
@@ -446,9 +438,7 @@ static void propose_message(
     log_ack_later(c, log_persist(c, &r, false));
 }
 
-/* --- messages
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- messages --- */
 
 void log_out(struct ha_core *c, const char *text)
 {

@@ -58,8 +58,7 @@ const char *node_state_name(ha_nstate s)
     return (unsigned)s < NS_MAX ? name[s] : "?";
 }
 
-/* --- a loss
- * -------------------------------------------------------------------------------------------- */
+/* --- a loss --- */
 
 static void count_loss(struct ha_core *c, struct ha_node *n)
 {
@@ -132,8 +131,7 @@ bool node_event(struct ha_core *c, struct ha_node *n, enum ha_node_event e, ha_p
     return true;
 }
 
-/* --- entries
- * --------------------------------------------------------------------------------------------- */
+/* --- entries --- */
 
 void node_host(struct ha_node *n, const Migrd__HaJoin *j)
 {

@@ -68,9 +68,7 @@ unsigned plan_rank(const struct ha_policy *p, uint32_t node)
     return HA_PREFERRED_MAX;
 }
 
-/* --- rules
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- rules --- */
 
 /* Other members of the group there, and elsewhere. A hard rule of any of two members binds both. */
 static void group_count(const struct ha_plan *p, const struct ha_domain *d, uint32_t node,
@@ -195,8 +193,7 @@ static bool better(const struct score *a, const struct score *b)
     return a->left > b->left;
 }
 
-/* --- the choice
- * ---------------------------------------------------------------------------------------------- */
+/* --- the choice --- */
 
 static void rejected(struct ha_plan *p, Migrd__HaPlanStep *step, uint32_t node, const char *reason)
 {
@@ -313,8 +310,7 @@ bool plan_move(const struct ha_state *s, struct ha_arena *a, const struct ha_dom
                             : refuse(text, "is where it is already");
 }
 
-/* --- plans for people
- * ------------------------------------------------------------------------------------------- */
+/* --- plans for people --- */
 
 static Migrd__HaPlanStep *plan_step(struct ha_plan *p, Migrd__HaPlan *m, unsigned i)
 {
@@ -456,9 +452,7 @@ Migrd__HaPlan *ha_core_explain(const struct ha_core *c, const char *uuid)
     return result;
 }
 
-/* --- any k nodes
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- any k nodes --- */
 
 /* The next set of k of n, in order; false after the last. */
 static bool next_set(unsigned *set, unsigned k, unsigned n)

@@ -142,8 +142,7 @@ bool ha_uuid_ok(const char *uuid)
     return strnlen(uuid, HA_UUID_LEN) == HA_UUID_LEN - 1;
 }
 
-/* --- as a message
- * ------------------------------------------------------------------------------------ */
+/* --- as a message --- */
 
 static Migrd__HaPolicy *policy_message(const struct ha_policy *p, struct ha_arena *a)
 {
@@ -287,8 +286,7 @@ Migrd__HaState *state_message(const struct ha_state *s, struct ha_arena *a)
     return m;
 }
 
-/* --- from a message: limits only; what it means was decided where it was made
- * ------------------------ */
+/* --- from a message: limits only; what it means was decided where it was made --- */
 
 static unsigned numbers(uint32_t *to, unsigned max, const uint32_t *from, size_t n)
 {

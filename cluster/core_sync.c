@@ -80,8 +80,7 @@ void sync_send(struct ha_core *c, bool close)
     log_send(c, &m);
 }
 
-/* --- who is in
- * ------------------------------------------------------------------------------------------ */
+/* --- who is in --- */
 
 /* It has promised what we have, and counts. */
 static bool counts(const struct ha_core *c, unsigned slot)
@@ -145,8 +144,7 @@ static unsigned donor(const struct ha_core *c, bool *alike)
     return (unsigned)best;
 }
 
-/* --- the donor
- * --------------------------------------------------------------------------------------------- */
+/* --- the donor --- */
 
 static void basis(struct ha_core *c, Migrd__HaInstall *m)
 {
@@ -249,8 +247,7 @@ static void check(struct ha_core *c, bool close)
         donate(c, alike);
 }
 
-/* --- messages
- * --------------------------------------------------------------------------------------------- */
+/* --- messages --- */
 
 static bool same_numbers(const uint32_t *a, size_t n_a, const uint32_t *b, size_t n_b)
 {
@@ -319,8 +316,7 @@ void sync_time(struct ha_core *c)
     }
 }
 
-/* --- the state comes in
- * -------------------------------------------------------------------------------------- */
+/* --- the state comes in --- */
 
 static bool in_basis(const struct ha_core *c, const Migrd__HaInstall *m)
 {

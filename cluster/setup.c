@@ -27,8 +27,7 @@
 #define KNET_INTERVAL 200
 #define DEPTH_MAX 8
 
-/* --- nodes -------------------------------------------------------------------------------------
- */
+/* --- nodes --- */
 
 static bool word_ok(const char *s, const char *more)
 {
@@ -222,8 +221,7 @@ int setup_own(const struct setup *s)
     return found;
 }
 
-/* --- written ------------------------------------------------------------------------------------
- */
+/* --- written --- */
 
 static void put_totem(FILE *f, const struct setup *s, const char *key_file)
 {
@@ -297,8 +295,7 @@ char *setup_conf(const struct setup *s, const char *key_file)
     return text;
 }
 
-/* --- read ---------------------------------------------------------------------------------------
- */
+/* --- read --- */
 
 enum section { SECTION_OTHER, SECTION_TOTEM, SECTION_NODELIST, SECTION_NODE };
 

@@ -23,8 +23,7 @@
 #define BUNDLE_VERSION 1
 #define FOLDER_MAX 300
 
-/* --- bundle -------------------------------------------------------------------------------------
- */
+/* --- bundle --- */
 
 static json_t *node_json(const struct setup_node *x)
 {
@@ -150,8 +149,7 @@ int setup_read_bundle(struct setup *s, const char *text, size_t len, struct err 
     return rc;
 }
 
-/* --- files --------------------------------------------------------------------------------------
- */
+/* --- files --- */
 
 struct places {
     char conf[FOLDER_MAX + 20], key[FOLDER_MAX + 20];

@@ -29,7 +29,7 @@ struct control {
     unsigned n_clients;
 };
 
-/* --- clients ----------------------------------------------------------------------------- */
+/* --- clients --- */
 
 static void client_free_if_done(struct client *c)
 {
@@ -182,8 +182,7 @@ void control_audit(const struct client *c, const char *what, const char *on)
     log_info("control", "uid %u pid %d: %s %s", c->uid, (int)c->pid, what, on);
 }
 
-/* --- requests ----------------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 static control_handler *const handlers[] = {
     [MIGRD__REQUEST__BODY_LIST] = control_list,
@@ -262,8 +261,7 @@ static void client_ready(uv_poll_t *h, int status, int events)
         flush(c);
 }
 
-/* --- accept
- * --------------------------------------------------------------------------------------- */
+/* --- accept --- */
 
 static void add_client(struct migrd *m, int fd, const struct ucred *who)
 {

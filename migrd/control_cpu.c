@@ -9,8 +9,7 @@
 #include "migrd/domain_figures.h"
 #include "migrd/tune.h"
 
-/* --- changes ------------------------------------------------------------------------------------
- */
+/* --- changes --- */
 
 static void tune(struct client *c, const Migrd__Request *rq, struct domain *d, const char *what,
     const struct tune *t)
@@ -95,8 +94,7 @@ void control_tune_domain(struct client *c, const Migrd__Request *rq)
         tune(c, rq, d, words[t.what], &t);
 }
 
-/* --- what vCPUs do ------------------------------------------------------------------------------
- */
+/* --- what vCPUs do --- */
 
 static char *allowed_of(const struct migrd *m, const struct hv_vcpu *v, char *list, size_t len)
 {

@@ -51,7 +51,7 @@ static void answer_started(void *arg, const char *uuid, const struct err *e)
     request_end(r);
 }
 
-/* --- create ------------------------------------------------------------------------------- */
+/* --- create --- */
 
 /* Before the answer, so that they are seen whatever that is. */
 static void send_notes(struct client *c, uint32_t serial, struct define_notes *notes)
@@ -136,8 +136,7 @@ void control_create(struct client *c, const Migrd__Request *rq)
         migrd__domain__free_unpacked(def, NULL);
 }
 
-/* --- actions -----------------------------------------------------------------------------------
- */
+/* --- actions --- */
 
 static void act(struct client *c, const Migrd__Request *rq, struct domain *d, enum registry_op op,
     const struct registry_args *args, registry_done *done, bool wait_gone, uint32_t wait_s)

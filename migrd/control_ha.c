@@ -45,8 +45,7 @@ static struct cluster *the_cluster(struct client *c, uint32_t serial)
     return cluster;
 }
 
-/* --- names to numbers ---------------------------------------------------------------------------
- */
+/* --- names to numbers --- */
 
 static int node_of(struct cluster *c, const char *name, uint32_t *out, struct err *e)
 {
@@ -102,7 +101,7 @@ static int find_protected(
     return *uuid != NULL ? 0 : err_set(e, ERR_MEMORY, "migrd is out of memory");
 }
 
-/* --- a domain that is added ------------------------------------------------------------------- */
+/* --- a domain that is added --- */
 
 /* What a START on any host will need. */
 static int put_definition(Migrd__HaDomain *x, const Migrd__Domain *def, struct err *e)
@@ -175,8 +174,7 @@ static int fill_set(struct migrd *m, Migrd__HaCommand *q, const char *which, str
     return put_definition(q->domain, registry_definition(d), e);
 }
 
-/* --- a command ---------------------------------------------------------------------------------
- */
+/* --- a command --- */
 
 static bool for_operators(Migrd__HaCommandKind kind)
 {
@@ -344,8 +342,7 @@ void control_ha(struct client *c, const Migrd__Request *rq)
     job_run(c->m->loop, &a->job);
 }
 
-/* --- questions
- * ------------------------------------------------------------------------------------ */
+/* --- questions --- */
 
 static void answer_plan(struct client *c, uint32_t serial, Migrd__HaPlan *plan)
 {

@@ -32,7 +32,7 @@ void control_acl_test(struct client *c, const Migrd__Request *rq)
         control_ok(c, rq->serial, text);
 }
 
-/* --- lines ---------------------------------------------------------------------------------- */
+/* --- lines --- */
 
 static void add_line(void *arg, uint64_t wall_ns, const char *text)
 {
@@ -144,7 +144,7 @@ void control_log(struct client *c, const Migrd__Request *rq)
     control_send_own(c, rq->serial, r);
 }
 
-/* --- the hypervisor's log --------------------------------------------------------------------- */
+/* --- the hypervisor's log --- */
 
 struct dmesg {
     struct job job; /* first */

@@ -56,7 +56,7 @@ struct run {
     bool stopping;
 };
 
-/* --- configuration ------------------------------------------------------------------------ */
+/* --- configuration --- */
 
 int daemon_read_config(
     const struct daemon_options *o, const struct paths *p, struct config *c, struct err *e)
@@ -167,7 +167,7 @@ int daemon_reload(struct migrd *m, char *text, size_t len, struct err *e)
     return 0;
 }
 
-/* --- start ------------------------------------------------------------------------------------ */
+/* --- start --- */
 
 static int lock(struct run *r, struct err *e)
 {
@@ -270,8 +270,7 @@ static int start(struct run *r, struct err *e)
     return 0;
 }
 
-/* --- stop ----------------------------------------------------------------------------------------
- */
+/* --- stop --- */
 
 static void close_handles(struct run *r)
 {
@@ -321,8 +320,7 @@ static void begin_stop(struct run *r, int signal)
     uv_timer_start(&r->stopper, stop_tick, 0, STOP_TICK_MS);
 }
 
-/* --- signals
- * -------------------------------------------------------------------------------------- */
+/* --- signals --- */
 
 static void on_signal(uv_signal_t *h, int signal)
 {

@@ -15,8 +15,7 @@
 #include "migrd/ha_overview.h"
 #include "migrd/registry_internal.h"
 
-/* --- rows ---------------------------------------------------------------------------------------
- */
+/* --- rows --- */
 
 struct ha_row *ha_row(struct ha *h, const char *uuid, bool make)
 {
@@ -41,8 +40,7 @@ const char *ha_node_text(const struct ha *h, uint32_t id)
     return name[0] != '\0' ? name : "unknown";
 }
 
-/* --- rounds -------------------------------------------------------------------------------------
- */
+/* --- rounds --- */
 
 static void round_now(struct ha *h, bool all);
 
@@ -119,8 +117,7 @@ static void round_now(struct ha *h, bool all)
         uv_timer_stop(&h->tick);
 }
 
-/* --- the node's callbacks -----------------------------------------------------------------------
- */
+/* --- the node's callbacks --- */
 
 static void on_note(void *arg, bool alarm, const char *text)
 {
@@ -142,8 +139,7 @@ static void on_changed(void *arg)
     ha_soon(h);
 }
 
-/* --- open and close -----------------------------------------------------------------------------
- */
+/* --- open and close --- */
 
 static void open_handles(struct ha *h)
 {
@@ -234,8 +230,7 @@ void ha_close(struct migrd *m)
     m->ha = NULL;
 }
 
-/* --- questions ----------------------------------------------------------------------------------
- */
+/* --- questions --- */
 
 struct cluster *ha_cluster(const struct migrd *m)
 {

@@ -38,8 +38,7 @@ const struct ha_task *ha_task_of(const struct ha *h, const char *uuid, enum ha_a
     return NULL;
 }
 
-/* --- ends ---------------------------------------------------------------------------------------
- */
+/* --- ends --- */
 
 static void end(struct ha_task *t, const struct err *e)
 {
@@ -104,8 +103,7 @@ static void operate(struct ha_task *t, struct domain *d, enum registry_op op)
     operated(t, t->uuid, &e);
 }
 
-/* --- each kind ----------------------------------------------------------------------------------
- */
+/* --- each kind --- */
 
 static void start(struct ha_task *t, struct domain *d)
 {
@@ -226,8 +224,7 @@ static void migrate(struct ha_task *t, struct domain *d)
         t->begun = true;
 }
 
-/* --- all of them --------------------------------------------------------------------------------
- */
+/* --- all of them --- */
 
 static void go_on(struct ha_task *t)
 {
@@ -317,8 +314,7 @@ void ha_do_destroy_for(struct ha *h, const struct domain *d, struct ha_wish *w)
     ha_wish_end(w, &e);
 }
 
-/* --- what the core wants ------------------------------------------------------------------------
- */
+/* --- what the core wants --- */
 
 void ha_do_fuse(void *host, const char *uuid, uint64_t epoch, uint64_t deadline)
 {

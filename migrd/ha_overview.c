@@ -22,7 +22,7 @@
 
 #define SURVIVES_MAX 2 /* losses that are tried: all sets of so many nodes */
 
-/* --- the overview ----------------------------------------------------------------------------- */
+/* --- the overview --- */
 
 struct parts {
     Migrd__HaOverview o;
@@ -156,7 +156,7 @@ Migrd__HaOverview *ha_overview(struct migrd *m)
     return copy;
 }
 
-/* --- why nothing is decided ------------------------------------------------------------------- */
+/* --- why nothing is decided --- */
 
 static bool is_member(const Migrd__HaLocal *l, uint32_t node)
 {
@@ -219,8 +219,7 @@ bool ha_undecided(struct migrd *m, char *text, size_t size)
     return true;
 }
 
-/* --- events -------------------------------------------------------------------------------------
- */
+/* --- events --- */
 
 static json_t *enum_json(const ProtobufCEnumDescriptor *d, int value)
 {

@@ -136,8 +136,7 @@ void ha_tell_host(struct ha *h)
     cluster_capacity(h->cluster, total, m->caps.host_cpus, others);
 }
 
-/* --- the journal --------------------------------------------------------------------------------
- */
+/* --- the journal --- */
 
 /* At once in memory, so that it is written once. */
 static void note_owner(struct ha *h, struct domain *d, const Migrd__HaDomain *rec)

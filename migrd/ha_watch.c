@@ -96,7 +96,7 @@ static void tell(const struct look *l, struct ha_news news)
         l->fn(l->arg, &news);
 }
 
-/* --- nodes ------------------------------------------------------------------------------------ */
+/* --- nodes --- */
 
 static uint64_t last_beat(const Migrd__HaState *s, uint32_t node)
 {
@@ -152,7 +152,7 @@ static void look_at_node(const struct look *l, const Migrd__HaNode *x)
         tell(l, (struct ha_news){ .type = HA_NEWS_NODE, .node = x });
 }
 
-/* --- failovers -------------------------------------------------------------------------------- */
+/* --- failovers --- */
 
 static uint32_t between(uint64_t from, uint64_t to)
 {
@@ -203,7 +203,7 @@ static void failover_runs(const struct look *l, const struct domain_seen *seen)
     }
 }
 
-/* --- domains ---------------------------------------------------------------------------------- */
+/* --- domains --- */
 
 static bool starts(const Migrd__HaDomain *d)
 {

@@ -47,8 +47,7 @@ static const char *state_text(int state, char text[32])
     return text;
 }
 
-/* --- their ends ---------------------------------------------------------------------------------
- */
+/* --- their ends --- */
 
 void ha_wish_end(struct ha_wish *w, const struct err *e)
 {
@@ -82,8 +81,7 @@ static void unwell(struct ha_wish *w, enum err_code code, const char *fmt, ...)
     ha_wish_end(w, &e);
 }
 
-/* --- a start ------------------------------------------------------------------------------------
- */
+/* --- a start --- */
 
 static bool disarmed(struct ha *h)
 {
@@ -117,8 +115,7 @@ static void look_at_start(struct ha_wish *w)
     }
 }
 
-/* --- asking the log -----------------------------------------------------------------------------
- */
+/* --- asking the log --- */
 
 static void shut_down_here(struct ha_wish *w)
 {
@@ -241,8 +238,7 @@ static int want_run(struct ha *h, const struct domain *d, enum wish_kind kind, r
     return ask(h, kind, d->name, &s, done, arg, e);
 }
 
-/* --- what is asked for --------------------------------------------------------------------------
- */
+/* --- what is asked for --- */
 
 static int start(struct ha *h, const struct domain *d, const Migrd__HaDomain *rec,
     registry_done *done, void *arg, struct err *e)
@@ -389,8 +385,7 @@ int ha_define(struct migrd *m, const Migrd__Domain *def, bool run, registry_done
     return r;
 }
 
-/* --- all of them --------------------------------------------------------------------------------
- */
+/* --- all of them --- */
 
 bool ha_wishes_more(struct ha *h)
 {

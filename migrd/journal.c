@@ -75,7 +75,7 @@ struct journal {
 
 static const char *const kind_names[JK_MAX] = { "domain", "out", "in", "doubt", "note" };
 
-/* --- one line ---------------------------------------------------------------------------- */
+/* --- one line --- */
 
 static void put_text(char **p, char *end, const char *key, const char *value)
 {
@@ -285,7 +285,7 @@ int journal_parse(const char *line, size_t len, struct journal_record *r, struct
     return 0;
 }
 
-/* --- lines for people -------------------------------------------------------------------- */
+/* --- lines for people --- */
 
 static void show(struct journal *j, const struct journal_record *r)
 {
@@ -304,7 +304,7 @@ static void show(struct journal *j, const struct journal_record *r)
     j->n_shown++;
 }
 
-/* --- open: read, judge, rewrite ------------------------------------------------------------ */
+/* --- open: read, judge, rewrite --- */
 
 static int keep_record(struct records *l, const struct journal_record *r, struct err *e)
 {
@@ -585,8 +585,7 @@ void journal_close(struct journal **jp)
     free(j);
 }
 
-/* --- compaction while it runs ------------------------------------------------------------------
- */
+/* --- compaction while it runs --- */
 
 /* All records of the file, each of them sound; else -1, and the file stays as it is. */
 static int read_again(const struct journal *j, struct records *l, struct err *e)
@@ -699,7 +698,7 @@ static void compact_now(struct journal *j)
     free(l.r);
 }
 
-/* --- append -------------------------------------------------------------------------------- */
+/* --- append --- */
 
 static int undo(struct journal *j, struct err *e)
 {

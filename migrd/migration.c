@@ -27,7 +27,7 @@
 #include "migrd/migration_internal.h"
 #include "transport/pki.h"
 
-/* --- lists ------------------------------------------------------------------------------- */
+/* --- lists --- */
 
 struct migration *mig_new(struct migrd *m, enum mig_kind kind)
 {
@@ -175,7 +175,7 @@ struct domain *mig_domain(const struct migration *g)
     return d != NULL && d->mig == g ? d : NULL;
 }
 
-/* --- states and words ------------------------------------------------------------------------ */
+/* --- states and words --- */
 
 static const char *state_name(const struct migration *g)
 {
@@ -317,8 +317,7 @@ enum err_code mig_code_of(const char *name)
     return ERR_INTERNAL;
 }
 
-/* --- watchers and events -----------------------------------------------------------------------
- */
+/* --- watchers and events --- */
 
 int migration_watch(struct migration *g, migration_watch_fn *fn, void *arg)
 {
@@ -406,8 +405,7 @@ void mig_take_report(struct migration *g, const Migrd__Finished *f)
         g->report = pb_copy(&f->base);
 }
 
-/* --- the queue
- * ------------------------------------------------------------------------------------ */
+/* --- the queue --- */
 
 static struct mt_cell look_up(const struct migration *g, int event)
 {
@@ -525,8 +523,7 @@ void mig_post(struct migration *g, int event)
     mig_post_from(g, event, "");
 }
 
-/* --- the end
- * ----------------------------------------------------------------------------------------- */
+/* --- the end --- */
 
 static void summary_dry(const struct migration *g, const Migrd__Finished *f)
 {
@@ -627,8 +624,7 @@ void mig_close(struct migration *g)
     retire_if_free(g);
 }
 
-/* --- jobs
- * --------------------------------------------------------------------------------------------- */
+/* --- jobs --- */
 
 struct mig_job *mig_job_new(struct migration *g, enum mt_op op)
 {
@@ -823,8 +819,7 @@ void migration_own_name(const struct migrd *m, char *out, size_t len)
         snprintf(out, len, "%s", first);
 }
 
-/* --- operators
- * ------------------------------------------------------------------------------------------- */
+/* --- operators --- */
 
 int migration_cancel(struct migrd *m, struct migration *g, struct err *e)
 {
@@ -908,8 +903,7 @@ void migration_guest_ended(struct migrd *m, struct domain *d)
     }
 }
 
-/* --- the daemon's end
- * -------------------------------------------------------------------------------------- */
+/* --- the daemon's end --- */
 
 void migrations_cancel_all(struct migrd *m, const char *reason)
 {

@@ -118,7 +118,7 @@ struct migrations {
     bool stopping;
 };
 
-/* --- migration.c --------------------------------------------------------------------------- */
+/* --- migration.c --- */
 
 struct migration *mig_new(struct migrd *m, enum mig_kind kind);
 struct migration *mig_by_session(struct migrd *m, const char *session);
@@ -228,7 +228,7 @@ void mig_owner_record(
 /* Writes a step that only helps a restart; no event follows. */
 void mig_note_step(struct migration *g, enum mt_step step);
 
-/* --- sides ------------------------------------------------------------------------------------ */
+/* --- sides --- */
 
 void src_run(struct migration *g, enum mt_op op);
 /* Data channels where nobody asked for a number: each keeps a CPU busy on both hosts, and the guests
@@ -271,7 +271,7 @@ void src_keep_facts(struct migration *g, struct mig_look *l);
 /* A code by its name; ERR_INTERNAL if there is none of that name. */
 enum err_code mig_code_of(const char *name);
 
-/* --- the cluster's log; migration_log.c ------------------------------------------------------ */
+/* --- the cluster's log; migration_log.c --- */
 
 /* Asks it; one question of a migration at a time, the one before is given up. */
 void mig_log_ask(struct migration *g, enum mt_op op);
@@ -288,7 +288,7 @@ int mig_log_may_come(const struct migration *g, struct err *e);
 void mig_log_never(struct migration *session, const char *uuid, uint64_t epoch,
     Migrd__Outcome outcome, const char *text);
 
-/* --- dry runs ------------------------------------------------------------------------------- */
+/* --- dry runs --- */
 
 /* Target: a session asks. */
 void dry_offer(struct migration *g, const Migrd__OfferSeen *o);
@@ -297,8 +297,7 @@ bool dry_history(const struct migration *g, Migrd__LinkHistory *out);
 /* Source: a report has come; puts the forecast of a fresh dry run into it, and learns. */
 void dry_score(struct migration *g);
 
-/* --- questions ----------------------------------------------------------------------------------
- */
+/* --- questions --- */
 
 /* Source: asks the target; posts an SRC_EV_ANS_ event. */
 void query_start(struct migration *g);

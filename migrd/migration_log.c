@@ -45,8 +45,7 @@ struct log_ask {
     enum mt_op op;
 };
 
-/* --- who is meant ------------------------------------------------------------------------------
- */
+/* --- who is meant --- */
 
 static uint32_t own_id(const struct migrd *m)
 {
@@ -85,8 +84,7 @@ uint32_t mig_log_node(const struct migrd *m, const char *host)
     return found;
 }
 
-/* --- may it begin? ------------------------------------------------------------------------------
- */
+/* --- may it begin? --- */
 
 static int refuse_unsure(const struct migrd *m, const char *name, struct err *e)
 {
@@ -158,8 +156,7 @@ int mig_log_may_come(const struct migration *g, struct err *e)
     return check_record(g, e);
 }
 
-/* --- what an answer means
- * ------------------------------------------------------------------------- */
+/* --- what an answer means --- */
 
 /* The log knows it no longer: from here on it is a domain like others. */
 static bool has_left(struct migration *g, const Migrd__HaAnswer *a)
@@ -249,8 +246,7 @@ static void lost(struct migration *g, const Migrd__HaAnswer *a)
         g->lost_to, (unsigned long long)a->epoch);
 }
 
-/* --- asking -------------------------------------------------------------------------------------
- */
+/* --- asking --- */
 
 /* Points "migrd-asked-handover", "migrd-answered-handover", ...: with the question on its way, and
  * with its answer not looked at. */
@@ -393,8 +389,7 @@ void mig_log_wait(struct migration *g)
         uv_timer_start(&g->timer, timer_due, g->kind == MIG_OUT ? AGAIN_MS : TARGET_AGAIN_MS, 0);
 }
 
-/* --- a target's "never" --------------------------------------------------------------------------
- */
+/* --- a target's "never" --- */
 
 struct never {
     struct migrd *m;

@@ -25,7 +25,7 @@
 #include "storage-check/allow.h"
 #include "storage-check/ask_disks.h"
 
-/* --- what is asked of disks ------------------------------------------------------------------ */
+/* --- what is asked of disks --- */
 
 void mig_storage_request(
     const struct migrd *m, Migrd__StorageRequest *out, char secrets[PATHS_LEN + 32])
@@ -57,7 +57,7 @@ static Migrd__StorageRequest *ask_of(const struct migration *g)
     return pb_copy(&rq.base);
 }
 
-/* --- the definition that comes to stay -------------------------------------------------------- */
+/* --- the definition that comes to stay --- */
 
 const Migrd__Domain *look_home(const struct migration *g)
 {
@@ -77,7 +77,7 @@ int look_check_home(const struct migration *g, struct err *e)
     return define_check(home, e) < 0 ? err_prefix(e, "its definition for the next boot") : 0;
 }
 
-/* --- a look ---------------------------------------------------------------------------------- */
+/* --- a look --- */
 
 struct mig_look *look_new(const struct migration *g, bool disks)
 {
@@ -177,7 +177,7 @@ void look_job_work(struct job *j)
                                  : err_set(&j->err, ERR_MEMORY, "out of memory");
 }
 
-/* --- judging --------------------------------------------------------------------------------- */
+/* --- judging --- */
 
 void mig_own_facts(const struct migrd *m, const struct domain *without, uint64_t since,
     Migrd__HostFacts *f, struct registry_promises *promised)

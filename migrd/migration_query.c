@@ -20,7 +20,7 @@
 
 #define QUESTION_LIMIT_MS 60000 /* a question's worker lives no longer */
 
-/* --- asking ------------------------------------------------------------------------------- */
+/* --- asking --- */
 
 struct question {
     const char *migration, *uuid, *host, *target;
@@ -93,7 +93,7 @@ void query_start(struct migration *g)
     mig_post(g, SRC_EV_ANS_NONE);
 }
 
-/* --- telling --------------------------------------------------------------------------------- */
+/* --- telling --- */
 
 struct teller {
     struct teller *next;
@@ -206,8 +206,7 @@ void query_stop_all(struct migrd *m)
     }
 }
 
-/* --- answering ----------------------------------------------------------------------------------
- */
+/* --- answering --- */
 
 void query_reply(
     struct migration *session, Migrd__Outcome outcome, uint64_t epoch, const char *text)

@@ -29,7 +29,7 @@
 #include "migrd/migration_internal.h"
 #include "migrd/registry_internal.h"
 
-/* --- reading -------------------------------------------------------------------------------- */
+/* --- reading --- */
 
 static void keep_open(struct migrd *m, const struct journal_record *r)
 {
@@ -118,8 +118,7 @@ int migrations_read_journal(struct migrd *m, struct err *e)
     return 0;
 }
 
-/* --- taking up
- * ------------------------------------------------------------------------------------ */
+/* --- taking up --- */
 
 static enum mt_copy copy_of(const struct domain *d, uint64_t epoch)
 {
@@ -307,8 +306,7 @@ int migrations_open(struct migrd *m, struct err *e)
     return 0;
 }
 
-/* --- the operator's word
- * ------------------------------------------------------------------------------ */
+/* --- the operator's word --- */
 
 static const char risk_run[] = "If the other host runs this domain too, two copies will write to "
                                "the same disks and destroy them. "

@@ -34,8 +34,7 @@ const char *save_state_name(const struct migration *g)
     return names[g->state];
 }
 
-/* --- jobs: a small chain instead of a table ------------------------------------------------------
- */
+/* --- jobs: a small chain instead of a table --- */
 
 static void end_now(struct migration *g)
 {
@@ -126,8 +125,7 @@ static void last_job(struct migration *g, enum mt_op op, void (*work)(struct job
     mig_job_run(mj, work);
 }
 
-/* --- the worker's end
- * --------------------------------------------------------------------------------- */
+/* --- the worker's end --- */
 
 static void on_ended(void *arg, const Migrd__Finished *fin, const char *how)
 {
@@ -153,8 +151,7 @@ static void on_ended(void *arg, const Migrd__Finished *fin, const char *how)
         end_now(g); /* nothing was made yet; while checking, the job's end finds no worker */
 }
 
-/* --- restore: the offer
- * ----------------------------------------------------------------------------------- */
+/* --- restore: the offer --- */
 
 static void verdict(struct migration *g, const struct err *e)
 {
@@ -283,9 +280,7 @@ static void on_message(void *arg, const Migrd__FromWorker *fw)
     refuse(g, &e);
 }
 
-/* --- requests
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 static int check_path(const char *path, struct err *e)
 {

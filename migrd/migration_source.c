@@ -21,7 +21,7 @@
 /* 1, 2, 5, 10, then every 30 s. */
 static const unsigned backoff_s[] = { 1, 2, 5, 10, 30 };
 
-/* --- worker ---------------------------------------------------------------------------------- */
+/* --- worker --- */
 
 static void step_answer(struct migration *g, bool ok)
 {
@@ -156,8 +156,7 @@ static void spawn(struct migration *g)
     worker_send(g->worker, &t, -1);
 }
 
-/* --- hypervisor jobs ----------------------------------------------------------------------------
- */
+/* --- hypervisor jobs --- */
 
 static int resume_once(struct mig_job *mj, struct err *e)
 {
@@ -289,8 +288,7 @@ static void given_away(struct mig_job *mj)
         registry_set_owner(g->m, d, g->owner[0] ? g->owner : g->peer, g->epoch);
 }
 
-/* --- journal
- * ---------------------------------------------------------------------------------------- */
+/* --- journal --- */
 
 void src_keep_facts(struct migration *g, struct mig_look *l)
 {
@@ -416,8 +414,7 @@ static void hv_job(struct migration *g, enum mt_op op)
     }
 }
 
-/* --- operations
- * ---------------------------------------------------------------------------------------- */
+/* --- operations --- */
 
 static void timer_due(uv_timer_t *t)
 {
@@ -598,8 +595,7 @@ void src_run(struct migration *g, enum mt_op op)
     }
 }
 
-/* --- the request
- * -------------------------------------------------------------------------------------------- */
+/* --- the request --- */
 
 static unsigned outgoing(const struct migrd *m)
 {

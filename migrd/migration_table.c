@@ -612,7 +612,7 @@ bool mt_source_committed(enum src_state s)
     return false;
 }
 
-/* --- names ----------------------------------------------------------------------------- */
+/* --- names --- */
 
 static const char *const source_states[SRC_STATE_MAX] = { "starting", "connecting", "precopy",
     "preparing", "prepared", "committing", "committed", "querying", "in doubt", "finishing",

@@ -180,7 +180,7 @@ bool mt_target_final(enum tgt_state s);
 /* The guest must not be started, resumed or destroyed by anybody else. */
 bool mt_source_committed(enum src_state s);
 
-/* --- journal steps, and the restart tables ------------------------------------------- */
+/* --- journal steps, and the restart tables --- */
 
 enum mt_step {
     STEP_STARTED,

@@ -20,8 +20,7 @@
 
 #define RESUME_LOOKS 9 /* of HV_CALL_TIMEOUT_MS */
 
-/* --- talking to the worker ---------------------------------------------------------------------
- */
+/* --- talking to the worker --- */
 
 static void step_answer(struct migration *g, bool ok)
 {
@@ -147,8 +146,7 @@ static void on_ended(void *arg, const Migrd__Finished *fin, const char *how)
     mig_post(g, fin != NULL && fin->ok ? TGT_EV_END_OK : TGT_EV_END_FAILED);
 }
 
-/* --- sessions
- * -------------------------------------------------------------------------------------- */
+/* --- sessions --- */
 
 static unsigned sessions(const struct migrd *m, bool with_offer)
 {
@@ -242,8 +240,7 @@ int migration_channel(struct migrd *m, const char *session, unsigned channel, in
     return 0;
 }
 
-/* --- checks
- * --------------------------------------------------------------------------------------------- */
+/* --- checks --- */
 
 static int refuse_known(const struct migration *g, struct err *e)
 {
@@ -309,9 +306,7 @@ static void checked(struct mig_job *mj)
     mj->g->op_error = mj->job.err;
 }
 
-/* --- jobs
- * -------------------------------------------------------------------------------------------------
- */
+/* --- jobs --- */
 
 static void start_work(struct job *j)
 {
@@ -541,9 +536,7 @@ static void journal(struct migration *g, enum mt_step step, enum mt_op op)
     }
 }
 
-/* --- operations
- * ------------------------------------------------------------------------------------------------
- */
+/* --- operations --- */
 
 /* What is wrong with the domain's entry here is one line of the report; a hold that ends soon is
  * not: the source asks again. */
@@ -674,9 +667,7 @@ void tgt_run(struct migration *g, enum mt_op op)
     }
 }
 
-/* --- answers
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- answers --- */
 
 void tgt_answer(struct migration *g)
 {

@@ -22,7 +22,7 @@
 #include "migrd/journal.h"
 #include "migrd/registry_internal.h"
 
-/* --- entries ---------------------------------------------------------------------------- */
+/* --- entries --- */
 
 struct domain *registry_by_uuid(struct registry *r, const char *uuid)
 {
@@ -262,7 +262,7 @@ void registry_publish(struct migrd *m, const struct domain *d, const char *type,
     events_publish(m->events, &ev);
 }
 
-/* --- definitions on disk ------------------------------------------------------------------ */
+/* --- definitions on disk --- */
 
 static void definition_path(const struct migrd *m, const char *uuid, char *out, size_t len)
 {
@@ -544,7 +544,7 @@ int registry_undefine(
     return run_define(m, d, NULL, done, arg, e);
 }
 
-/* --- memory ---------------------------------------------------------------------------------- */
+/* --- memory --- */
 
 void registry_memory(const struct registry *r, const struct domain *without,
     uint64_t *committed_kib, uint64_t *incoming_kib)
@@ -630,7 +630,7 @@ int registry_fits(const struct migrd *m, const struct domain *self, uint64_t fre
     return 0;
 }
 
-/* --- for migrations -------------------------------------------------------------------------- */
+/* --- for migrations --- */
 
 static int check_free(const struct migrd *m, const struct domain *d, struct err *e)
 {
@@ -740,7 +740,7 @@ void registry_release(struct migrd *m, struct domain *d)
     registry_refresh(m);
 }
 
-/* --- open and close -------------------------------------------------------------------------- */
+/* --- open and close --- */
 
 static void find_running(struct migrd *m, const struct hv_info *info)
 {

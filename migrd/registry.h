@@ -139,7 +139,7 @@ void registry_unhold(struct migrd *m, const char *uuid, const char *why);
 int registry_wait_gone(struct migrd *m, struct domain *d, uint64_t wait_ms, registry_done *done,
     void *arg, struct err *e);
 
-/* --- for migrations -------------------------------------------------------------------- */
+/* --- for migrations --- */
 
 /* ERR_EXISTS if another domain has the name or this one exists here; makes or takes the entry, held
  * by `mig`. */

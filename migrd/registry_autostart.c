@@ -28,8 +28,7 @@
 #define BOOT_ID_LEN 64
 #define MARK_PATH (PATHS_LEN + 64)
 
-/* --- the mark -----------------------------------------------------------------------------------
- */
+/* --- the mark --- */
 
 static void mark_path(const struct migrd *m, const char *uuid, char out[MARK_PATH])
 {
@@ -123,8 +122,7 @@ int registry_set_autostart(
     return 0;
 }
 
-/* --- at boot ------------------------------------------------------------------------------------
- */
+/* --- at boot --- */
 
 struct boot {
     struct job job; /* first; the last thing that it does */

@@ -57,7 +57,7 @@ const char *registry_op_name(enum registry_op op)
     return op_names[op];
 }
 
-/* --- in the pool ------------------------------------------------------------------------- */
+/* --- in the pool --- */
 
 static int boot(struct op_job *o, struct err *e)
 {
@@ -131,7 +131,7 @@ static void op_work(struct job *j)
         err_clear(&j->err);
 }
 
-/* --- back in the loop ---------------------------------------------------------------------- */
+/* --- back in the loop --- */
 
 static void started(struct migrd *m, struct domain *d, struct op_job *o)
 {
@@ -261,7 +261,7 @@ static void op_finish(struct job *j)
     free(o);
 }
 
-/* --- may it be done? -------------------------------------------------------------------------- */
+/* --- may it be done? --- */
 
 static int check_may_run(const struct migrd *m, const struct domain *d, struct err *e)
 {
@@ -327,7 +327,7 @@ static int check(struct migrd *m, struct domain *d, enum registry_op op,
     return 0;
 }
 
-/* --- holds ---------------------------------------------------------------------------------- */
+/* --- holds --- */
 
 int registry_hold(struct domain *d, const char *why, struct err *e)
 {
@@ -351,7 +351,7 @@ void registry_unhold(struct migrd *m, const char *uuid, const char *why)
         registry_drop_unused(m, d);
 }
 
-/* --- starting an operation ------------------------------------------------------------------- */
+/* --- starting an operation --- */
 
 /* A restarted domain boots as defined now; a transient one as it was made. */
 static Migrd__Domain *boot_definition(const struct domain *d, enum registry_op op)

@@ -23,7 +23,7 @@
 #include "migrd/migration.h"
 #include "migrd/registry_internal.h"
 
-/* --- waiting for the end ------------------------------------------------------------------- */
+/* --- waiting for the end --- */
 
 int registry_wait_gone(struct migrd *m, struct domain *d, uint64_t wait_ms, registry_done *done,
     void *arg, struct err *e)
@@ -70,7 +70,7 @@ void registry_expire_waiters(struct migrd *m, struct domain *d, uint64_t now)
     }
 }
 
-/* --- policies -------------------------------------------------------------------------------- */
+/* --- policies --- */
 
 static bool too_many_restarts(struct domain *d)
 {
@@ -275,8 +275,7 @@ static void events_ready(uv_poll_t *h, int status, int events)
     }
 }
 
-/* --- poll --------------------------------------------------------------------------------------
- */
+/* --- poll --- */
 
 struct poll_job {
     struct job job; /* first */

@@ -43,7 +43,7 @@ static void count(struct relocation *r, const char *name, const char *help)
     ++*events_counter(r->m->events, name, help);
 }
 
-/* --- peers -------------------------------------------------------------------------------- */
+/* --- peers --- */
 
 static void peer_freed(uv_handle_t *h)
 {
@@ -107,8 +107,7 @@ static void deadline_passed(uv_timer_t *t)
     peer_close(p);
 }
 
-/* --- the line ------------------------------------------------------------------------------------
- */
+/* --- the line --- */
 
 static void refuse_line(struct peer *p, const char *why)
 {
@@ -219,8 +218,7 @@ static void greet(struct peer *p)
     uv_poll_start(&p->poll, UV_READABLE, readable);
 }
 
-/* --- acl
- * -------------------------------------------------------------------------------------------- */
+/* --- acl --- */
 
 static void refuse(struct peer *p, const struct acl_verdict *v)
 {
@@ -262,8 +260,7 @@ static void named(void *arg, const char *name, const char *why)
     judge(p);
 }
 
-/* --- accept
- * --------------------------------------------------------------------------------------------- */
+/* --- accept --- */
 
 static unsigned peers_of(const struct relocation *r, const char *address)
 {

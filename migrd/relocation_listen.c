@@ -111,7 +111,7 @@ static void listen_as_configured(struct relocation *r)
     log_info("relocation", "%s", r->text);
 }
 
-/* --- acl ------------------------------------------------------------------------------------- */
+/* --- acl --- */
 
 static void keep_warning(void *arg, const char *text)
 {
@@ -152,8 +152,7 @@ int relocation_acl_test(struct migrd *m, const char *who, char *out, size_t len,
     return 0;
 }
 
-/* --- start, reload, stop
- * -------------------------------------------------------------------------- */
+/* --- start, reload, stop --- */
 
 int relocation_start(struct migrd *m, struct err *e)
 {

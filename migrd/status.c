@@ -32,7 +32,7 @@
 #define BACKLOG 64
 #define LAST_TURNS 16
 
-/* --- turns of the server -------------------------------------------------------------- */
+/* --- turns of the server --- */
 
 static void turn(struct status_listener *l);
 
@@ -66,7 +66,7 @@ void status_kick(struct status_listener *l)
         uv_timer_start(&l->timer, on_timer, 0, 0);
 }
 
-/* --- connections and their deadlines ----------------------------------------------------- */
+/* --- connections and their deadlines --- */
 
 static struct status_client *client_of(struct MHD_Connection *c)
 {
@@ -144,7 +144,7 @@ static void on_sweep(uv_timer_t *t)
     status_streams_beat(s, now);
 }
 
-/* --- start ------------------------------------------------------------------------------------ */
+/* --- start --- */
 
 static void __attribute__((format(printf, 2, 0))) http_log(void *cls, const char *fmt, va_list ap)
 {
@@ -294,8 +294,7 @@ int status_start(struct migrd *m, struct status **out, struct err *e)
     return 0;
 }
 
-/* --- stop ---------------------------------------------------------------------------------------
- */
+/* --- stop --- */
 
 static void on_closed(uv_handle_t *h)
 {

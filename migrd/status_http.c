@@ -24,7 +24,7 @@ struct request {
     bool head;
 };
 
-/* --- answers -------------------------------------------------------------------------- */
+/* --- answers --- */
 
 /* Sends and lets go of `r`; NULL closes the connection. */
 static enum MHD_Result send_response(
@@ -110,7 +110,7 @@ static bool flag(const struct request *q, const char *name, bool otherwise)
     return strcmp(v, "0") != 0 && strcmp(v, "no") != 0 && strcmp(v, "false") != 0;
 }
 
-/* --- routes ------------------------------------------------------------------------------ */
+/* --- routes --- */
 
 static enum MHD_Result get_index(struct request *q)
 {

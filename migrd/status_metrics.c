@@ -44,7 +44,7 @@ void metrics_label(FILE *f, const char *before, const char *name, const char *va
     fputc('"', f);
 }
 
-/* --- how many are in which state ---------------------------------------------------------- */
+/* --- how many are in which state --- */
 
 struct tally {
     const char *a[STATES_MAX], *b[STATES_MAX];
@@ -67,7 +67,7 @@ static void tally_add(struct tally *t, const char *a, const char *b)
     t->count[i]++;
 }
 
-/* --- parts ------------------------------------------------------------------------------------ */
+/* --- parts --- */
 
 static void host(FILE *f, struct migrd *m)
 {

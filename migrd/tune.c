@@ -9,8 +9,7 @@
 #include "base/log.h"
 #include "migrd/define/define.h"
 
-/* --- which of the two ---------------------------------------------------------------------------
- */
+/* --- which of the two --- */
 
 static int need_live(const struct domain *d, struct err *e)
 {
@@ -40,8 +39,7 @@ static bool is_for_config(const struct domain *d, unsigned scope)
     return (scope & TUNE_CONFIG) != 0 || ((scope & TUNE_LIVE) == 0 && !d->live);
 }
 
-/* --- CPUs of the host ---------------------------------------------------------------------------
- */
+/* --- CPUs of the host --- */
 
 void tune_host_cpus(const struct migrd *m, struct hv_cpus *out)
 {
@@ -85,8 +83,7 @@ static int check_cpus(const struct migrd *m, const struct domain *d, struct tune
     return 0;
 }
 
-/* --- is it possible? ----------------------------------------------------------------------------
- */
+/* --- is it possible? --- */
 
 static int check_vcpu(const struct domain *d, unsigned vcpu, unsigned n, struct err *e)
 {
@@ -144,8 +141,7 @@ static struct hv_sched merged(const Migrd__Domain *def, const struct tune *t)
     return s;
 }
 
-/* --- the definition -----------------------------------------------------------------------------
- */
+/* --- the definition --- */
 
 static int pin(Migrd__Domain *def, const struct tune *t, struct err *e)
 {
@@ -221,8 +217,7 @@ static Migrd__Domain *changed(
     return NULL;
 }
 
-/* --- what runs, then its definition -------------------------------------------------------------
- */
+/* --- what runs, then its definition --- */
 
 struct tune_job {
     struct migrd *m;

@@ -17,7 +17,7 @@
 /* Of Offer.cpu: the release before takes a word that it does not know for missing features. */
 #define OFFER_CPU_WORDS 18
 
-/* --- disks ----------------------------------------------------------------------------------- */
+/* --- disks --- */
 
 static Migrd__StorageRequest request(
     const Migrd__SourceStart *start, Migrd__StorageRequest__What what)
@@ -75,7 +75,7 @@ void offer_forget(struct offer_facts *f, const Migrd__SourceStart *start)
     f->disks = NULL;
 }
 
-/* --- the offer ------------------------------------------------------------------------------- */
+/* --- the offer --- */
 
 static void set_guest_cpu(
     Migrd__Offer *o, struct offer_facts *f, const char *uuid, const struct attach *at)
@@ -114,7 +114,7 @@ void offer_set_facts(Migrd__Offer *o, struct offer_facts *f, const Migrd__Source
     }
 }
 
-/* --- what comes back ------------------------------------------------------------------------- */
+/* --- what comes back --- */
 
 static void limit_text(char *s, size_t room)
 {

@@ -37,7 +37,7 @@ struct pair {
     bool proof, another;
 };
 
-/* --- lines ----------------------------------------------------------------------------- */
+/* --- lines --- */
 
 static struct check *say(struct pair *p, enum check_result r, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -64,7 +64,7 @@ static void another(
     p->another = true;
 }
 
-/* --- names of one kind on both sides --------------------------------------------------- */
+/* --- names of one kind on both sides --- */
 
 enum same { SAME_NONE, SAME_YES, SAME_NO };
 
@@ -125,7 +125,7 @@ static bool both_equal(const struct pair *p, const char *kind)
     return id_value(p->s, kind)[0] != '\0' && equal(p, kind);
 }
 
-/* --- 1, 2: looked at, and of one kind -------------------------------------------------- */
+/* --- 1, 2: looked at, and of one kind --- */
 
 static bool looked_at(struct pair *p)
 {
@@ -151,7 +151,7 @@ static bool same_kind(struct pair *p)
     return false;
 }
 
-/* --- 3: files and NFS ------------------------------------------------------------------ */
+/* --- 3: files and NFS --- */
 
 static bool is_nfs(const struct pair *p)
 {
@@ -261,7 +261,7 @@ static void files(struct pair *p)
             "another host's challenge, or a cache in between: try again");
 }
 
-/* --- 3: LUNs and block devices --------------------------------------------------------- */
+/* --- 3: LUNs and block devices --- */
 
 static const char *const unique_kinds[] = { "naa", "eui64", "scsi-name", "t10", "uuid", "dm-uuid" };
 
@@ -376,7 +376,7 @@ static void devices(struct pair *p)
     }
 }
 
-/* --- 4 --------------------------------------------------------------------------------- */
+/* --- 4 --- */
 
 static void sizes(struct pair *p)
 {
@@ -431,7 +431,7 @@ static void lease_records(struct pair *p)
         p->disk->source);
 }
 
-/* --- 5 --------------------------------------------------------------------------------- */
+/* --- 5 --- */
 
 static const char *write_remedy(const struct pair *p)
 {
@@ -514,7 +514,7 @@ static void npiv(struct pair *p)
         checks_remedy(k, "the target has no Fibre Channel adapter with NPIV and a port left");
 }
 
-/* --- 6, 7 ------------------------------------------------------------------------------ */
+/* --- 6, 7 --- */
 
 static void cache_mode(struct pair *p)
 {

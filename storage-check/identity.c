@@ -38,7 +38,7 @@
 #define DISKS_MAX 64u
 #define ANSWER_MAX (256u << 10) /* bytes of one child's reply */
 
-/* --- one disk -------------------------------------------------------------------------- */
+/* --- one disk --- */
 
 /* What the target has of the files that the source's disk needs. */
 static void look_backing(struct look *l)
@@ -99,7 +99,7 @@ void look_at(struct look *l)
     look_lease(l);
 }
 
-/* --- all disks ------------------------------------------------------------------------- */
+/* --- all disks --- */
 
 struct child {
     pid_t pid;

@@ -41,7 +41,7 @@ struct device {
     unsigned partition;  /* 0: the whole disk */
 };
 
-/* --- texts ----------------------------------------------------------------------------- */
+/* --- texts --- */
 
 bool wwn_normal(const char *text, char out[33])
 {
@@ -60,7 +60,7 @@ bool wwn_normal(const char *text, char out[33])
     return true;
 }
 
-/* --- /sys ------------------------------------------------------------------------------ */
+/* --- /sys --- */
 
 static bool real_below(const struct look *l, const char *path, char out[PATH_MAX])
 {
@@ -130,7 +130,7 @@ static size_t read_page(
     return n > 0 ? (size_t)n : 0;
 }
 
-/* --- names ----------------------------------------------------------------------------- */
+/* --- names --- */
 
 /* "naa.600...", "eui.002...", "t10.ATA     ..." */
 static void add_wwid(struct look *l, const char *wwid)
@@ -264,7 +264,7 @@ static void look_device(struct look *l, const struct device *d)
     look_holders(l, d);
 }
 
-/* --- the wanted WWN -------------------------------------------------------------------- */
+/* --- the wanted WWN --- */
 
 static bool has_wwn(const Migrd__DiskIdentity *id, const char *wwn)
 {
@@ -350,7 +350,7 @@ int storage_path(const Migrd__Disk *disk, char *out, size_t size, struct err *e)
     return 0;
 }
 
-/* --- NPIV ------------------------------------------------------------------------------ */
+/* --- NPIV --- */
 
 static bool port_is(const struct look *l, const char *host, const char *what, const char *wwn)
 {
@@ -418,7 +418,7 @@ static void look_npiv(struct look *l)
         id_add(l->out, "npiv-host", "%s", able);
 }
 
-/* --- the look -------------------------------------------------------------------------- */
+/* --- the look --- */
 
 /* The real device, beside what /sys tells of it. */
 static void look_open(struct look *l, const char *path)

@@ -37,7 +37,7 @@ struct place {
     int folder;
 };
 
-/* --- what is mounted there ------------------------------------------------------------- */
+/* --- what is mounted there --- */
 
 struct mount {
     char type[64];
@@ -132,7 +132,7 @@ static void look_file_system(struct look *l, const char *path, const struct stat
     id_add(l->out, "inode", "%ju", (uintmax_t)st->st_ino);
 }
 
-/* --- who else has it ------------------------------------------------------------------- */
+/* --- who else has it --- */
 
 static void name_of_process(const struct look *l, long pid, char *out, size_t size)
 {
@@ -187,7 +187,7 @@ static void look_flocks(struct look *l, const struct stat *st)
     id_text(&l->out->used_by, "%s with flock(2)", who);
 }
 
-/* --- the challenge --------------------------------------------------------------------- */
+/* --- the challenge --- */
 
 static void leave_challenge(struct look *l, const struct place *at)
 {
@@ -252,7 +252,7 @@ static void remove_stale(const struct place *at)
         close(fd);
 }
 
-/* --- the look -------------------------------------------------------------------------- */
+/* --- the look --- */
 
 static void look_contents(struct look *l, const struct place *at, const struct stat *st)
 {

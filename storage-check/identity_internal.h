@@ -48,7 +48,7 @@ int storage_ask_program(const char *program, const Migrd__StorageRequest *rq, un
 /* Looks at one disk, or removes its challenge. What goes wrong stands in `out`. */
 void look_at(struct look *l);
 
-/* --- for the kinds --------------------------------------------------------------------- */
+/* --- for the kinds --- */
 
 void look_step(struct look *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* The disk cannot be used: class and text; the first one stays. */

@@ -39,7 +39,7 @@ static bool says(const char *text, const char *word)
     return strcasestr(text, word) != NULL;
 }
 
-/* --- the session ----------------------------------------------------------------------- */
+/* --- the session --- */
 
 /* Why there is no session; libiscsi tells it in words and the login's status numbers. */
 static void login_failed(struct iscsi_look *n)
@@ -101,7 +101,7 @@ static bool log_in(struct iscsi_look *n)
     return false;
 }
 
-/* --- commands -------------------------------------------------------------------------- */
+/* --- commands --- */
 
 struct command {
     enum { INQUIRY, CAPACITY, MODE, RESERVE_IN, READ } what;
@@ -156,7 +156,7 @@ static size_t length(const struct scsi_task *t)
     return t->datain.size > 0 && t->datain.data != NULL ? (size_t)t->datain.size : 0;
 }
 
-/* --- what it is ------------------------------------------------------------------------ */
+/* --- what it is --- */
 
 /* Peripheral qualifier 0 and type 0: a disk that is there. */
 static bool look_inquiry(struct iscsi_look *n)
@@ -257,7 +257,7 @@ static void look_contents(struct iscsi_look *n)
     scsi_free_scsi_task(t);
 }
 
-/* --- reservations ---------------------------------------------------------------------- */
+/* --- reservations --- */
 
 static bool add_keys(struct iscsi_look *n)
 {
@@ -317,7 +317,7 @@ static void look_reservations(struct iscsi_look *n)
             "the LUN cannot reserve as 'write exclusive, registrants only'");
 }
 
-/* --- the look -------------------------------------------------------------------------- */
+/* --- the look --- */
 
 void look_iscsi(struct look *l)
 {

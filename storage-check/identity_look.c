@@ -20,7 +20,7 @@
 #define CHALLENGE_TAG ".migrd-check-"
 #define CHALLENGE_DIGITS 16u
 
-/* --- texts of an identity -------------------------------------------------------------- */
+/* --- texts of an identity --- */
 
 static void put_text(char **field, char *text)
 {
@@ -113,7 +113,7 @@ bool id_has(const Migrd__DiskIdentity *id, const char *kind, const char *value)
     return false;
 }
 
-/* --- of a look ------------------------------------------------------------------------- */
+/* --- of a look --- */
 
 void look_step(struct look *l, const char *fmt, ...)
 {
@@ -201,7 +201,7 @@ void look_head(struct look *l, const uint8_t *head, size_t len)
         backing[0] != '\0' ? " (a snapshot)" : "");
 }
 
-/* --- challenges ------------------------------------------------------------------------ */
+/* --- challenges --- */
 
 static void random_hex(char *out, size_t digits)
 {

@@ -55,7 +55,7 @@ struct nfs_look {
     const char *what;  /* the source, for texts */
 };
 
-/* --- what went wrong ------------------------------------------------------------------- */
+/* --- what went wrong --- */
 
 static bool says(const char *text, const char *word)
 {
@@ -114,7 +114,7 @@ static void call_failed(struct nfs_look *n, const char *what, int r)
             nfs_get_error(n->nfs));
 }
 
-/* --- names ----------------------------------------------------------------------------- */
+/* --- names --- */
 
 static void add_address(struct nfs_look *n)
 {
@@ -156,7 +156,7 @@ static void add_names(struct nfs_look *n)
         (unsigned long long)n->st.nfs_gid, (unsigned long long)n->st.nfs_mode & 07777);
 }
 
-/* --- the disk -------------------------------------------------------------------------- */
+/* --- the disk --- */
 
 static bool open_disk(struct nfs_look *n)
 {
@@ -201,7 +201,7 @@ static void read_head(struct nfs_look *n)
         look_head(n->l, head, (size_t)r);
 }
 
-/* --- the file beside it ---------------------------------------------------------------- */
+/* --- the file beside it --- */
 
 static void beside(char out[NAME_MAX_LEN], const char *name)
 {
@@ -415,7 +415,7 @@ static void remove_stale(struct nfs_look *n)
     nfs_closedir(n->nfs, d);
 }
 
-/* --- the look -------------------------------------------------------------------------- */
+/* --- the look --- */
 
 /* Where the library knocks first. */
 static unsigned first_port(const struct storage_url *u)

@@ -43,7 +43,7 @@ static void usage(FILE *to)
                 "Exit status 0: all disks can be used, 1: some cannot, 2: wrong usage.\n");
 }
 
-/* --- its own limits -------------------------------------------------------------------- */
+/* --- its own limits --- */
 
 static void limit(int what, rlim_t value)
 {
@@ -71,7 +71,7 @@ static void confine(void)
         log_warn("storage", "capabilities cannot be dropped");
 }
 
-/* --- for migrd ------------------------------------------------------------------------- */
+/* --- for migrd --- */
 
 static uint8_t *read_request(size_t *len)
 {
@@ -124,7 +124,7 @@ static int serve(void)
     return rc;
 }
 
-/* --- for people ------------------------------------------------------------------------ */
+/* --- for people --- */
 
 struct options {
     bool json, serve;

@@ -42,7 +42,7 @@ struct ask {
     size_t says_len;
 };
 
-/* --- the program ----------------------------------------------------------------------- */
+/* --- the program --- */
 
 static int spawn_with(struct ask *a, const char *program, int theirs[ENDS], struct err *e)
 {
@@ -89,7 +89,7 @@ static int start(struct ask *a, const char *program, struct err *e)
     return r;
 }
 
-/* --- the three pipes ------------------------------------------------------------------- */
+/* --- the three pipes --- */
 
 /* SIGPIPE of a process that died before it read all. */
 static ssize_t write_quietly(int fd, const void *buf, size_t len)
@@ -194,7 +194,7 @@ static int reap(struct ask *a, bool at_once)
     return status;
 }
 
-/* --- the reply ------------------------------------------------------------------------- */
+/* --- the reply --- */
 
 Migrd__StorageReply *storage_reply_parse(const void *buf, size_t len, size_t n_disks, struct err *e)
 {
@@ -229,7 +229,7 @@ static int finish(struct ask *a, size_t n_disks, Migrd__StorageReply **out, stru
     return *out != NULL ? 0 : -1;
 }
 
-/* --- the question ---------------------------------------------------------------------- */
+/* --- the question --- */
 
 static uint64_t limit_ms(const Migrd__StorageRequest *rq, unsigned timeout_ms)
 {

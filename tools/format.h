@@ -32,7 +32,7 @@ int parse_duration(
 int parse_number(const char *text, const char *what, uint32_t least, uint32_t most, uint32_t *out,
     struct err *e);
 
-/* --- tables -------------------------------------------------------------------------- */
+/* --- tables --- */
 
 struct table;
 

@@ -16,8 +16,7 @@
 #define FAILOVERS_SHOWN 5
 #define WARN_SHARE 80 /* percent of a safety timer that was used */
 
-/* --- attention ----------------------------------------------------------------------------------
- */
+/* --- attention --- */
 
 static unsigned say(FILE *to, const char *indent, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -150,8 +149,7 @@ unsigned ha_show_attention(const Migrd__HaOverview *o, const char *indent, FILE 
     return n + attention_figures(o, indent, to);
 }
 
-/* --- nodes ---------------------------------------------------------------------------------------
- */
+/* --- nodes --- */
 
 /* How fresh the word of a node is: own lease, or the peer's last beat. */
 static void life_text(const Migrd__HaOverview *o, uint32_t id, char *out, size_t size)
@@ -216,8 +214,7 @@ void ha_show_nodes(const Migrd__HaOverview *o)
     }
 }
 
-/* --- domains
- * -------------------------------------------------------------------------------------- */
+/* --- domains --- */
 
 static void domain_table(const Migrd__HaOverview *o)
 {
@@ -242,8 +239,7 @@ static void domain_table(const Migrd__HaOverview *o)
     table_print(&t, "  ", stdout);
 }
 
-/* --- failovers
- * ------------------------------------------------------------------------------------ */
+/* --- failovers --- */
 
 static void failover_table(const Migrd__HaOverview *o)
 {
@@ -268,8 +264,7 @@ static void failover_table(const Migrd__HaOverview *o)
     table_print(&t, "  ", stdout);
 }
 
-/* --- the page
- * --------------------------------------------------------------------------------------- */
+/* --- the page --- */
 
 static void survives_text(const Migrd__HaOverview *o)
 {
@@ -336,8 +331,7 @@ void ha_show_status(const Migrd__HaOverview *o)
     }
 }
 
-/* --- a domain
- * --------------------------------------------------------------------------------------- */
+/* --- a domain --- */
 
 static void node_list(const Migrd__HaOverview *o, const char *what, const uint32_t *ids, size_t n)
 {
@@ -410,8 +404,7 @@ void ha_show_domain(const Migrd__HaOverview *o, const Migrd__HaDomain *d, const 
             ha_say(why, sizeof why, o, p->step[0]->rejected[i]->reason));
 }
 
-/* --- a plan
- * ----------------------------------------------------------------------------------------- */
+/* --- a plan --- */
 
 static const char *needs_text(Migrd__HaProof p)
 {

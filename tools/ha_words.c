@@ -22,8 +22,7 @@ Migrd__Reply *tool_ha(struct tool *t)
     return r;
 }
 
-/* --- nodes and domains --------------------------------------------------------------------------
- */
+/* --- nodes and domains --- */
 
 static const char *name_of(const Migrd__HaOverview *o, uint32_t id)
 {
@@ -117,8 +116,7 @@ bool ha_is_at(const Migrd__HaDomain *d, uint32_t node)
            d->state != MIGRD__HA_DOMAIN_STATE__DOMAIN_WAITING;
 }
 
-/* --- states -------------------------------------------------------------------------------------
- */
+/* --- states --- */
 
 static const char *word(const char *const *names, size_t n, int i)
 {
@@ -156,8 +154,7 @@ const char *ha_proof_text(Migrd__HaProof p)
     return WORD(names, p);
 }
 
-/* --- texts --------------------------------------------------------------------------------------
- */
+/* --- texts --- */
 
 char *ha_say(char *out, size_t size, const Migrd__HaOverview *o, const char *text)
 {

@@ -40,8 +40,7 @@ static void corosync_folder(const struct tool *t, char out[FOLDER_LEN])
     snprintf(out, FOLDER_LEN, "%s/etc/corosync", t->paths.root);
 }
 
-/* --- init ----------------------------------------------------------------------------------------
- */
+/* --- init --- */
 
 static int read_words(struct tool *t, int argc, char **argv, struct words *w)
 {
@@ -175,8 +174,7 @@ static int cluster_init(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- join, leave
- * ---------------------------------------------------------------------------------- */
+/* --- join, leave --- */
 
 static int join(struct tool *t, struct words *w, const char *file)
 {
@@ -287,8 +285,7 @@ static int cluster_leave(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- status
- * --------------------------------------------------------------------------------------- */
+/* --- status --- */
 
 enum verdict { FINE, NOTE, WRONG };
 
@@ -525,8 +522,7 @@ static int cluster_status(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- the table
- * -------------------------------------------------------------------------------------- */
+/* --- the table --- */
 
 static const char init_options[] =
     "  --node [ID:]NAME=ADDRESS[,ADDRESS2]   a host; once for each, this one too\n"

@@ -22,7 +22,7 @@ static const struct option config_file_option[] = {
     { NULL, 0, NULL, 0 },
 };
 
-/* --- acl test ------------------------------------------------------------------------- */
+/* --- acl test --- */
 
 static void warn(void *arg, const char *text)
 {
@@ -128,7 +128,7 @@ int migctl_acl(struct tool *t, int argc, char **argv)
     return file != NULL ? acl_offline(file, argv[optind + 1]) : acl_online(t, argv[optind + 1]);
 }
 
-/* --- config ------------------------------------------------------------------------------ */
+/* --- config --- */
 
 static int print_keys(void)
 {
@@ -200,7 +200,7 @@ int migctl_config(struct tool *t, int argc, char **argv)
     return with_config(t, file, argc - optind, argv + optind);
 }
 
-/* --- import-xend, reload ------------------------------------------------------------------- */
+/* --- import-xend, reload --- */
 
 static int write_config(const struct config *c, const char *output)
 {

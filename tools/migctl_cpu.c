@@ -89,7 +89,7 @@ static int missing(const struct host_cpu *guest, const struct hv_caps *host, cha
         guest->caps.features, HV_FEATURE_WORDS, host->features, names, NAMES_MAX);
 }
 
-/* --- JSON -------------------------------------------------------------------------------- */
+/* --- JSON --- */
 
 static json_t *name_list(const char *names)
 {
@@ -126,7 +126,7 @@ static json_t *host_json(const struct host_cpu *h)
         (int)h->caps.tsc_scaling);
 }
 
-/* --- show -------------------------------------------------------------------------------- */
+/* --- show --- */
 
 /* Words in lines, each after `indent`; the first one's is there already. */
 static void print_wrapped(const char *words, const char *indent)
@@ -180,7 +180,7 @@ static int show(struct tool *t, const struct cpu_words *w, const char *host)
     return TOOL_OK;
 }
 
-/* --- baseline ---------------------------------------------------------------------------- */
+/* --- baseline --- */
 
 /* This host first, then those named; a name that leads to a host that answered is left out. */
 static int ask_all(struct tool *t, const struct cpu_words *w, char **hosts, int n,
@@ -271,7 +271,7 @@ static int baseline(struct tool *t, const struct cpu_words *w, char **hosts, int
     return rc;
 }
 
-/* --- compare ----------------------------------------------------------------------------- */
+/* --- compare --- */
 
 static void say_way(const struct host_cpu *from, const struct host_cpu *to)
 {
@@ -340,7 +340,7 @@ static int compare(struct tool *t, const struct cpu_words *w, const char *host)
     return rc;
 }
 
-/* --- words ------------------------------------------------------------------------------- */
+/* --- words --- */
 
 static int read_words(struct tool *t, int argc, char **argv, struct cpu_words *w)
 {

@@ -55,8 +55,7 @@ struct words {
 };
 #define GIVEN(option) (UINT32_C(1) << ((option)-OPT_CLASS))
 
-/* --- policy -------------------------------------------------------------------------------------
- */
+/* --- policy --- */
 
 /* "a,b,c" into `list`; the text is cut up. */
 static int name_list(char *text, const char *what, char **list, size_t *n, struct err *e)
@@ -243,8 +242,7 @@ static int read_words(struct tool *t, int argc, char **argv, struct words *w)
     return 0;
 }
 
-/* --- add ----------------------------------------------------------------------------------------
- */
+/* --- add --- */
 
 /* File systems that several hosts see. */
 static bool is_shared(const char *path)
@@ -342,8 +340,7 @@ static int ha_add(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- set ----------------------------------------------------------------------------------------
- */
+/* --- set --- */
 
 #define KEEP(option, field)                                                                        \
     do {                                                                                           \
@@ -418,8 +415,7 @@ static int ha_set(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- simple commands ----------------------------------------------------------------------------
- */
+/* --- simple commands --- */
 
 static const struct option simple_options[] = {
     { "force", no_argument, NULL, OPT_FORCE },
@@ -529,8 +525,7 @@ static int ha_release(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- arm, disarm --------------------------------------------------------------------------------
- */
+/* --- arm, disarm --- */
 
 #define DISARM_POLL_US 300000
 
@@ -588,8 +583,7 @@ static int ha_arm(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- confirm-dead -------------------------------------------------------------------------------
- */
+/* --- confirm-dead --- */
 
 static const char risk[] =
     "You say that host %s does not run: that it is off, or that its guests cannot write to their\n"
@@ -668,8 +662,7 @@ static int ha_confirm_dead(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- questions ----------------------------------------------------------------------------------
- */
+/* --- questions --- */
 
 static int ha_names(struct tool *t)
 {
@@ -809,8 +802,7 @@ static int ha_what_if(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- the table ----------------------------------------------------------------------------------
- */
+/* --- the table --- */
 
 #define POLICY_OPTIONS                                                                             \
     "  --class N            0 starts first, then 1, ...; also --priority (default 0)\n"            \

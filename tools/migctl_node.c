@@ -34,8 +34,7 @@ static void on_interrupt(int sig)
     interrupted = 1;
 }
 
-/* --- list ---------------------------------------------------------------------------------------
- */
+/* --- list --- */
 
 static int print_nodes_json(const Migrd__HaOverview *o)
 {
@@ -81,8 +80,7 @@ static int node_list(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- following a drain
- * ---------------------------------------------------------------------------- */
+/* --- following a drain --- */
 
 struct leaver {
     char uuid[40], why[LINE_LEN]; /* why it still is there, as said last */
@@ -339,8 +337,7 @@ static int drain_follow(struct drain *d)
     return rc;
 }
 
-/* --- drain, undrain
- * ------------------------------------------------------------------------------- */
+/* --- drain, undrain --- */
 
 struct node_words {
     struct ha_ask ask;
@@ -444,8 +441,7 @@ static int node_undrain(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- the table
- * ------------------------------------------------------------------------------------ */
+/* --- the table --- */
 
 static const char drain_options[] =
     "  --no-wait            only begin it\n"

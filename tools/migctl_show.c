@@ -24,7 +24,7 @@ static Migrd__Reply *get_migrations(struct tool *t, bool finished)
     return tool_call(t, &rq, TOOL_SHORT_MS);
 }
 
-/* --- domains ------------------------------------------------------------------------- */
+/* --- domains --- */
 
 static void domain_table(const Migrd__Reply *r, const char *indent)
 {
@@ -85,7 +85,7 @@ int migctl_list(struct tool *t, int argc, char **argv)
     return TOOL_OK;
 }
 
-/* --- migrations ------------------------------------------------------------------------ */
+/* --- migrations --- */
 
 static void result_text(const Migrd__MigrationInfo *m, char *out, size_t len)
 {
@@ -168,7 +168,7 @@ int migctl_migrations(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- status ------------------------------------------------------------------------------- */
+/* --- status --- */
 
 static void print_host(const Migrd__HostInfo *h)
 {
@@ -241,7 +241,7 @@ int migctl_status(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- journal, dump -------------------------------------------------------------------------- */
+/* --- journal, dump --- */
 
 int migctl_journal(struct tool *t, int argc, char **argv)
 {

@@ -38,7 +38,7 @@ static int load(struct tool *t, struct settings *s)
     return TOOL_OK;
 }
 
-/* --- check ----------------------------------------------------------------------------- */
+/* --- check --- */
 
 static int check(const struct settings *s, size_t n, char **sources)
 {
@@ -68,7 +68,7 @@ static int check(const struct settings *s, size_t n, char **sources)
     return rc;
 }
 
-/* --- lease ----------------------------------------------------------------------------- */
+/* --- lease --- */
 
 static void print_lease(const char *source, const struct lease_record *r, bool json)
 {
@@ -117,7 +117,7 @@ static int lease(const struct settings *s, size_t n, char **sources)
     return rc;
 }
 
-/* --- forget ---------------------------------------------------------------------------- */
+/* --- forget --- */
 
 static int forget_one(const struct settings *s, const char *source, struct err *e)
 {
@@ -147,7 +147,7 @@ static int forget(const struct settings *s, size_t n, char **sources)
     return rc;
 }
 
-/* --- all ------------------------------------------------------------------------------- */
+/* --- all --- */
 
 int migctl_storage(struct tool *t, int argc, char **argv)
 {

@@ -18,7 +18,7 @@ static int xm_version(struct tool *t, int argc, char **argv)
     return TOOL_OK;
 }
 
-/* --- what migrd does not do -------------------------------------------------------- */
+/* --- what migrd does not do --- */
 
 static const struct {
     const char *name;
@@ -59,7 +59,7 @@ static int xm_refused(struct tool *t, int argc, char **argv)
         name, "", NULL, xm_refused, NULL, false                                                    \
     }
 
-/* --- the table ----------------------------------------------------------------------- */
+/* --- the table --- */
 
 static const char create_options[] =
     "  -f FILE, --defconfig=FILE   the domain file (or give it as the first word); - is stdin\n"

@@ -51,8 +51,7 @@ static int take_words(struct tool *t, int argc, char **argv, int words, bool *co
     return tool_words(t, argc, words, words);
 }
 
-/* --- vcpu-pin ----------------------------------------------------------------------------------
- */
+/* --- vcpu-pin --- */
 
 /* vCPUs of the domain that runs, or may be there at its next boot; 0 with the error said. */
 static unsigned count_vcpus(struct tool *t, const char *domain)
@@ -91,8 +90,7 @@ int xm_vcpu_pin(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- vcpu-set ----------------------------------------------------------------------------------
- */
+/* --- vcpu-set --- */
 
 int xm_vcpu_set(struct tool *t, int argc, char **argv)
 {
@@ -112,8 +110,7 @@ int xm_vcpu_set(struct tool *t, int argc, char **argv)
     return change(t, &q);
 }
 
-/* --- sched-credit --------------------------------------------------------------------------------
- */
+/* --- sched-credit --- */
 
 static void sched_row(const Migrd__DomainInfo *d)
 {
@@ -189,8 +186,7 @@ int xm_sched_credit(struct tool *t, int argc, char **argv)
     return change(t, &q);
 }
 
-/* --- mem-max -----------------------------------------------------------------------------------
- */
+/* --- mem-max --- */
 
 int xm_mem_max(struct tool *t, int argc, char **argv)
 {

@@ -15,7 +15,7 @@
 #define FILE_MAX (256u * 1024) /* migrd takes no longer definition */
 #define CONSOLE_TRIES 50       /* x 100 ms until a started domain has its console */
 
-/* --- console ------------------------------------------------------------------------- */
+/* --- console --- */
 
 static int join_console(const Migrd__DomainInfo *d, unsigned limit_s)
 {
@@ -84,7 +84,7 @@ static int console_of(struct tool *t, const char *which)
     return rc;
 }
 
-/* --- create, new ----------------------------------------------------------------------- */
+/* --- create, new --- */
 
 struct create {
     const char *file;
@@ -265,7 +265,7 @@ int xm_new(struct tool *t, int argc, char **argv)
     return TOOL_OK;
 }
 
-/* --- start, delete ---------------------------------------------------------------------- */
+/* --- start, delete --- */
 
 int xm_start(struct tool *t, int argc, char **argv)
 {

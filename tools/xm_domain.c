@@ -50,7 +50,7 @@ int xm_destroy(struct tool *t, int argc, char **argv)
     return act_on_word(t, argc, argv, MIGRD__DOMAIN_ACTION__ACTION_DESTROY, "destroy");
 }
 
-/* --- shutdown, reboot -------------------------------------------------------------------- */
+/* --- shutdown, reboot --- */
 
 struct stop {
     bool all, wait, reboot, halt;
@@ -184,7 +184,7 @@ int xm_reboot(struct tool *t, int argc, char **argv)
     return stop(t, argc, argv, &s);
 }
 
-/* --- save, restore ------------------------------------------------------------------------ */
+/* --- save, restore --- */
 
 /* Absolute, because the daemon has another working directory. */
 static int absolute(const char *file, char out[PATH_MAX])
@@ -287,7 +287,7 @@ int xm_dump_core(struct tool *t, int argc, char **argv)
     return tool_do(t, &rq, 0);
 }
 
-/* --- memory --------------------------------------------------------------------------------- */
+/* --- memory --- */
 
 int xm_take_memory(struct tool *t, const char *word, uint64_t *kib)
 {
@@ -324,7 +324,7 @@ int xm_mem_set(struct tool *t, int argc, char **argv)
     return tool_do(t, &rq, TOOL_LONG_MS);
 }
 
-/* --- migrate --------------------------------------------------------------------------------- */
+/* --- migrate --- */
 
 /* The node's number meant memory placement on the target, which its migrd decides. */
 static int check_node(struct tool *t, const char *word)

@@ -185,7 +185,7 @@ int xm_info(struct tool *t, int argc, char **argv)
     return TOOL_OK;
 }
 
-/* --- dmesg -------------------------------------------------------------------------------- */
+/* --- dmesg --- */
 
 int xm_dmesg(struct tool *t, int argc, char **argv)
 {
@@ -214,7 +214,7 @@ int xm_dmesg(struct tool *t, int argc, char **argv)
     return TOOL_OK;
 }
 
-/* --- log ---------------------------------------------------------------------------------- */
+/* --- log --- */
 
 /* The last `lines` lines of a file; its end only, so a large log does no harm. */
 static int print_tail(const char *path, unsigned lines, struct err *e)

@@ -62,7 +62,7 @@ static void each_domain(const Migrd__Reply *r, char **words, int n, row_fn *fn, 
         fn(arg, r->domains[k]);
 }
 
-/* --- list ------------------------------------------------------------------------------ */
+/* --- list --- */
 
 struct list {
     const Migrd__HostInfo *host;
@@ -209,7 +209,7 @@ int xm_list(struct tool *t, int argc, char **argv)
     return list_domains(t, &l, use_long, argv + optind, argc - optind);
 }
 
-/* --- vcpu-list --------------------------------------------------------------------------- */
+/* --- vcpu-list --- */
 
 static void vcpu_rows(void *arg, const Migrd__DomainInfo *d)
 {
@@ -258,7 +258,7 @@ int xm_vcpu_list(struct tool *t, int argc, char **argv)
     return rc;
 }
 
-/* --- names and numbers --------------------------------------------------------------------- */
+/* --- names and numbers --- */
 
 int xm_domid(struct tool *t, int argc, char **argv)
 {
@@ -301,7 +301,7 @@ int xm_domname(struct tool *t, int argc, char **argv)
     return TOOL_OK;
 }
 
-/* --- uptime ---------------------------------------------------------------------------------- */
+/* --- uptime --- */
 
 static uint64_t uptime_s(const Migrd__DomainInfo *d)
 {

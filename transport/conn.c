@@ -30,7 +30,7 @@
 #define CLOSE_MS 1000
 #define VECTORS 256 /* of one sendmsg or recvmsg; more bring nothing */
 
-/* --- failures ------------------------------------------------------------------------------- */
+/* --- failures --- */
 
 static int conn_broken(struct tr_conn *c)
 {
@@ -71,8 +71,7 @@ static size_t vectors_len(const struct iovec *iov, int n)
     return sum;
 }
 
-/* --- writing ------------------------------------------------------------------------------------
- */
+/* --- writing --- */
 
 /* Asleep for the bandwidth cap; an aborted connection ends it early, and one that is dead, which
  * is told. */
@@ -222,7 +221,7 @@ int conn_try_write(struct tr_conn *c, const void *buf, size_t len, struct err *e
     return r;
 }
 
-/* --- reading --------------------------------------------------------------------------------- */
+/* --- reading --- */
 
 /* Bytes read, 0 for none now, -1. */
 static ssize_t plain_read(struct tr_conn *c, struct cursor *cur, struct err *e)
@@ -314,7 +313,7 @@ int conn_read(struct tr_conn *c, void *buf, size_t len, uint64_t first_ns, uint6
     return r;
 }
 
-/* --- making and ending ----------------------------------------------------------------------- */
+/* --- making and ending --- */
 
 static struct tr_conn *conn_new(int fd, const struct tr_options *opt, bool server)
 {
@@ -488,7 +487,7 @@ void tr_close(struct tr_conn **c)
     *c = NULL;
 }
 
-/* --- questions -------------------------------------------------------------------------------- */
+/* --- questions --- */
 
 const char *tr_peer_name(const struct tr_conn *c)
 {

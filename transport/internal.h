@@ -55,7 +55,7 @@ struct tr_conn {
     _Atomic uint64_t sent, received, write_ns, read_ns, shaped_ns;
 };
 
-/* --- socket.c ---------------------------------------------------------------------- */
+/* --- socket.c --- */
 
 /* Connects to one of the addresses of host; fd (non-blocking, options set) or -1. */
 int sock_connect(const char *host, unsigned port, uint64_t deadline_ns, struct err *e);
@@ -68,7 +68,7 @@ void sock_peer_text(int fd, char out[TR_NAME_LEN]);
 /* A line up to LF, CR LF cut off, NUL-terminated; reads not a byte more. */
 int sock_read_line(int fd, char line[TR_LINE_MAX], uint64_t deadline_ns, struct err *e);
 
-/* --- preamble.c ---------------------------------------------------------------------- */
+/* --- preamble.c --- */
 
 /* Client: "220 host migrd relocation 1"; other answers become errors. */
 int greeting_check(const char *line, const char *who, struct err *e);
@@ -77,7 +77,7 @@ int answer_check(const char *line, const char *who, struct err *e);
 /* Copies foreign text; what is not printable ASCII becomes '?'. */
 void text_clean(char *out, size_t size, const char *in, size_t len);
 
-/* --- tls.c, tls_text.c ----------------------------------------------------------------- */
+/* --- tls.c, tls_text.c --- */
 
 int tls_handshake(struct tr_conn *c, const struct tr_tls *t, uint64_t deadline_ns, struct err *e);
 void tls_free(struct tr_conn *c);
@@ -94,7 +94,7 @@ void tls_note_refusal(struct tr_conn *c, X509 *cert, X509 *leaf, int verify_erro
 /* The last entry of OpenSSL's error queue as text. */
 const char *tls_queue_text(char *out, size_t size);
 
-/* --- tls_stream.c ------------------------------------------------------------------ */
+/* --- tls_stream.c --- */
 
 /* Records under one key of ours, before it is changed; a variable for the tests. */
 extern uint64_t tls_rekey_after;
@@ -113,7 +113,7 @@ ssize_t stream_read(struct tr_conn *c, struct cursor *cur, size_t want, struct e
  * uses the connection then. True if an alert is on its way, which must not be cut off. */
 bool stream_goodbye(struct tr_conn *c, bool broken);
 
-/* --- conn.c ------------------------------------------------------------------------ */
+/* --- conn.c --- */
 
 /* As tr_read, with deadlines for the first and the last byte (IO_FOREVER: none) and progress within
  * dead_ns between them; *any tells on failure whether bytes were lost. */
@@ -129,17 +129,17 @@ int conn_errno(struct tr_conn *c, struct err *e);
 /* As tr_writev; does nothing and returns 1 when another thread is writing. */
 int conn_try_write(struct tr_conn *c, const void *buf, size_t len, struct err *e);
 
-/* --- message.c ----------------------------------------------------------------------- */
+/* --- message.c --- */
 
 /* The bytes of one message as an object (free with migrd__session__free_unpacked), or NULL. */
 Migrd__Session *message_parse(const uint8_t *buf, size_t len, struct err *e);
 
-/* --- shaper.c ------------------------------------------------------------------------ */
+/* --- shaper.c --- */
 
 /* Takes up to `want` bytes: returns how many may go now, or 0 and *wait_ns to come again. */
 size_t shaper_take(struct tr_shaper *s, size_t want, uint64_t *wait_ns);
 
-/* --- cert.c -------------------------------------------------------------------------- */
+/* --- cert.c --- */
 
 void cert_common_name(const X509 *cert, char *out, size_t size);
 void cert_name_text(const X509_NAME *name, char *out, size_t size);

@@ -22,7 +22,7 @@
 #define RATE_MIN 65536 /* bytes per second that a started message must keep up */
 #define FINAL_STATE_FIELDS_MAX 64
 
-/* --- out ------------------------------------------------------------------------------------- */
+/* --- out --- */
 
 static size_t limit_of(Migrd__Session__BodyCase kind)
 {
@@ -101,7 +101,7 @@ static int send_pong(struct tr_conn *c, uint64_t stamp_ns, struct err *e)
     return send_if_idle(c, &m, e);
 }
 
-/* --- looking at bytes ------------------------------------------------------------------------ */
+/* --- looking at bytes --- */
 
 /* A varint at *p; false when it does not end before `end` or is too long. */
 static bool get_varint(const uint8_t **p, const uint8_t *end, uint64_t *v)
@@ -193,8 +193,7 @@ Migrd__Session *message_parse(const uint8_t *buf, size_t len, struct err *e)
     return m;
 }
 
-/* --- in ----------------------------------------------------------------------------------------
- */
+/* --- in --- */
 
 static int broken(struct tr_conn *c)
 {

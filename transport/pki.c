@@ -47,7 +47,7 @@ static int path_in(char out[PATH_LEN], const char *dir, const char *file, struct
     return 0;
 }
 
-/* --- files ------------------------------------------------------------------------------------ */
+/* --- files --- */
 
 static int write_bio(const char *path, BIO *b, mode_t mode, struct err *e)
 {
@@ -135,8 +135,7 @@ static int must_not_exist(
     return 0;
 }
 
-/* --- building certificates
- * ------------------------------------------------------------------------ */
+/* --- building certificates --- */
 
 static int set_serial(X509 *cert)
 {
@@ -263,8 +262,7 @@ static X509 *make_ca(EVP_PKEY *key, const struct pki_request *rq)
     return NULL;
 }
 
-/* --- requests
- * -------------------------------------------------------------------------------------- */
+/* --- requests --- */
 
 /* A host name, or an address; 253 characters of letters, digits, '-', '.', '_', ':'. */
 static int check_name(const char *name, size_t max, struct err *e)
@@ -316,8 +314,7 @@ static int check_ca_request(const struct pki_request *rq, struct err *e)
     return check_days(rq->days, e);
 }
 
-/* --- commands
- * ---------------------------------------------------------------------------------------- */
+/* --- commands --- */
 
 int pki_init(const char *dir, const struct pki_request *rq, struct err *e)
 {

@@ -31,7 +31,7 @@ static const struct record_suite suites[] = {
     { 0x1303, "ChaCha20-Poly1305", "SHA256", 32, 32 },
 };
 
-/* --- keys ------------------------------------------------------------------------------- */
+/* --- keys --- */
 
 static int expand_label(
     const struct record_key *k, const char *label, uint8_t *out, size_t len, struct err *e)
@@ -112,7 +112,7 @@ void record_key_wipe(struct record_key *k)
     OPENSSL_cleanse(k, sizeof *k);
 }
 
-/* --- one record ---------------------------------------------------------------------------- */
+/* --- one record --- */
 
 static void put_header(uint8_t *out, size_t body_len)
 {

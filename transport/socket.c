@@ -20,7 +20,7 @@
 #define PROBES 3
 #define NEAR_RTT_US 2000 /* a round trip below this is a local network */
 
-/* --- names ------------------------------------------------------------------------------ */
+/* --- names --- */
 
 /*
  * A lookup in a thread of its own, which a dead name server cannot make endless for us. The thread
@@ -154,7 +154,7 @@ static struct addrinfo *resolve(
     return found;
 }
 
-/* --- connecting ----------------------------------------------------------------------------- */
+/* --- connecting --- */
 
 static void address_text(const struct sockaddr *sa, socklen_t len, char out[TR_NAME_LEN])
 {
@@ -243,7 +243,7 @@ int sock_connect(const char *host, unsigned port, uint64_t deadline_ns, struct e
     return fd;
 }
 
-/* --- options ---------------------------------------------------------------------------------- */
+/* --- options --- */
 
 static void set_int(int fd, int level, int name, int value)
 {
@@ -285,8 +285,7 @@ void sock_tune_congestion(int fd)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", strlen("cubic"));
 }
 
-/* --- lines --------------------------------------------------------------------------------------
- */
+/* --- lines --- */
 
 /* Takes what has come up to and with a line end; sets *end then. */
 static ssize_t take_line_part(int fd, char *buf, size_t room, bool *end)

@@ -33,7 +33,7 @@ static bool has_aes(void)
 #endif
 }
 
-/* --- context ---------------------------------------------------------------------------- */
+/* --- context --- */
 
 static int verify_peer(int ok, X509_STORE_CTX *x)
 {
@@ -178,7 +178,7 @@ void tr_tls_free(struct tr_tls **t)
     *t = NULL;
 }
 
-/* --- handshake ------------------------------------------------------------------------------ */
+/* --- handshake --- */
 
 void tls_free(struct tr_conn *c)
 {

@@ -22,7 +22,7 @@ struct tls_link {
     char subject[200]; /* of the certificate that was refused first */
 };
 
-/* --- context ---------------------------------------------------------------------------------- */
+/* --- context --- */
 
 static int verify_client(int ok, X509_STORE_CTX *x)
 {
@@ -78,8 +78,7 @@ void tls_server_free(struct tls_server **s)
     *s = NULL;
 }
 
-/* --- links -------------------------------------------------------------------------------------
- */
+/* --- links --- */
 
 struct tls_link *tls_link_new(const struct tls_server *s, int fd)
 {

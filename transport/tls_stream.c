@@ -66,7 +66,7 @@ struct tls_stream {
     atomic_int alert;          /* still to be sent, or -1 */
 };
 
-/* --- making ----------------------------------------------------------------------------- */
+/* --- making --- */
 
 /* CLIENT_TRAFFIC_SECRET_0 and SERVER_TRAFFIC_SECRET_0 are kept, and nothing is written. */
 void tls_keylog(const SSL *ssl, const char *line)
@@ -130,7 +130,7 @@ void stream_free(struct tr_conn *c)
     free(s);
 }
 
-/* --- writing ---------------------------------------------------------------------------------- */
+/* --- writing --- */
 
 static int broken_cipher(struct tr_conn *c, struct err *e)
 {
@@ -247,7 +247,7 @@ static void send_alert(struct tr_conn *c, int alert)
     s->out_len = 0;
 }
 
-/* --- reading ---------------------------------------------------------------------------------- */
+/* --- reading --- */
 
 /* The peer broke a rule: tells it by an alert, and our caller in words. */
 static int refuse(struct tr_conn *c, int alert, const char *why, struct err *e)
@@ -489,8 +489,7 @@ ssize_t stream_read(struct tr_conn *c, struct cursor *cur, size_t want, struct e
     return (ssize_t)got;
 }
 
-/* --- ending ------------------------------------------------------------------------------------
- */
+/* --- ending --- */
 
 /* A peer that resets the connection has often sent an alert before. */
 static void last_words(struct tr_conn *c, struct err *e)

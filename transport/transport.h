@@ -27,7 +27,7 @@
 #define TR_SESSION_LEN 33 /* 32 hex digits and NUL */
 #define TR_NAME_LEN 256
 
-/* --- preamble: pure text, both sides ---------------------------------------------- */
+/* --- preamble: pure text, both sides --- */
 
 enum tr_request { TR_REQ_RELOCATE, TR_REQ_CHANNEL };
 
@@ -49,7 +49,7 @@ size_t tr_go_ahead(char *out);
 size_t tr_bad_request(char *out, const char *why); /* 500 ... */
 size_t tr_busy(char *out, const char *why);        /* 421 ... try again later */
 
-/* --- TLS --------------------------------------------------------------------------- */
+/* --- TLS --- */
 
 struct tr_tls;
 
@@ -61,7 +61,7 @@ struct tr_tls_files {
 int tr_tls_open(const struct tr_tls_files *files, struct tr_tls **out, struct err *e);
 void tr_tls_free(struct tr_tls **t);
 
-/* --- connections -------------------------------------------------------------------- */
+/* --- connections --- */
 
 struct tr_conn;
 
@@ -128,7 +128,7 @@ struct tr_stats {
 };
 void tr_stats(const struct tr_conn *c, struct tr_stats *out);
 
-/* --- messages ------------------------------------------------------------------------ */
+/* --- messages --- */
 
 int tr_send(struct tr_conn *c, const Migrd__Session *m, struct err *e);
 

@@ -39,9 +39,7 @@
 #include "hypervisor/xen/folder.h"
 #include "hypervisor/xen/xen_domain.h"
 
-#define LIST_MAX 8192
-
-/* --- past the page cache --------------------------------------------------------------------- */
+/* --- past the page cache --- */
 
 static bool through_cache(const Migrd__Disk *d)
 {
@@ -101,12 +99,11 @@ void xl_past_cache(struct xl *x, const Migrd__Domain *def, const libxl_device_di
         xs_close(xs);
 }
 
-/* --- what is attached already ------------------------------------------------------------------
- */
+/* --- what is attached already --- */
 
 struct list {
     int fd; /* of the file; has the lock */
-    char text[LIST_MAX];
+    char text[FOLDER_ATTACH_MAX];
 };
 
 static void path_of(const struct xl *x, char out[RUNDIR_LEN + 16])
@@ -166,7 +163,7 @@ static int list_add(struct list *l, const char *line, struct err *e)
     return dprintf(l->fd, "%s\n", line) > 0 ? 0 : err_sys(e, "noting that %s is attached", line);
 }
 
-/* --- devices --------------------------------------------------------------------------------- */
+/* --- devices --- */
 
 /* One that is there already is what somebody left who was killed: it may be half attached. */
 static int attach_disk(struct xl *x, libxl_device_disk *disk)

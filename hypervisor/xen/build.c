@@ -30,8 +30,7 @@ int xl_fail(struct xl *x, struct err *e, int rc, const char *what)
         x->said[0] != '\0' ? x->said : "no reason given", libxl_error_to_string(rc));
 }
 
-/* --- verbs -------------------------------------------------------------------------------------
- */
+/* --- verbs --- */
 
 int xl_start(struct xl *x, const Migrd__Domain *def, struct err *e)
 {
@@ -83,8 +82,7 @@ int xl_vcpus(struct xl *x, const Migrd__Domain *def, struct err *e)
     return rc == 0 ? 0 : xl_fail(x, e, rc, "another number of vCPUs");
 }
 
-/* --- what is known of a domain that was not made here
- * ----------------------------------------------- */
+/* --- what is known of a domain that was not made here --- */
 
 /* Without libxl's own notes: what Xen tells. */
 static int bare_config(struct xl *x, libxl_domain_config *c)

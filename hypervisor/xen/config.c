@@ -35,8 +35,7 @@ static int set_text(char **field, const char *text)
     return *field != NULL ? 0 : -1;
 }
 
-/* --- devices -------------------------------------------------------------------------------------
- */
+/* --- devices --- */
 
 static libxl_disk_format format_of(const char *word)
 {
@@ -140,8 +139,7 @@ static int config_vifs(const Migrd__Domain *def, libxl_domain_config *c, struct 
     return 0;
 }
 
-/* --- CPUs ----------------------------------------------------------------------------------------
- */
+/* --- CPUs --- */
 
 static int make_bitmap(libxl_bitmap *b, unsigned bits)
 {
@@ -199,8 +197,7 @@ static int config_cpus(const Migrd__Domain *def, libxl_domain_build_info *b, str
     return 0;
 }
 
-/* --- the domain
- * ------------------------------------------------------------------------------------ */
+/* --- the domain --- */
 
 static libxl_domain_type type_of(const Migrd__Domain *def)
 {
@@ -274,8 +271,7 @@ int xen_config(const Migrd__Domain *def, bool devices, libxl_domain_config *c, s
     return 0;
 }
 
-/* --- back
- * -------------------------------------------------------------------------------------------- */
+/* --- back --- */
 
 /* Of protobuf-c's own, which its free knows, or a copy; NULL without memory. */
 static char *text_of(const char *text)

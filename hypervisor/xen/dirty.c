@@ -18,8 +18,7 @@
 
 #define LEAST_CAP 1
 
-/* --- the log -------------------------------------------------------------------------------------
- */
+/* --- the log --- */
 
 int xen_log_off(xc_interface *xc, uint32_t domid, struct err *e)
 {
@@ -143,8 +142,7 @@ int xen_dirty_stop(struct hv_mig *m, struct err *e)
     return xen_mark_write(m, e);
 }
 
-/* --- throttle ------------------------------------------------------------------------------------
- */
+/* --- throttle --- */
 
 int xen_set_cap(xc_interface *xc, uint32_t domid, const char *scheduler, struct xen_shares shares,
     struct err *e)

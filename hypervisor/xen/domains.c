@@ -100,7 +100,7 @@ static void take_console(const char *tty, char *out, size_t size)
         snprintf(out, size, "%s", tty);
 }
 
-/* --- one domain ------------------------------------------------------------------------------ */
+/* --- one domain --- */
 
 static void fill(struct hv *hv, const xc_domaininfo_t *d, const char *uuid, struct hv_info *out)
 {
@@ -165,7 +165,7 @@ Migrd__Domain *xen_definition(struct hv *hv, const char *uuid, struct err *e)
     return def;
 }
 
-/* --- all of them ------------------------------------------------------------------------------ */
+/* --- all of them --- */
 
 /* Its builder died: it never ran, and nobody will make it whole. */
 static void remove_half_built(struct hv *hv, const char *uuid)

@@ -45,8 +45,7 @@ struct xen_events {
     struct queued *first, **tail;
 };
 
-/* --- what has changed ---------------------------------------------------------------------------
- */
+/* --- what has changed --- */
 
 static void put(struct xen_events *v, enum hv_event_type type, const char *uuid, const char *detail)
 {
@@ -171,8 +170,7 @@ static void look(struct hv *hv, struct xen_events *v, bool tell)
     v->n_seen = n;
 }
 
-/* --- signs
- * ---------------------------------------------------------------------------------------- */
+/* --- signs --- */
 
 static bool add_fd(int epoll_fd, int fd)
 {

@@ -22,6 +22,7 @@
 #define FOLDER_ATTACH "attach"
 #define FOLDER_ATTACH_WHOLE "whole"
 #define FOLDER_ATTACH_FAILED "failed "
+#define FOLDER_ATTACH_MAX 8192 /* bytes of it that are read */
 /* Of an incoming one: its interfaces and disks are attached. */
 #define FOLDER_CLAIMED "claimed"
 /* Of an incoming PV guest: the socket that its memory comes by, see pv.h. */

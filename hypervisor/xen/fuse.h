@@ -21,7 +21,7 @@ struct xen_fuse {
     struct xen_hold *hold;
 };
 
-/* --- fuse_act.c ------------------------------------------------------------------------------ */
+/* --- fuse_act.c --- */
 
 /* False: this domain has none (nobody but Xen's own tools knows it). */
 bool xen_fuse_map(struct xen_fuse *f, const char *dir);
@@ -40,7 +40,7 @@ int xen_fuse_resume(
 /* Its fuse keeps it still, and nobody else. */
 bool xen_fuse_is_blown(struct xen_fuse *f);
 
-/* --- fuse_begin.c ---------------------------------------------------------------------------- */
+/* --- fuse_begin.c --- */
 
 /* Starts xen-fuse for a domain whose folder has a fuse; returns when it watches. */
 int xen_fuse_spawn(const char *run_dir, const char *uuid, uint32_t domid, struct err *e);

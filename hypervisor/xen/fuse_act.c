@@ -40,7 +40,7 @@ static bool is_paused(const xc_domaininfo_t *d)
     return (d->flags & XEN_DOMINF_paused) != 0;
 }
 
-/* --- the table's steps ------------------------------------------------------------------------ */
+/* --- the table's steps --- */
 
 static int hold(struct xen_hold *h, xc_interface *xc, const xc_domaininfo_t *d)
 {
@@ -120,7 +120,7 @@ int xen_fuse_leave(struct xen_fuse *f, xc_interface *xc, uint32_t domid)
     return hold(f->hold, xc, &d);
 }
 
-/* --- what people want ------------------------------------------------------------------------- */
+/* --- what people want --- */
 
 /* A pause that is there may be xen-fuse's, a moment before it says so: ours is another one. */
 int xen_fuse_pause(struct xen_fuse *f, xc_interface *xc, const xc_domaininfo_t *d)

@@ -24,7 +24,7 @@
 #define PAUSES_MAX 255 /* of Xen's counter */
 #define GONE_STEP_MS 20u
 
-/* --- start ------------------------------------------------------------------------------------ */
+/* --- start --- */
 
 static int check_memory(struct hv *hv, const Migrd__Domain *def, struct err *e)
 {
@@ -95,7 +95,7 @@ int xen_start(struct hv *hv, const Migrd__Domain *def, const struct hv_start *ho
     return 0;
 }
 
-/* --- pause and resume ------------------------------------------------------------------------- */
+/* --- pause and resume --- */
 
 int xen_pause(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e)
 {
@@ -196,8 +196,7 @@ int xen_claim(struct hv *hv, const char *uuid, uint64_t epoch, bool decided, str
     return xen_run(hv, "claim", uuid, NULL, NULL, XEN_BUILD_TIMEOUT_MS, e);
 }
 
-/* --- the end -----------------------------------------------------------------------------------
- */
+/* --- the end --- */
 
 /* An HVM guest without drivers for Xen does not look at xenstore, but at its power button. */
 static bool has_drivers(xc_interface *xc, const xc_domaininfo_t *d)

@@ -80,8 +80,7 @@ void xen_mask_bitmap(const struct hv_mig *m, uint64_t *bitmap)
     clear_bits(bitmap, m->console_gfn, m->console_gfn + 1);
 }
 
-/* --- what is populated ---------------------------------------------------------------------------
- */
+/* --- what is populated --- */
 
 static int scan_batch(
     struct hv_mig *m, uint64_t gfn, unsigned n, uint64_t *bitmap, uint64_t *found, struct err *e)
@@ -186,8 +185,7 @@ int xen_mig_populated(struct hv_mig *m, uint64_t *bitmap, struct err *e)
     return rc;
 }
 
-/* --- mapping
- * -------------------------------------------------------------------------------------- */
+/* --- mapping --- */
 
 static bool in_layout(const struct hv_mig *m, uint64_t gfn)
 {
@@ -229,8 +227,7 @@ static int source_map(
     return 0;
 }
 
-/* --- a target's memory
- * ----------------------------------------------------------------------------- */
+/* --- a target's memory --- */
 
 int xen_target_init(struct hv_mig *m, bool whole, struct err *e)
 {
@@ -412,8 +409,7 @@ static int target_map(
     return k == 0 ? 0 : map_rest(m, rest, index, k, map, e);
 }
 
-/* --- the contract
- * ----------------------------------------------------------------------------------- */
+/* --- the contract --- */
 
 int xen_mig_map(struct hv_mig *m, const uint64_t *gfn, size_t n, bool write, struct hv_mapping *map,
     struct err *e)

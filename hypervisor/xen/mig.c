@@ -46,8 +46,7 @@ static void file_of(char out[FILE_LEN], const char *dir, const char *name)
     snprintf(out, FILE_LEN, "%s/%s", dir, name);
 }
 
-/* --- the mark ----------------------------------------------------------------------------------
- */
+/* --- the mark --- */
 
 int xen_mark_write(struct hv_mig *m, struct err *e)
 {
@@ -157,8 +156,7 @@ void xen_mig_sweep(struct hv *hv, xc_interface *xc, const char *uuid, uint32_t d
     close(fd);
 }
 
-/* --- layout --------------------------------------------------------------------------------------
- */
+/* --- layout --- */
 
 static void add_region(struct hv_layout *l, uint64_t gfn, uint64_t pages)
 {
@@ -189,13 +187,21 @@ static uint64_t read_kib(struct hv_mig *m, const char *name)
     return strtoull(text, NULL, 10);
 }
 
+int xen_maximum_kib(struct hv_mig *m, uint64_t *kib, struct err *e)
+{
+    *kib = read_kib(m, "static-max");
+    if (*kib >= 1024 && *kib <= UINT64_C(1) << 34)
+        return 0;
+    return err_set(e, ERR_STATE,
+        "domain %s: xenstore does not tell its maximum of memory (memory/static-max)", m->uuid);
+}
+
 static int find_layout(struct hv_mig *m, struct err *e)
 {
-    uint64_t kib = read_kib(m, "static-max");
+    uint64_t kib;
 
-    if (kib < 1024 || kib > UINT64_C(1) << 34)
-        return err_set(e, ERR_STATE,
-            "domain %s: xenstore does not tell its maximum of memory (memory/static-max)", m->uuid);
+    if (xen_maximum_kib(m, &kib, e) < 0)
+        return -1;
     lay_out(&m->layout, kib / (HV_PAGE_SIZE / 1024));
     return 0;
 }
@@ -213,8 +219,7 @@ static int find_ring(
         m->uuid, what, (unsigned long long)*gfn, (unsigned long long)must);
 }
 
-/* --- the mark of an incoming domain
- * ---------------------------------------------------------------- */
+/* --- the mark of an incoming domain --- */
 
 static int open_incoming(struct hv *hv, struct hv_mig *m, struct err *e)
 {
@@ -240,8 +245,7 @@ int xen_mark_loaded(struct hv_mig *m, struct err *e)
     return 0;
 }
 
-/* --- opening -------------------------------------------------------------------------------------
- */
+/* --- opening --- */
 
 static int check_type(const struct hv_mig *m, const xc_domaininfo_t *d, struct err *e)
 {
@@ -259,9 +263,8 @@ static int check_source(const struct hv_mig *m, const xc_domaininfo_t *d, struct
     if (m->side != HV_SOURCE || (d->flags & XEN_DOMINF_paused) == 0 || xen_is_suspended(d))
         return 0;
     return err_set(e, ERR_STATE,
-        "domain %s is paused: a Xen guest takes part in its migration (it suspends itself), which "
-        "a "
-        "paused one cannot; unpause it first",
+        "domain %s is paused: a Xen guest takes part in its migration (it suspends itself), "
+        "which a paused one cannot; unpause it first",
         m->uuid);
 }
 
@@ -294,6 +297,8 @@ static int attach(struct hv *hv, struct hv_mig *m, struct err *e)
         return -1;
     if (m->lock_fd >= 0)
         sweep_locked(m->xc, m->xs, m->lock_fd, m->domid, &m->mark);
+    if (m->side == HV_SOURCE)
+        xen_rings_open(m);
     if (xen_type_of(&d) == XEN_PV)
         return m->side == HV_TARGET && open_incoming(hv, m, e) < 0 ? -1 : xen_pv_open(hv, m, &d, e);
     if (find_layout(m, e) < 0 ||
@@ -302,8 +307,6 @@ static int attach(struct hv *hv, struct hv_mig *m, struct err *e)
         find_ring(
             m, HVM_PARAM_CONSOLE_PFN, "console ring", XEN_SPECIAL_CONSOLE, &m->console_gfn, e) < 0)
         return -1;
-    if (m->side == HV_SOURCE)
-        xen_rings_open(m);
     if (m->side != HV_TARGET)
         return 0;
     if (open_incoming(hv, m, e) < 0)

@@ -76,6 +76,8 @@ void xen_mask_bitmap(const struct hv_mig *m, uint64_t *bitmap);
 int xen_mark_write(struct hv_mig *m, struct err *e);
 /* That an incoming domain may run now. */
 int xen_mark_loaded(struct hv_mig *m, struct err *e);
+/* The most memory it may have, by xenstore: from 1 MiB to 16 TiB, or ERR_STATE. */
+int xen_maximum_kib(struct hv_mig *m, uint64_t *kib, struct err *e);
 
 /* memory.c: what a target holds; what both sides remember. */
 int xen_target_init(struct hv_mig *m, bool whole, struct err *e);

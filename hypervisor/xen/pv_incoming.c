@@ -3,13 +3,17 @@
  * `xen-domain incoming` of a PV guest. libxl builds it while it reads the guest's stream, so this
  * process stays until the last byte:
  *
- *   one thread           libxl_domain_create_restore, from a pipe
- *   the other (relay)    libxl's header into the pipe; once libxl has taken it, the domain is
- * there: its fuse is lit, `building` goes, migrd gets its answer (x->exists) the migration's worker
- * connects to FOLDER_STREAM what comes from there goes into the pipe end of the socket    end of
- * the pipe. After the last record of the stream libxl builds consoles and vifs, and the worker
- * reads "ok"; earlier, libxl destroys the domain a second connection  `xen-domain destroy` wants it
- * to end
+ *   libxl's thread     libxl_domain_create_restore, from a pipe
+ *   relay              libxl's header into the pipe
+ *                      libxl has taken it, the domain is there: x->exists lights its fuse, takes
+ *                      `building` away and answers migrd
+ *                      the migration's worker connects to FOLDER_STREAM; its bytes go into the pipe
+ *                      end of the socket: end of the pipe
+ *   libxl's thread     behind the last record of the stream: the worker reads "ok";
+ *                      a pipe that ends earlier: libxl destroys the domain
+ *
+ * A second connection is `xen-domain destroy`, which wants all that to end. Interfaces and disks
+ * are attached beside it (attach.c).
  *
  * The domain stays paused: it may run once the worker has noted that all of it came.
  */

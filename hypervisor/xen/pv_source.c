@@ -54,13 +54,10 @@ static int start(struct hv *hv, struct hv_mig *m, struct err *e)
 
 int pv_source_open(struct hv *hv, struct hv_mig *m, const xc_domaininfo_t *d, struct err *e)
 {
-    char path[XEN_PATH_LEN];
     uint64_t kib;
 
-    snprintf(path, sizeof path, "/local/domain/%u/memory/static-max", m->domid);
-    if (!xen_store_number(m->xs, &kib, path) || kib < 1024 || kib > UINT64_C(1) << 34)
-        return err_set(e, ERR_STATE, "domain %s: xenstore does not tell its maximum of memory (%s)",
-            m->uuid, path);
+    if (xen_maximum_kib(m, &kib, e) < 0)
+        return -1;
     xen_pv_lay_out(&m->layout, kib);
     return check_room(m, d, e) < 0 ? -1 : start(hv, m, e);
 }

@@ -18,7 +18,7 @@
 #include "hypervisor/xen/folder.h"
 #include "hypervisor/xen/pv.h"
 
-#define BUILT_MS 55000 /* consoles, vifs and their scripts; the source waits no longer */
+#define BUILT_MS 55000 /* what libxl builds behind the stream; the source waits no longer */
 
 static const uint8_t libxl_end[8]; /* a record of type 0 and length 0 */
 

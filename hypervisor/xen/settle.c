@@ -12,7 +12,6 @@
 #include "hypervisor/xen/mig_internal.h"
 
 #define POLL_US 20000
-#define LIST_MAX 8192
 
 /* Its writer is at work. */
 static bool is_locked(int fd)
@@ -24,7 +23,7 @@ static bool is_locked(int fd)
 
 static int read_end(const struct hv_mig *m, struct err *e)
 {
-    char text[LIST_MAX], *last;
+    char text[FOLDER_ATTACH_MAX], *last;
     ssize_t n = pread(m->attach_fd, text, sizeof text - 1, 0);
 
     text[n > 0 ? n : 0] = '\0';
@@ -49,9 +48,8 @@ int xen_mig_settle(struct hv_mig *m, uint64_t deadline_ns, struct err *e)
     while (is_locked(m->attach_fd)) {
         if (clock_ns() >= deadline_ns)
             return err_set(e, ERR_TIMEOUT,
-                "domain %s: attaching its interfaces and disks takes too long; what Xen's scripts "
-                "say "
-                "is in /var/log/xen/xen-hotplug.log",
+                "domain %s: attaching its interfaces and disks takes too long; see what Xen's "
+                "scripts wrote to /var/log/xen/xen-hotplug.log",
                 m->uuid);
         usleep(POLL_US);
     }

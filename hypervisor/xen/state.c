@@ -44,8 +44,7 @@ _Static_assert(sizeof(struct xen_blob_leaf) == sizeof(xen_cpuid_leaf_t) &&
                    sizeof(struct xen_blob_msr) == sizeof(xen_msr_entry_t),
     "a blob's entries are Xen's");
 
-/* --- pause and resume
- * ------------------------------------------------------------------------------ */
+/* --- pause and resume --- */
 
 bool xen_is_suspended(const xc_domaininfo_t *d)
 {
@@ -165,8 +164,7 @@ int xen_mig_resume(struct hv_mig *m, uint64_t epoch, struct err *e)
     return xen_go_on(m->xc, m->xs, m->domid, e);
 }
 
-/* --- save
- * ------------------------------------------------------------------------------------------ */
+/* --- save --- */
 
 /* What libxc sends too, of what a PVH domain can have. */
 static const uint32_t moved_params[] = { HVM_PARAM_PAGING_RING_PFN, HVM_PARAM_MONITOR_RING_PFN,
@@ -258,8 +256,7 @@ int xen_state_save(struct hv_mig *m, uint8_t **blob, size_t *len, struct err *e)
     return rc;
 }
 
-/* --- load
- * ------------------------------------------------------------------------------------------ */
+/* --- load --- */
 
 static int load_policy(struct hv_mig *m, struct xen_blob *b, struct err *e)
 {
@@ -357,8 +354,7 @@ int xen_state_load(struct hv_mig *m, const uint8_t *blob, size_t len, struct err
     return rc;
 }
 
-/* --- registers
- * --------------------------------------------------------------------------------------- */
+/* --- registers --- */
 
 static struct hv_segment segment(uint32_t sel, uint32_t limit, uint32_t arbytes, uint64_t base)
 {

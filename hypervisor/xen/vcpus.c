@@ -17,8 +17,7 @@
 
 #define LOCK_MS 5000
 
-/* --- sets of CPUs --------------------------------------------------------------------------------
- */
+/* --- sets of CPUs --- */
 
 /* Xen's maps have a byte for each eight CPUs that there can be. */
 static void from_map(const uint8_t *map, int bytes, struct hv_cpus *out)
@@ -43,8 +42,7 @@ static void widen(struct hv_cpus *c, int host_cpus)
     memset(c, 0xff, sizeof *c);
 }
 
-/* --- vCPUs
- * ----------------------------------------------------------------------------------------- */
+/* --- vCPUs --- */
 
 static int read_vcpu(
     xc_interface *xc, uint32_t domid, unsigned v, xc_cpumap_t map, int cpus, struct hv_vcpu *out)
@@ -171,8 +169,7 @@ int xen_set_vcpus(struct hv *hv, const char *uuid, unsigned n, struct err *e)
     return xen_run(hv, "vcpus", uuid, NULL, more, HV_CALL_TIMEOUT_MS, e);
 }
 
-/* --- shares
- * ----------------------------------------------------------------------------------------- */
+/* --- shares --- */
 
 static int no_shares(const struct hv *hv, struct err *e)
 {

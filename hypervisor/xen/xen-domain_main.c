@@ -71,8 +71,7 @@ struct options {
     bool paused, blown, background;
 };
 
-/* --- libxl's words
- * ---------------------------------------------------------------------------------- */
+/* --- libxl's words --- */
 
 struct sink {
     struct xentoollog_logger l; /* first */
@@ -105,8 +104,7 @@ static void no_destroy(struct xentoollog_logger *l)
     (void)l;
 }
 
-/* --- arguments
- * -------------------------------------------------------------------------------------- */
+/* --- arguments --- */
 
 static int parse_options(int argc, char **argv, struct options *o)
 {
@@ -181,8 +179,7 @@ static Migrd__Domain *read_definition(const char *uuid, struct err *e)
     return NULL;
 }
 
-/* --- work
- * ------------------------------------------------------------------------------------------- */
+/* --- work --- */
 
 /* Its number, INVALID_DOMID if there is none. */
 static int find(struct xl *x, const char *uuid, struct err *e)
@@ -397,8 +394,7 @@ static int work(struct xl *x, const struct options *o, struct err *e)
     return r;
 }
 
-/* --- main
- * -------------------------------------------------------------------------------------------- */
+/* --- main --- */
 
 /* Hotplug scripts and libxl's children must not hold the answer open. */
 static int take_answer(void)

@@ -67,8 +67,7 @@ static int parse(int argc, char **argv, struct watch *w)
     return rundir_is_uuid(w->uuid) && w->domid != 0 ? 0 : -1;
 }
 
-/* --- its domain ---------------------------------------------------------------------------------
- */
+/* --- its domain --- */
 
 static bool is_there(struct watch *w)
 {
@@ -110,8 +109,7 @@ static void on_term(int number)
     ending = 1;
 }
 
-/* --- its start ----------------------------------------------------------------------------------
- */
+/* --- its start --- */
 
 /* As far as the host lets us: a container may forbid any of these. */
 static void be_first(void)

@@ -33,7 +33,7 @@ struct xl {
     char said[400]; /* the first error that libxl told, for the answer */
 };
 
-/* --- config.c: a definition as libxl wants it, and back ------------------------------------ */
+/* --- config.c: a definition as libxl wants it, and back --- */
 
 /* Everything but interfaces and disks if !devices (those of an incoming domain come later). The
  * caller runs libxl_domain_config_init before, and _dispose after, also after a failure. */
@@ -45,7 +45,7 @@ Migrd__Domain *xen_config_definition(const libxl_domain_config *c, struct err *e
 /* ERR_* with what libxl said. `what`: "building the domain". */
 int xl_fail(struct xl *x, struct err *e, int rc, const char *what);
 
-/* --- build.c: the verbs ----------------------------------------------------------------------- */
+/* --- build.c: the verbs --- */
 
 /* Fills x->domid; the domain is paused. On failure something of it may be left, see discard. */
 int xl_start(struct xl *x, const Migrd__Domain *def, struct err *e);
@@ -56,7 +56,7 @@ int xl_vcpus(struct xl *x, const Migrd__Domain *def, struct err *e);
 /* NULL on failure. */
 Migrd__Domain *xl_definition(struct xl *x, struct err *e);
 
-/* --- incoming.c, stream.c -------------------------------------------------------------------- */
+/* --- incoming.c, stream.c --- */
 
 /* Builds the domain without its memory's content and without devices: paused, ready for
  * mig_open(HV_TARGET). On failure nothing of it is left. */
@@ -64,8 +64,7 @@ int xl_incoming(struct xl *x, const Migrd__Domain *def, struct err *e);
 /* libxl builds what a stream tells. */
 int xl_restore(struct xl *x, libxl_domain_config *c, int fd, uint32_t *domid, struct err *e);
 
-/* --- pv_save.c, pv_incoming.c ------------------------------------------------------------------
- */
+/* --- pv_save.c, pv_incoming.c --- */
 
 /* The stream of a suspended PV guest, to standard input. */
 int xl_save(struct xl *x, const Migrd__Domain *def, struct err *e);
@@ -74,7 +73,7 @@ int xl_incoming_pv(struct xl *x, libxl_domain_config *c, struct err *e);
 /* One that is under way in that folder ends; its folder's lock is free then. */
 void xl_give_up_pv(const char *dir);
 
-/* --- attach.c ---------------------------------------------------------------------------------- */
+/* --- attach.c --- */
 
 /* Makes the file that tells what is attached, and locks it: a descriptor for xl_attach, whose
  * lock also a child has that is forked then. -1 on failure. */

@@ -40,7 +40,7 @@ struct hv {
     struct xen_events *events;
 };
 
-/* --- driver.c: handles ------------------------------------------------------------------- */
+/* --- driver.c: handles --- */
 
 /* libxenctrl's and libxenforeignmemory's messages go to the log, at debug level. NULL on failure;
  * for a process of its own handles (a migration's) too. */
@@ -51,7 +51,7 @@ struct xs_handle *xen_open_store(struct err *e);
 xc_interface *xen_lock(struct hv *hv);
 void xen_unlock(struct hv *hv);
 
-/* --- domains.c: which domain is it, how is it ---------------------------------------------- */
+/* --- domains.c: which domain is it, how is it --- */
 
 void xen_dir(const struct hv *hv, const char *uuid, char out[RUNDIR_LEN]);
 /* A file of its folder. */
@@ -74,7 +74,7 @@ void xen_store_read(struct xs_handle *xs, char *out, size_t size, const char *fm
 /* The same as a number; false if there is none. */
 bool xen_store_number(struct xs_handle *xs, uint64_t *out, const char *path);
 
-/* --- run.c: xen-domain ---------------------------------------------------------------------- */
+/* --- run.c: xen-domain --- */
 
 /* What it answered behind "ok ", NUL-terminated; text is to be freed, also after a failure. */
 struct xen_answer {
@@ -96,17 +96,17 @@ int xen_spawn(struct hv *hv, const char *verb, const char *uuid, const char *con
 /* An answer, which is written into: "ok REST" is 0 and *rest; all else the error that it tells. */
 int xen_said(char *text, char **rest, struct err *e);
 
-/* --- caps.c -------------------------------------------------------------------------------- */
+/* --- caps.c --- */
 
 int xen_capabilities(struct hv *hv, struct hv_caps *out, struct err *e);
 int xen_guest_cpu(struct hv *hv, const char *uuid, struct hv_caps *out, struct err *e);
 
-/* --- look.c: Xen's log; what can move ------------------------------------------------------ */
+/* --- look.c: Xen's log; what can move --- */
 
 int xen_dmesg(struct hv *hv, bool clear, char **text, struct err *e);
 int xen_mig_check(struct hv *hv, const char *uuid, bool live, struct err *e);
 
-/* --- lifecycle.c --------------------------------------------------------------------------- */
+/* --- lifecycle.c --- */
 
 int xen_start(struct hv *hv, const Migrd__Domain *def, const struct hv_start *how, struct err *e);
 int xen_pause(struct hv *hv, const char *uuid, uint64_t epoch, struct err *e);
@@ -121,7 +121,7 @@ int xen_unsuspend(xc_interface *xc, struct xs_handle *xs, uint32_t domid, struct
 /* That, and takes all pauses back. */
 int xen_let_run(xc_interface *xc, struct xs_handle *xs, uint32_t domid, struct err *e);
 
-/* --- fuse.c: see fuse.h ---------------------------------------------------------------------- */
+/* --- fuse.c: see fuse.h --- */
 
 /* What pause and resume come to: a fuse may hold the domain, too. */
 int xen_do_pause(struct hv *hv, const char *uuid, const xc_domaininfo_t *d, struct err *e);
@@ -133,7 +133,7 @@ void xen_fuse_tend(struct hv *hv, const char *uuid, uint32_t domid);
 /* fused, blown and reason. */
 void xen_fuse_fill(struct hv *hv, const char *dir, const xc_domaininfo_t *d, struct hv_info *i);
 
-/* --- vcpus.c, stats.c, events.c -------------------------------------------------------------- */
+/* --- vcpus.c, stats.c, events.c --- */
 
 int xen_vcpus(struct hv *hv, const char *uuid, struct hv_vcpu **list, unsigned *n, struct err *e);
 int xen_pin(
@@ -148,7 +148,7 @@ void xen_events_close(struct hv *hv);
 /* Something may have changed that xenstore does not tell. */
 void xen_events_look(struct hv *hv);
 
-/* --- mig*.c, dirty.c, state.c: the migration ------------------------------------------------ */
+/* --- mig*.c, dirty.c, state.c: the migration --- */
 
 int xen_mig_open(
     struct hv *hv, const char *uuid, enum hv_side side, struct hv_mig **out, struct err *e);

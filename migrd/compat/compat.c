@@ -45,7 +45,7 @@ struct check *compat_line(struct compare *c, enum check_result r, const char *ar
     return k;
 }
 
-/* --- releases -------------------------------------------------------------------------------- */
+/* --- releases --- */
 
 /* "4.17.2" -> 4, 17; "1" -> 1 and n = 1. How many numbers were read; 0: it is no release. */
 static int parse_release(const char *text, unsigned v[2])
@@ -188,7 +188,7 @@ void compat_release(struct compare *c)
             "update migrd on host %s", c->src);
 }
 
-/* --- the domain ------------------------------------------------------------------------------ */
+/* --- the domain --- */
 
 static void boot_file(struct compare *c, const char *object, const char *path, bool missing)
 {
@@ -217,7 +217,7 @@ void compat_domain(struct compare *c)
     boot_file(c, "initrd", c->def->initrd, c->in->no_initrd);
 }
 
-/* --- all of it ------------------------------------------------------------------------------- */
+/* --- all of it --- */
 
 void compat_check(const struct compat *in, struct checks *out)
 {
@@ -240,7 +240,7 @@ void compat_check(const struct compat *in, struct checks *out)
     compat_disks(&c);
 }
 
-/* --- as a message ---------------------------------------------------------------------------- */
+/* --- as a message --- */
 
 /* Bytes of the UTF-8 character at p, 0 if there is none. Overlong forms and surrogates are none. */
 static size_t utf8_len(const unsigned char *p)

@@ -34,7 +34,7 @@ static const char *const xcr0_names[] = { "x87", "sse", "avx", "bndregs", "bndcs
     "avx512_zmm", "avx512_hi16_zmm", "pt", "pkru", "pasid", "cet_u", "cet_s", "hdc", "uintr", "lbr",
     "hwp", "amx_tilecfg", "amx_tiledata" };
 
-/* --- features -------------------------------------------------------------------------------- */
+/* --- features --- */
 
 static bool vendor(struct compare *c, const Migrd__CpuReport *guest, const Migrd__CpuReport *host)
 {
@@ -136,7 +136,7 @@ static void xsave(struct compare *c, const Migrd__CpuReport *guest, const Migrd_
         checks_remedy(k, compat_is_xen(c) ? XEN_REMEDY : BASELINE_REMEDY, c->src, c->dst);
 }
 
-/* --- the clock ------------------------------------------------------------------------------- */
+/* --- the clock --- */
 
 static bool invariant_tsc(const Migrd__CpuReport *guest)
 {
@@ -205,7 +205,7 @@ static void tsc(struct compare *c, const Migrd__CpuReport *guest, const Migrd__C
             "choose a target with %s or more, or with TSC scaling", s);
 }
 
-/* --- vCPUs ----------------------------------------------------------------------------------- */
+/* --- vCPUs --- */
 
 static void vcpus(struct compare *c)
 {

@@ -19,7 +19,7 @@ static uint64_t most_of(const Migrd__Domain *d)
     return d->max_memory_kib > d->memory_kib ? d->max_memory_kib : d->memory_kib;
 }
 
-/* --- huge pages ------------------------------------------------------------------------------ */
+/* --- huge pages --- */
 
 static const Migrd__HugePages *huge_of(const Migrd__HostFacts *f, uint32_t size_kib)
 {
@@ -58,7 +58,7 @@ static void huge_pages(struct compare *c)
     }
 }
 
-/* --- the rest -------------------------------------------------------------------------------- */
+/* --- the rest --- */
 
 static bool fits_together(struct compare *c, uint64_t need, const char *s)
 {

@@ -25,7 +25,7 @@ static const Migrd__NetFacts *net_of(const Migrd__HostFacts *f, const char *name
     return NULL;
 }
 
-/* --- lists ----------------------------------------------------------------------------------- */
+/* --- lists --- */
 
 /* One bit a tag. */
 struct tags {
@@ -108,7 +108,7 @@ static int subnets_agree(const Migrd__NetFacts *a, const Migrd__NetFacts *b)
     return r;
 }
 
-/* --- the bridge ------------------------------------------------------------------------------ */
+/* --- the bridge --- */
 
 struct port {
     struct compare *c;
@@ -236,7 +236,7 @@ static void bridge(struct port *p)
     subnets(p);
 }
 
-/* --- clashes --------------------------------------------------------------------------------- */
+/* --- clashes --- */
 
 /* Who there has the MAC: its name, or NULL. */
 static const char *mac_owner(const struct compare *c, const char *mac)

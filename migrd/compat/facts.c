@@ -33,7 +33,7 @@ uint64_t facts_number(const char *sys, const char *path)
     return n;
 }
 
-/* --- huge pages ------------------------------------------------------------------------------ */
+/* --- huge pages --- */
 
 static uint64_t huge_number(const char *sys, unsigned kib, const char *what)
 {
@@ -78,7 +78,7 @@ void facts_huge_pages(const char *sys, Migrd__HostFacts *f)
         closedir(d);
 }
 
-/* --- CPU ------------------------------------------------------------------------------------- */
+/* --- CPU --- */
 
 Migrd__CpuReport *facts_cpu(const struct hv_caps *caps)
 {
@@ -100,7 +100,7 @@ Migrd__CpuReport *facts_cpu(const struct hv_caps *caps)
     return r;
 }
 
-/* --- all of it ------------------------------------------------------------------------------- */
+/* --- all of it --- */
 
 static void add_net(Migrd__HostFacts *f, const char *name)
 {

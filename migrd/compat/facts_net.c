@@ -49,7 +49,7 @@ static const char *kind_of(const char *sys, const char *name)
     return number(sys, name, "carrier") == 1 ? "tap in use" : "tap"; /* a process holds it */
 }
 
-/* --- addresses ------------------------------------------------------------------------------- */
+/* --- addresses --- */
 
 static bool subnet_text(
     const struct sockaddr *a, const struct sockaddr *mask, char *out, size_t len)
@@ -106,7 +106,7 @@ static void add_subnets(Migrd__NetFacts *n)
     freeifaddrs(all);
 }
 
-/* --- a bridge's ports ------------------------------------------------------------------------ */
+/* --- a bridge's ports --- */
 
 struct ports {
     size_t n;
@@ -215,7 +215,7 @@ static void look_at_bridge(const char *sys, Migrd__NetFacts *n)
     free(p);
 }
 
-/* --- all of it ------------------------------------------------------------------------------- */
+/* --- all of it --- */
 
 /* Of an interface: no other may reach a path. */
 static bool good_name(const char *name)

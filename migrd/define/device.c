@@ -20,8 +20,7 @@ struct change {
     enum define_change how;
 };
 
-/* --- lists --------------------------------------------------------------------------------------
- */
+/* --- lists --- */
 
 /* The new one is the last of list; `at` is the one that it means, NONE: there is none such. The
  * one to be freed then is the last. */
@@ -48,8 +47,7 @@ static void drop_last_vif(Migrd__Domain *d)
     migrd__vif__free_unpacked(d->vifs[--d->n_vifs], NULL);
 }
 
-/* --- disks --------------------------------------------------------------------------------------
- */
+/* --- disks --- */
 
 static int change_disk(struct change *c)
 {
@@ -77,8 +75,7 @@ static int change_disk(struct change *c)
     return 0;
 }
 
-/* --- interfaces ---------------------------------------------------------------------------------
- */
+/* --- interfaces --- */
 
 /* What is said of it fits; with an address, nothing else matters. */
 static bool vif_fits(const Migrd__Vif *said, const Migrd__Vif *v)
@@ -133,8 +130,7 @@ static int change_vif(struct change *c)
     return 0;
 }
 
-/* --- what is there or not -----------------------------------------------------------------------
- */
+/* --- what is there or not --- */
 
 static int change_switch(struct change *c, const char *what, bool had, protobuf_c_boolean *now)
 {

@@ -60,8 +60,7 @@ int define_metadata_add(struct reader *r, xmlDoc *doc, xmlNode *n)
     return rc;
 }
 
-/* --- what a definition has ----------------------------------------------------------------------
- */
+/* --- what a definition has --- */
 
 /* Calls `use` with an element that has the notes as its children. */
 static int with_notes(struct reader *r, const char *notes, use_root *use, void *object)
@@ -130,8 +129,7 @@ char *define_metadata_get(const Migrd__Domain *d, const char *uri, struct err *e
     return w.text;
 }
 
-/* --- changing it --------------------------------------------------------------------------------
- */
+/* --- changing it --- */
 
 /* All but those of that namespace. */
 static int keep_others(struct reader *r, xmlDoc *doc, xmlNode *root, void *object)

@@ -19,8 +19,7 @@
 #define SHUTDOWN_ACPI 1
 #define UNDEFINE_NOTHING_TO_DROP 0x1b /* managed save, snapshots, kept NVRAM, checkpoints */
 
-/* --- actions on a domain -----------------------------------------------------------------------
- */
+/* --- actions on a domain --- */
 
 static int act(struct lv_call *k, const lv_dom *dom, enum registry_op op,
     const struct registry_args *args, registry_done *done, struct err *e)
@@ -106,8 +105,7 @@ int lv_create_flags(struct lv_call *k, const void *args, void *ret, struct err *
     return act(k, &a->dom, REG_START, &how, lv_call_end, e);
 }
 
-/* --- definitions
- * ----------------------------------------------------------------------------------- */
+/* --- definitions --- */
 
 int lv_define_code(const struct err *e)
 {

@@ -16,7 +16,7 @@
 #define FROM_RPC 7
 #define LEVEL_ERROR 2
 
-/* --- the table -------------------------------------------------------------------------------- */
+/* --- the table --- */
 
 #define CALL(in, out, fn, flags)                                                                   \
     {                                                                                              \
@@ -174,7 +174,7 @@ static const struct lv_entry *find(const struct lv_header *h)
     return h->prog == LV_PROGRAM && h->vers == LV_VERSION ? lv_entry_of(h->proc) : NULL;
 }
 
-/* --- errors ----------------------------------------------------------------------------------- */
+/* --- errors --- */
 
 enum lv_code lv_code_of(const struct err *e)
 {
@@ -242,8 +242,7 @@ void lv_audit(const struct lv_call *k, const char *what, const char *on)
     log_info("libvirt", "%s: %s %s", k->c->who, what, on);
 }
 
-/* --- answers -------------------------------------------------------------------------------------
- */
+/* --- answers --- */
 
 static struct lv_header answer_header(const struct lv_header *h, enum lv_status status)
 {
@@ -341,8 +340,7 @@ void lv_call_end(void *call, const char *uuid, const struct err *e)
     free(dom.name);
 }
 
-/* --- running -------------------------------------------------------------------------------------
- */
+/* --- running --- */
 
 /* An error that only the protocol knows; the call is not run. */
 static void refuse(

@@ -128,8 +128,7 @@ char *lv_capabilities(const struct migrd *m, struct err *e)
     return result;
 }
 
-/* --- of one type of guest ----------------------------------------------------------------------
- */
+/* --- of one type of guest --- */
 
 static void put_enum(struct xml_out *x, const char *name, const char *value)
 {

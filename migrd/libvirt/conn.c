@@ -35,7 +35,7 @@
 #define READ_BYTES 16384
 #define TURN_NS (2 * NS_PER_MS)
 
-/* --- end -------------------------------------------------------------------------------------- */
+/* --- end --- */
 
 static void free_if_done(struct lv_conn *c)
 {
@@ -82,8 +82,7 @@ static void cut_off(struct lv_conn *c, const char *why)
     lv_conn_close(c);
 }
 
-/* --- what is waited for
- * --------------------------------------------------------------------------- */
+/* --- what is waited for --- */
 
 static bool is_full(const struct lv_conn *c)
 {
@@ -124,7 +123,7 @@ void lv_conn_listen(struct lv_conn *c)
     listen_for(c);
 }
 
-/* --- sending ---------------------------------------------------------------------------------- */
+/* --- sending --- */
 
 static void flush(struct lv_conn *c)
 {
@@ -209,7 +208,7 @@ static void send_keepalive(struct lv_conn *c, int proc)
     lv_conn_send(c, frame, h.len);
 }
 
-/* --- receiving -------------------------------------------------------------------------------- */
+/* --- receiving --- */
 
 static void keepalive(struct lv_conn *c, const struct lv_header *h)
 {
@@ -354,8 +353,7 @@ static void ready(uv_poll_t *h, int status, int events)
         free_if_done(c);
 }
 
-/* --- time
- * ------------------------------------------------------------------------------------------ */
+/* --- time --- */
 
 static bool older(uint64_t since, uint64_t now, uint64_t seconds)
 {

@@ -38,8 +38,7 @@ static int no_memory(struct err *e)
     return err_set(e, ERR_MEMORY, "migrd is out of memory");
 }
 
-/* --- changes ------------------------------------------------------------------------------------
- */
+/* --- changes --- */
 
 static int tune(
     struct lv_call *k, const lv_dom *dom, const char *what, struct tune *t, struct err *e)
@@ -52,8 +51,7 @@ static int tune(
     return tune_domain(k->m, d, t, lv_call_end, k, e) < 0 ? -1 : LV_LATER;
 }
 
-/* --- memory -------------------------------------------------------------------------------------
- */
+/* --- memory --- */
 
 int lv_get_max_memory(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
@@ -106,8 +104,7 @@ int lv_set_max_memory_old(struct lv_call *k, const void *args, void *ret, struct
     return set_memory(k, &a->dom, a->kib, MEMORY_MAXIMUM, e);
 }
 
-/* --- sets of CPUs -------------------------------------------------------------------------------
- */
+/* --- sets of CPUs --- */
 
 static int take_set(
     struct lv_call *k, const char *bytes, unsigned len, struct hv_cpus *out, struct err *e)
@@ -166,8 +163,7 @@ int lv_get_cpu_map(struct lv_call *k, const void *args, void *ret, struct err *e
     return 0;
 }
 
-/* --- vCPUs --------------------------------------------------------------------------------------
- */
+/* --- vCPUs --- */
 
 int lv_host_max_vcpus(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
@@ -324,8 +320,7 @@ int lv_get_vcpus_flags(struct lv_call *k, const void *args, void *ret, struct er
     return 0;
 }
 
-/* --- weight and cap -----------------------------------------------------------------------------
- */
+/* --- weight and cap --- */
 
 int lv_get_sched_type(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
@@ -473,8 +468,7 @@ int lv_set_sched_flags(struct lv_call *k, const void *args, void *ret, struct er
     return set_sched(k, &a->dom, a->params.params_val, a->params.params_len, a->flags, e);
 }
 
-/* --- event --------------------------------------------------------------------------------------
- */
+/* --- event --- */
 
 /* <shares> and <global_quota> of the XML have these names. */
 void lv_event_cpus(struct migrd *m, const struct domain *d)

@@ -40,8 +40,7 @@ enum { OFF_SHUTDOWN = 1, OFF_CRASHED = 3 };
 #define LIST_CHECKPOINT 0x4000
 #define LIST_NO_CHECKPOINT 0x8000
 
-/* --- names and uuids ---------------------------------------------------------------------------
- */
+/* --- names and uuids --- */
 
 void lv_uuid_bytes(const char *text, char out[LV_UUID_BYTES])
 {
@@ -112,8 +111,7 @@ int lv_by_uuid(struct lv_call *k, const void *args, void *ret, struct err *e)
     return lv_domain_put(d, ret, e);
 }
 
-/* --- state
- * ------------------------------------------------------------------------------------------ */
+/* --- state --- */
 
 static int paused_reason(const struct domain *d)
 {
@@ -252,8 +250,7 @@ int lv_managed_save(struct lv_call *k, const void *args, void *ret, struct err *
     return lv_domain(k, &a->dom, e) == NULL ? -1 : lv_check_flags(k, a->flags, 0, e);
 }
 
-/* --- definition
- * -------------------------------------------------------------------------------------- */
+/* --- definition --- */
 
 int lv_xml(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
@@ -278,8 +275,7 @@ int lv_xml(struct lv_call *k, const void *args, void *ret, struct err *e)
     return out->value != NULL ? 0 : -1;
 }
 
-/* --- list
- * ------------------------------------------------------------------------------------------ */
+/* --- list --- */
 
 /* Bits of all groups that hold for the domain. */
 static unsigned list_bits(const struct domain *d)
@@ -334,8 +330,7 @@ int lv_list_all(struct lv_call *k, const void *args, void *ret, struct err *e)
     return 0;
 }
 
-/* --- lists in the older form
- * ------------------------------------------------------------------------ */
+/* --- lists in the older form --- */
 
 static unsigned count(const struct migrd *m, bool live)
 {

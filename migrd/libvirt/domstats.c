@@ -35,8 +35,7 @@ struct asked {
     lv_stats_list list;
 };
 
-/* --- one domain ----------------------------------------------------------------------------------
- */
+/* --- one domain --- */
 
 static void put_known(struct lv_params *l, const struct domain *d, unsigned groups)
 {
@@ -128,8 +127,7 @@ static void put_figures(struct lv_params *l, const struct domain_figures *f, uns
         put_disks(l, f->stats);
 }
 
-/* --- domstats ----------------------------------------------------------------------------------
- */
+/* --- domstats --- */
 
 static void asked_free(struct asked *a)
 {
@@ -252,8 +250,7 @@ int lv_domain_stats(struct lv_call *k, const void *args, void *ret, struct err *
     return LV_LATER;
 }
 
-/* --- others ------------------------------------------------------------------------------------
- */
+/* --- others --- */
 
 /* cpu-stats asks for sums with CPU -1, first how many there are. */
 int lv_cpu_stats(struct lv_call *k, const void *args, void *ret, struct err *e)

@@ -123,7 +123,7 @@ static const struct meaning *meaning_of(const struct event *ev)
     return NULL;
 }
 
-/* --- sending ---------------------------------------------------------------------------------- */
+/* --- sending --- */
 
 /* What a message of any kind begins with. */
 static lv_event head_of(const struct migrd *m, const struct event *ev)
@@ -180,9 +180,7 @@ static bool somebody_asked(const struct migrd *m, int event)
     return false;
 }
 
-/* --- domains
- * --------------------------------------------------------------------------------------
- */
+/* --- domains --- */
 
 /* Its going is part of what a migration or save does, whose end says what it meant. */
 static bool is_leaving(const struct domain *d)
@@ -266,9 +264,7 @@ static void tell_io_error(struct migrd *m, const struct event *ev)
     tell(m, ID_IO_ERROR_REASON, ev->uuid, (xdrproc_t)xdr_lv_event_io_reason, &msg);
 }
 
-/* --- migrations
- * -----------------------------------------------------------------------------------
- */
+/* --- migrations --- */
 
 static bool migration_of(struct migrd *m, const struct event *ev, Migrd__MigrationInfo *i)
 {
@@ -321,9 +317,7 @@ static void tell_cpus(struct migrd *m, const struct event *ev)
         lv_event_cpus(m, d);
 }
 
-/* --- what the host tells
- * --------------------------------------------------------------------------
- */
+/* --- what the host tells --- */
 
 static void happened(void *arg, const struct event *ev)
 {
@@ -385,9 +379,7 @@ void lv_events_forget(struct lv_conn *c)
     c->callbacks = NULL;
 }
 
-/* --- registrations
- * --------------------------------------------------------------------------------
- */
+/* --- registrations --- */
 
 static struct lv_callback *add(
     struct lv_call *k, int event, const lv_dom *dom, bool old, struct err *e)
@@ -439,8 +431,7 @@ static int drop(struct lv_call *k, bool old, int number, struct err *e)
         old ? "event that was asked for" : "callback", number);
 }
 
-/* --- the end of migrd ----------------------------------------------------------------------------
- */
+/* --- the end of migrd --- */
 
 int lv_close_register(struct lv_call *k, const void *args, void *ret, struct err *e)
 {

@@ -23,8 +23,7 @@
 #define DUMP_MEMORY_ONLY 16u /* that is what a core has */
 #define FORMAT_RAW 0u        /* virsh's "elf" */
 
-/* --- following a job ----------------------------------------------------------------------------
- */
+/* --- following a job --- */
 
 static void followed(void *call, struct migration *g, bool last)
 {
@@ -44,8 +43,7 @@ int lv_follow(struct lv_call *k, struct migration *g, struct err *e)
     return lv_fail(k, e, LV_E_BUSY, "too many clients watch this job; it goes on");
 }
 
-/* --- save and restore ---------------------------------------------------------------------------
- */
+/* --- save and restore --- */
 
 static int check_file(
     struct lv_call *k, const lv_text *xml, unsigned flags, struct migration_file *f, struct err *e)
@@ -120,8 +118,7 @@ int lv_restore_flags(struct lv_call *k, const void *args, void *ret, struct err 
     return check_file(k, a->xml, a->flags, &f, e) < 0 ? -1 : restore(k, &f, e);
 }
 
-/* --- dump ---------------------------------------------------------------------------------------
- */
+/* --- dump --- */
 
 /* Its core is written: boots anew. */
 static void dumped(void *call, struct migration *g, bool last)

@@ -32,8 +32,7 @@ static int put(char **out, const char *text, struct err *e)
     return *out != NULL ? 0 : err_set(e, ERR_MEMORY, "migrd is out of memory");
 }
 
-/* --- connection
- * ----------------------------------------------------------------------------------- */
+/* --- connection --- */
 
 int lv_auth_list(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
@@ -169,8 +168,7 @@ int lv_lib_version(struct lv_call *k, const void *args, void *ret, struct err *e
     return 0;
 }
 
-/* --- host
- * -------------------------------------------------------------------------------------------- */
+/* --- host --- */
 
 int lv_node_info(struct lv_call *k, const void *args, void *ret, struct err *e)
 {

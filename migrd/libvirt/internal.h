@@ -19,7 +19,7 @@
 #include "migrd/registry.h"
 #include "transport/tls_server.h"
 
-/* --- bytes ---------------------------------------------------------------------------------- */
+/* --- bytes --- */
 
 #define LV_HEADER_BYTES 28
 #define LV_FRAME_MAX (512u << 10) /* of a frame that a client sends */
@@ -54,7 +54,7 @@ int lv_unpack(xdrproc_t proc, const uint8_t *p, size_t n, void *out, struct err 
 /* malloc'ed; never NULL but without memory. */
 char *lv_copy(const char *text);
 
-/* --- errors ----------------------------------------------------------------------------------- */
+/* --- errors --- */
 
 /* libvirt's own numbers. */
 enum lv_code {
@@ -87,7 +87,7 @@ enum lv_code lv_code_of(const struct err *e);
 /* Words that libvirt puts before the text of such a failure; "" none. */
 const char *lv_code_words(enum lv_code code);
 
-/* --- clients ---------------------------------------------------------------------------------- */
+/* --- clients --- */
 
 struct lv_callback {
     struct lv_callback *next;
@@ -199,7 +199,7 @@ void lv_conn_listen(struct lv_conn *c);
 /* A call of it has ended. */
 void lv_conn_release(struct lv_conn *c, size_t bytes);
 
-/* --- streams ---------------------------------------------------------------------------------- */
+/* --- streams --- */
 
 void lv_stream_frame(struct lv_conn *c, const struct lv_header *h, const uint8_t *payload);
 /* So much waits for a guest that the client must wait. */
@@ -211,7 +211,7 @@ void lv_streams_forget(struct lv_conn *c);
 /* As an answer to h, or as the end of a stream, as h->type says. */
 void lv_send_error(struct lv_conn *c, const struct lv_header *h, int code, const char *text);
 
-/* --- calls ------------------------------------------------------------------------------------ */
+/* --- calls --- */
 
 struct lv_call;
 
@@ -259,8 +259,7 @@ const char *lv_refused_words(int proc);
 int lv_check_flags(struct lv_call *k, unsigned flags, unsigned known, struct err *e);
 void lv_audit(const struct lv_call *k, const char *what, const char *on);
 
-/* --- domains -----------------------------------------------------------------------------------
- */
+/* --- domains --- */
 
 /* NULL: no such domain here, *e and libvirt's number are set. */
 struct domain *lv_domain(struct lv_call *k, const lv_dom *dom, struct err *e);
@@ -278,8 +277,7 @@ char *lv_capabilities(const struct migrd *m, struct err *e);
 /* The word that <os><type> has for such guests on this host, and that virsh dominfo shows. */
 const char *lv_os_word(const struct migrd *m, Migrd__GuestType t);
 
-/* --- typed parameters -------------------------------------------------------------------------
- */
+/* --- typed parameters --- */
 
 struct lv_params {
     lv_param *val;
@@ -301,8 +299,7 @@ struct lv_field {
 const char *lv_field(struct lv_field *f, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* --- jobs ---------------------------------------------------------------------------------------
- */
+/* --- jobs --- */
 
 /* Statistics of a migration, save or restore; of one that has ended its report's. 0, and the
  * list is the caller's. */
@@ -310,8 +307,7 @@ int lv_job_params(const Migrd__MigrationInfo *i, struct lv_params *out, struct e
 /* The call is answered when the job has ended. LV_LATER, or -1. */
 int lv_follow(struct lv_call *k, struct migration *g, struct err *e);
 
-/* --- events -------------------------------------------------------------------------------------
- */
+/* --- events --- */
 
 int lv_events_start(struct migrd *m, struct err *e);
 void lv_events_stop(struct migrd *m);
@@ -326,15 +322,14 @@ void lv_event_tunable(struct migrd *m, const struct domain *d, const struct lv_p
 /* That, of its pins, weight and cap as they are. */
 void lv_event_cpus(struct migrd *m, const struct domain *d);
 
-/* --- migrations by virsh; migrate.h ----------------------------------------------------------- */
+/* --- migrations by virsh; migrate.h --- */
 
 /* Of a domain that leaves: the rest of its migration is not live. Ends the call when it stands. */
 int lv_suspend_moving(struct lv_call *k, struct domain *d, struct err *e);
 void lv_moves_forget(struct lv_conn *c);
 void lv_moves_tick(struct migrd *m, uint64_t now);
 
-/* --- procedures ----------------------------------------------------------------------------------
- */
+/* --- procedures --- */
 
 lv_fn lv_open_connection, lv_close_connection, lv_auth_list, lv_supports, lv_type, lv_version,
     lv_lib_version, lv_hostname, lv_uri, lv_node_info, lv_free_memory, lv_get_capabilities,

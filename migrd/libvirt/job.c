@@ -48,8 +48,7 @@ static int operation(const Migrd__MigrationInfo *i)
     return OP_UNKNOWN;
 }
 
-/* --- under way ----------------------------------------------------------------------------------
- */
+/* --- under way --- */
 
 int lv_get_job_info(struct lv_call *k, const void *args, void *ret, struct err *e)
 {
@@ -85,8 +84,7 @@ int lv_abort_job(struct lv_call *k, const void *args, void *ret, struct err *e)
     return migration_cancel(k->m, d->mig, e);
 }
 
-/* --- statistics
- * ----------------------------------------------------------------------------------- */
+/* --- statistics --- */
 
 static void add_progress(struct lv_params *l, const Migrd__Progress *p)
 {

@@ -49,7 +49,7 @@ static char *same(const char *text)
     return (char *)(uintptr_t)text;
 }
 
-/* --- Begin ------------------------------------------------------------------------------------ */
+/* --- Begin --- */
 
 /* Both went through the same reader: equal definitions are equal bytes. */
 static bool same_definition(const Migrd__Domain *a, const Migrd__Domain *b)
@@ -124,7 +124,7 @@ int lv_step_begin(struct lv_call *k, const struct lv_step *s, lv_begun *ret, str
     return fault_at(FAULT("virsh-begin"), "virsh-begin", e);
 }
 
-/* --- Prepare ---------------------------------------------------------------------------------- */
+/* --- Prepare --- */
 
 static bool is_loopback(const char *address)
 {
@@ -209,7 +209,7 @@ int lv_step_prepare(struct lv_call *k, const struct lv_step *s, lv_prepared *ret
     return r == 0 ? fault_at(FAULT("virsh-prepare"), "virsh-prepare", e) : r;
 }
 
-/* --- Perform ---------------------------------------------------------------------------------- */
+/* --- Perform --- */
 
 static int performed(
     const struct migrd *m, const struct migration *g, lv_cookie *out, struct err *e)
@@ -333,7 +333,7 @@ int lv_step_perform(struct lv_call *k, const struct lv_step *s, struct err *e)
     return r;
 }
 
-/* --- Finish ----------------------------------------------------------------------------------- */
+/* --- Finish --- */
 
 static int arrived_here(struct lv_call *k, const Migrd__Ticket *t, lv_dom *out, struct err *e)
 {
@@ -405,7 +405,7 @@ int lv_step_finish(struct lv_call *k, const struct lv_step *s, lv_finished *ret,
     return r == 0 ? fault_at(FAULT("virsh-finish"), "virsh-finish", e) : r;
 }
 
-/* --- Confirm ---------------------------------------------------------------------------------- */
+/* --- Confirm --- */
 
 /* The domain may be gone from here by now: it is not looked up. */
 int lv_step_confirm(struct lv_call *k, const struct lv_step *s, struct err *e)
@@ -429,7 +429,7 @@ int lv_step_confirm(struct lv_call *k, const struct lv_step *s, struct err *e)
     return fault_at(FAULT("virsh-confirm"), "virsh-confirm", e);
 }
 
-/* --- procedures ------------------------------------------------------------------------------- */
+/* --- procedures --- */
 
 #define STEP_OF(a)                                                                                 \
     {                                                                                              \

@@ -11,7 +11,7 @@
 #include "migrd/libvirt/ticket.pb-c.h"
 #include "migrd/migration.h"
 
-/* --- options ---------------------------------------------------------------------------------- */
+/* --- options --- */
 
 #define LV_M_LIVE 0x1u
 #define LV_M_PEER2PEER 0x2u
@@ -52,7 +52,7 @@ int lv_order_take(struct lv_call *k, const struct lv_step *s, struct lv_order *o
 int lv_order_host(
     struct lv_call *k, struct lv_order *o, const char *uri, bool with_port, struct err *e);
 
-/* --- cookies ---------------------------------------------------------------------------------- */
+/* --- cookies --- */
 
 /* The texts are the caller's; a copy of it in bytes is malloc'ed. */
 int lv_ticket_put(const Migrd__Ticket *t, char **out, u_int *len, struct err *e);
@@ -61,8 +61,7 @@ Migrd__Ticket *lv_ticket_take(struct lv_call *k, const char *data, u_int len,
     Migrd__TicketStep step, const char *uuid, struct err *e);
 Migrd__Ticket *lv_ticket_parse(const char *data, size_t len);
 
-/* --- what belongs to a client ------------------------------------------------------------------
- */
+/* --- what belongs to a client --- */
 
 enum lv_move_kind {
     LV_MOVE_HELD,     /* source: between Begin and Perform nobody else acts on the domain */
@@ -92,8 +91,7 @@ void lv_move_end(struct migrd *m, struct lv_move **mv);
 /* The reason that others are given while a domain is held. */
 int lv_move_hold(struct lv_call *k, struct domain *d, struct err *e);
 
-/* --- steps -------------------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 int lv_step_begin(struct lv_call *k, const struct lv_step *s, lv_begun *ret, struct err *e);
 int lv_step_prepare(struct lv_call *k, const struct lv_step *s, lv_prepared *ret, struct err *e);

@@ -47,8 +47,7 @@ int lv_offline_prepare(struct lv_call *k, const Migrd__Domain *def, uint64_t epo
     return 0;
 }
 
-/* --- Finish ------------------------------------------------------------------------------------
- */
+/* --- Finish --- */
 
 static int answer(struct lv_call *k, const char *uuid, lv_finished *f, struct err *e)
 {
@@ -120,8 +119,7 @@ int lv_offline_finish(struct lv_call *k, const struct lv_order *o, struct err *e
     return -1;
 }
 
-/* --- Confirm -----------------------------------------------------------------------------------
- */
+/* --- Confirm --- */
 
 static void given(void *move, const char *uuid, const struct err *e)
 {

@@ -102,7 +102,7 @@ int lv_start_postcopy(struct lv_call *k, const void *args, void *ret, struct err
         "post-copy is not supported; virsh suspend stops the guest for the rest of its migration");
 }
 
-/* --- suspend ---------------------------------------------------------------------------------- */
+/* --- suspend --- */
 
 static bool stands(const struct migration *g)
 {

@@ -27,7 +27,7 @@
 
 #define FOLDER "/run/libvirt"
 
-/* --- one place -------------------------------------------------------------------------------- */
+/* --- one place --- */
 
 static void settle(
     struct lv_place *p, enum lv_place_state state, const char *path, const char *text)
@@ -113,8 +113,7 @@ static void look(struct lv_place *p, const char *path, const char *target)
     }
 }
 
-/* --- all of them -------------------------------------------------------------------------------
- */
+/* --- all of them --- */
 
 typedef void place_fn(struct lv_place *p, const char *path, const char *target);
 

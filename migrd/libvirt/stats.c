@@ -26,8 +26,7 @@ static int ask(struct lv_call *k, const lv_dom *dom, figures_done *done, struct 
     return figures_ask(k->m, d, FIGURES_STATS, done, k, e) < 0 ? -1 : LV_LATER;
 }
 
-/* --- disks --------------------------------------------------------------------------------------
- */
+/* --- disks --- */
 
 static void add(struct hv_disk_stats *sum, const struct hv_disk_stats *d)
 {
@@ -139,8 +138,7 @@ int lv_get_disk_stats_flags(struct lv_call *k, const void *args, void *ret, stru
     return ask(k, &a->dom, a->n == 0 ? disk_counted : disk_known_flags, e);
 }
 
-/* --- vifs ---------------------------------------------------------------------------------------
- */
+/* --- vifs --- */
 
 static const struct hv_vif_stats *find_vif(const struct hv_stats *s, const char *device)
 {
@@ -175,8 +173,7 @@ int lv_get_vif_stats(struct lv_call *k, const void *args, void *ret, struct err 
     return ask(k, &((const lv_dom_path *)args)->dom, vif_known, e);
 }
 
-/* --- memory -------------------------------------------------------------------------------------
- */
+/* --- memory --- */
 
 static void memory_known(void *call, const struct domain_figures *f, const struct err *e)
 {

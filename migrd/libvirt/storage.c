@@ -39,8 +39,7 @@ struct look {
     int (*answer)(struct look *l, void *ret, struct err *e);
 };
 
-/* --- looking ------------------------------------------------------------------------------------
- */
+/* --- looking --- */
 
 static int block_size(const char *path, uint64_t *size, struct err *e)
 {
@@ -124,8 +123,7 @@ static int begin(struct lv_call *k, const char *path,
     return LV_LATER;
 }
 
-/* --- volumes ------------------------------------------------------------------------------------
- */
+/* --- volumes --- */
 
 static const char *name_of(const char *path)
 {
@@ -220,8 +218,7 @@ int lv_vol_get_path(struct lv_call *k, const void *args, void *ret, struct err *
     return ((lv_word *)ret)->value != NULL ? 0 : err_set(e, ERR_MEMORY, "migrd is out of memory");
 }
 
-/* --- the pool that they are of -------------------------------------------------------------------
- */
+/* --- the pool that they are of --- */
 
 int lv_pool_list(struct lv_call *k, const void *args, void *ret, struct err *e)
 {

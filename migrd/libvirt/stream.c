@@ -59,8 +59,7 @@ struct lv_stream {
     uint64_t moved_ns; /* the pty took something, or there was nothing to take */
 };
 
-/* --- end ----------------------------------------------------------------------------------------
- */
+/* --- end --- */
 
 static void handle_closed(uv_handle_t *h)
 {
@@ -122,8 +121,7 @@ static void has_ended(struct lv_stream *s)
     s->in_len = 0;
 }
 
-/* --- from the pty --------------------------------------------------------------------------------
- */
+/* --- from the pty --- */
 
 static void ready(uv_poll_t *p, int status, int events);
 
@@ -166,8 +164,7 @@ static void move_out(struct lv_stream *s)
     lv_conn_listen(s->c);
 }
 
-/* --- to the pty ----------------------------------------------------------------------------------
- */
+/* --- to the pty --- */
 
 static void move_in(struct lv_stream *s)
 {
@@ -246,8 +243,7 @@ void lv_stream_frame(struct lv_conn *c, const struct lv_header *h, const uint8_t
     }
 }
 
-/* --- time ----------------------------------------------------------------------------------------
- */
+/* --- time --- */
 
 static void tell_end(struct lv_stream *s, uint64_t now)
 {
@@ -281,8 +277,7 @@ void lv_streams_tick(struct lv_conn *c, uint64_t now)
         lv_conn_listen(c);
 }
 
-/* --- opening -------------------------------------------------------------------------------------
- */
+/* --- opening --- */
 
 static struct lv_stream *stream_of(struct migrd *m, const char *uuid)
 {

@@ -40,8 +40,7 @@ struct lv_listener {
     uv_poll_t poll;
 };
 
-/* --- refusals ----------------------------------------------------------------------------------
- */
+/* --- refusals --- */
 
 void lv_refused(struct migrd *m, const char *fmt, ...)
 {
@@ -63,8 +62,7 @@ static void count_refusals(struct libvirt *lv)
     lv->refusals = 0;
 }
 
-/* --- who may -------------------------------------------------------------------------------------
- */
+/* --- who may --- */
 
 static bool is_listed(const char *list, const char *name)
 {
@@ -97,8 +95,7 @@ bool lv_tls_admitted(struct lv_conn *c)
     return false;
 }
 
-/* --- connections ---------------------------------------------------------------------------------
- */
+/* --- connections --- */
 
 static void accept_one(struct migrd *m, int fd, const char *address)
 {
@@ -139,8 +136,7 @@ static void acceptable(uv_poll_t *h, int status, int events)
     }
 }
 
-/* --- listening
- * ------------------------------------------------------------------------------------ */
+/* --- listening --- */
 
 static void listener_closed(uv_handle_t *h)
 {

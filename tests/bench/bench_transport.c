@@ -77,7 +77,7 @@ static struct cost cost_since(const struct cost *start)
     };
 }
 
-/* --- limits of the machine ----------------------------------------------------------------- */
+/* --- limits of the machine --- */
 
 struct watch {
     uint64_t ns;
@@ -133,7 +133,7 @@ static void limit_cipher(const char *name, size_t len)
     munmap(out, FRAME);
 }
 
-/* --- two processes --------------------------------------------------------------------------- */
+/* --- two processes --- */
 
 struct way {
     const char *name;
@@ -369,7 +369,7 @@ static void measure(const struct way *w, const struct tr_tls *tls)
     close(from[0]);
 }
 
-/* --- a certificate for both ends -------------------------------------------------------------- */
+/* --- a certificate for both ends --- */
 
 static struct tr_tls *make_tls(void)
 {

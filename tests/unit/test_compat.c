@@ -157,7 +157,7 @@ static void make_world(struct world *w)
         .taken = &w->taken };
 }
 
-/* --- what is not well ------------------------------------------------------------------------ */
+/* --- what is not well --- */
 
 #define CASE(name) static void name(struct world *w)
 
@@ -695,7 +695,7 @@ static const struct expected table[] = {
         "end that there first" },
 };
 
-/* --- tests ----------------------------------------------------------------------------------- */
+/* --- tests --- */
 
 static void print_all(const struct checks *c)
 {

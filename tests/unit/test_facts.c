@@ -66,7 +66,7 @@ static int drop_root(void **state)
     return system(command);
 }
 
-/* --- huge pages ------------------------------------------------------------------------------ */
+/* --- huge pages --- */
 
 static void test_huge_pages(void **state)
 {
@@ -100,7 +100,7 @@ static void test_no_huge_pages(void **state)
     migrd__host_facts__free_unpacked(f, NULL);
 }
 
-/* --- networks -------------------------------------------------------------------------------- */
+/* --- networks --- */
 
 static void expect_kind(const char *name, const char *kind, unsigned mtu)
 {
@@ -171,7 +171,7 @@ static void test_macs(void **state)
     migrd__net_facts__free_unpacked(n, NULL);
 }
 
-/* --- netlink ---------------------------------------------------------------------------------- */
+/* --- netlink --- */
 
 static struct nl_msg *link_message(int family, int ifindex)
 {
@@ -245,7 +245,7 @@ static void test_tag_message(void **state)
     nlmsg_free(m);
 }
 
-/* --- a real kernel --------------------------------------------------------------------------- */
+/* --- a real kernel --- */
 
 static bool run(const char *command)
 {
@@ -336,7 +336,7 @@ static void test_kernel(void **state)
     assert_int_equal(r, 0);
 }
 
-/* --- all of it ------------------------------------------------------------------------------- */
+/* --- all of it --- */
 
 static void test_gather(void **state)
 {

@@ -61,8 +61,7 @@ static void crash(struct lab *l, unsigned i, unsigned d)
     lab_see(l, i, d);
 }
 
-/* --- restarts
- * ------------------------------------------------------------------------------------- */
+/* --- restarts --- */
 
 static void crash_restarts_here_then_elsewhere(void **state)
 {
@@ -269,8 +268,7 @@ static void failed_stop_isolates_the_domain_alone(void **state)
     lab_free(l);
 }
 
-/* --- hand-over
- * ------------------------------------------------------------------------------------- */
+/* --- hand-over --- */
 
 /* The migration's machinery: node i sends d to node k, whose copy is there and does not run. */
 static void incoming(struct lab *l, unsigned k, unsigned d, uint64_t epoch)
@@ -467,8 +465,7 @@ static void source_that_lost_its_copy_says_so(void **state)
     lab_free(l);
 }
 
-/* --- placement
- * --------------------------------------------------------------------------------------- */
+/* --- placement --- */
 
 static void apart_and_together(void **state)
 {
@@ -624,8 +621,7 @@ static void flapping_node_is_quarantined(void **state)
     lab_free(l);
 }
 
-/* --- operations
- * ------------------------------------------------------------------------------------------- */
+/* --- operations --- */
 
 static void moves(struct lab *l, unsigned from)
 {

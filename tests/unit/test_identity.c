@@ -32,7 +32,7 @@
 
 static char root[64];
 
-/* --- tools ----------------------------------------------------------------------------- */
+/* --- tools --- */
 
 static void path_of(char out[PATH_MAX], const char *name)
 {
@@ -123,7 +123,7 @@ static int remove_root(void **state)
     return system(command);
 }
 
-/* --- files ----------------------------------------------------------------------------- */
+/* --- files --- */
 
 static void a_file(void **state)
 {
@@ -218,7 +218,7 @@ static void locked_files(void **state)
     close(fd);
 }
 
-/* --- the challenge --------------------------------------------------------------------- */
+/* --- the challenge --- */
 
 static void challenge_and_answer(void **state)
 {
@@ -339,7 +339,7 @@ static void old_challenges_go(void **state)
     lab_end(&t);
 }
 
-/* --- block devices --------------------------------------------------------------------- */
+/* --- block devices --- */
 
 #define FC_DEVICE "devices/pci0000:00/host3/rport-3:0-1/target3:0:0/3:0:0:1"
 #define FC "/sys/" FC_DEVICE
@@ -550,7 +550,7 @@ static void virtual_ports(void **state)
     expect_failure(&t, "invalid", "give WWPN:WWNN, 16 hex digits each");
 }
 
-/* --- parsers --------------------------------------------------------------------------- */
+/* --- parsers --- */
 
 static void scsi_names(void **state)
 {
@@ -641,7 +641,7 @@ static void image_formats(void **state)
     assert_string_equal(backing, "base");
 }
 
-/* --- all at once ----------------------------------------------------------------------- */
+/* --- all at once --- */
 
 static void several_disks(void **state)
 {

@@ -33,8 +33,7 @@ static int down(void **state)
     return 0;
 }
 
-/* --- a client's side ----------------------------------------------------------------------------
- */
+/* --- a client's side --- */
 
 static void put_call(int proc, xdrproc_t xdr, void *args)
 {
@@ -104,8 +103,7 @@ static void expect_hung_up(void)
     assert_int_equal(host.lv.n_conns, 0);
 }
 
-/* --- frames
- * ------------------------------------------------------------------------------------------ */
+/* --- frames --- */
 
 static void test_header(void **state)
 {
@@ -160,9 +158,7 @@ static void test_bytes(void **state)
     assert_memory_equal(in, pong, sizeof pong);
 }
 
-/* --- XDR
- * -----------------------------------------------------------------------------------------------
- */
+/* --- XDR --- */
 
 static int unpack_words(xdrproc_t xdr, const uint32_t *words, size_t n, void *out)
 {
@@ -205,8 +201,7 @@ static void test_limits(void **state)
     }
 }
 
-/* --- calls
- * ---------------------------------------------------------------------------------------------- */
+/* --- calls --- */
 
 static void test_before_open(void **state)
 {
@@ -312,8 +307,7 @@ static void test_xen_capabilities(void **state)
     host.m.caps.guest_types = 0;
 }
 
-/* --- statistics
- * --------------------------------------------------------------------------------------------- */
+/* --- statistics --- */
 
 static const lv_param *param_of(const lv_stats_record *r, const char *field)
 {
@@ -431,9 +425,7 @@ static void test_bad_arguments(void **state)
     expect_error(LV_E_INVALID_ARG, 6, "unsupported flags (0x10000)");
 }
 
-/* --- events
- * -----------------------------------------------------------------------------------------------
- */
+/* --- events --- */
 
 static int ask_for(int event, const lv_dom *dom)
 {
@@ -668,8 +660,7 @@ static void test_slow_listener(void **state)
     close(slow);
 }
 
-/* --- streams
- * ------------------------------------------------------------------------------------------ */
+/* --- streams --- */
 
 static int open_pty(void)
 {
@@ -924,8 +915,7 @@ static void test_close_callback(void **state)
     assert_int_equal(reason.value, 1);
 }
 
-/* --- clients that are cut off
- * ----------------------------------------------------------------------------- */
+/* --- clients that are cut off --- */
 
 static void test_nonsense(void **state)
 {

@@ -26,8 +26,7 @@ static struct host host;
 static char dir[64];
 static uint8_t in[1 << 18];
 
-/* --- the hypervisor -----------------------------------------------------------------------------
- */
+/* --- the hypervisor --- */
 
 static struct {
     atomic_uint pins, scheds, memories;
@@ -125,8 +124,7 @@ static const struct hv_ops fake = { .name = "xvm",
     .vcpus = fake_vcpus,
     .stats = fake_stats };
 
-/* --- the host -----------------------------------------------------------------------------------
- */
+/* --- the host --- */
 
 static struct domain *web1(void)
 {
@@ -187,8 +185,7 @@ static lv_dom dom(void)
     return d;
 }
 
-/* --- a client -----------------------------------------------------------------------------------
- */
+/* --- a client --- */
 
 /* Its answer is in `in`. */
 static struct lv_header call(int proc, void *in_xdr, void *args)
@@ -247,8 +244,7 @@ static void fails(int proc, void *in_xdr, void *args, int code, const char *part
 
 #define X(type) ((void *)(uintptr_t)xdr_##type)
 
-/* --- pins ---------------------------------------------------------------------------------------
- */
+/* --- pins --- */
 
 static lv_pin_flags pin(unsigned vcpu, const char *map, unsigned len, unsigned flags)
 {
@@ -349,8 +345,7 @@ static void test_get_pins(void **state)
     fails(LV_DOMAIN_GET_VCPU_PIN_INFO, X(lv_pins_args), &a, LV_E_INVALID_ARG, "too much");
 }
 
-/* --- vCPUs --------------------------------------------------------------------------------------
- */
+/* --- vCPUs --- */
 
 static void test_get_vcpus(void **state)
 {
@@ -413,8 +408,7 @@ static void test_count(void **state)
     assert_int_equal(web1()->def->n_vcpu_pins, 1);
 }
 
-/* --- weight and cap -----------------------------------------------------------------------------
- */
+/* --- weight and cap --- */
 
 static lv_param number(const char *field, lv_value_type type, long long n)
 {
@@ -483,8 +477,7 @@ static void test_bad_sched(void **state)
     assert_int_equal(hv.scheds, 0);
 }
 
-/* --- memory -------------------------------------------------------------------------------------
- */
+/* --- memory --- */
 
 static void test_memory(void **state)
 {
@@ -511,8 +504,7 @@ static void test_memory(void **state)
     assert_int_equal(web1()->def->memory_kib, 1024);
 }
 
-/* --- figures ------------------------------------------------------------------------------------
- */
+/* --- figures --- */
 
 static void test_disk(void **state)
 {

@@ -68,7 +68,7 @@ static lv_param number_param(const char *field, uint64_t n)
     return p;
 }
 
-/* --- cookies ---------------------------------------------------------------------------------- */
+/* --- cookies --- */
 
 struct cookie {
     char *data;
@@ -130,7 +130,7 @@ static void test_tickets(void **state)
     free(c.data);
 }
 
-/* --- options ---------------------------------------------------------------------------------- */
+/* --- options --- */
 
 static void test_flags(void **state)
 {
@@ -194,7 +194,7 @@ static void test_params(void **state)
     }
 }
 
-/* --- Begin ------------------------------------------------------------------------------------ */
+/* --- Begin --- */
 
 static void forget(lv_begun *b)
 {
@@ -295,7 +295,7 @@ static void test_begin_xml(void **state)
     forget(&ret);
 }
 
-/* --- Prepare ---------------------------------------------------------------------------------- */
+/* --- Prepare --- */
 
 static int prepare(const struct cookie *c, const lv_param *p, u_int n, unsigned flags,
     lv_prepared *ret, struct err *e)
@@ -372,8 +372,7 @@ static void test_prepare_away(void **state)
     free(c.data);
 }
 
-/* --- Perform, Finish, Confirm ------------------------------------------------------------------
- */
+/* --- Perform, Finish, Confirm --- */
 
 static void test_perform(void **state)
 {
@@ -496,8 +495,7 @@ static void test_file_elsewhere(void **state)
     host.m.paths.state[0] = '\0';
 }
 
-/* --- older clients, speed and pause --------------------------------------------------------------
- */
+/* --- older clients, speed and pause --- */
 
 static void test_old(void **state)
 {

@@ -285,7 +285,7 @@ static void test_home(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
-/* --- looks at once --------------------------------------------------------------------------- */
+/* --- looks at once --- */
 
 #define LOOKS 14
 

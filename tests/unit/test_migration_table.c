@@ -24,7 +24,7 @@
 #define STEPS 400
 #define QUEUE 64
 
-/* --- the tables by themselves ------------------------------------------------------------- */
+/* --- the tables by themselves --- */
 
 static bool source_waits(enum src_state s)
 {
@@ -179,8 +179,7 @@ static void the_log_decides(void **state)
         }
 }
 
-/* --- the model ---------------------------------------------------------------------------------
- */
+/* --- the model --- */
 
 enum worker { W_NONE, W_IDLE, W_ASKED, W_READY_SENT, W_PAUSED };
 

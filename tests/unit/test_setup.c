@@ -146,8 +146,7 @@ static void conf_of_people_is_read(void **state)
     assert_int_equal(setup_read_conf(&s, "what\n", 5, &e), -1);
 }
 
-/* --- files --------------------------------------------------------------------------------------
- */
+/* --- files --- */
 
 static char folder[64];
 

@@ -33,7 +33,7 @@ static char root[32];
 static uv_loop_t loop;
 static struct migrd m;
 
-/* --- reports ------------------------------------------------------------------------------- */
+/* --- reports --- */
 
 static Migrd__Reply *new_reply(void)
 {
@@ -120,7 +120,7 @@ Migrd__Reply *report_host(struct migrd *mm)
     return r;
 }
 
-/* --- clients ---------------------------------------------------------------------------------- */
+/* --- clients --- */
 
 static char got[1 << 20];
 
@@ -196,8 +196,7 @@ static const char *text_of(const json_t *j, const char *key)
     return json_string_value(json_object_get(j, key));
 }
 
-/* --- fixture ------------------------------------------------------------------------------------
- */
+/* --- fixture --- */
 
 static int setup(void **state)
 {
@@ -238,8 +237,7 @@ static void publish(const char *type, const char *json)
     events_publish(m.events, &ev);
 }
 
-/* --- tests -------------------------------------------------------------------------------------
- */
+/* --- tests --- */
 
 static void pages(void **state)
 {
@@ -522,8 +520,7 @@ static void socket_is_for_its_group(void **state)
     assert_int_equal(st.st_mode & 0777, 0660);
 }
 
-/* --- pbjson --------------------------------------------------------------------------------------
- */
+/* --- pbjson --- */
 
 static void json_of_messages(void **state)
 {

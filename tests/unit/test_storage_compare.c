@@ -31,7 +31,7 @@ struct pair {
 typedef void make_fn(struct pair *p);
 typedef void change_fn(struct pair *p);
 
-/* --- pairs that agree ------------------------------------------------------------------ */
+/* --- pairs that agree --- */
 
 static Migrd__DiskIdentity *identity(Migrd__StorageKind kind, const char *source)
 {
@@ -132,7 +132,7 @@ static void serial_only(struct pair *p)
     id_text(&p->t->designators[0]->kind, "vendor");
 }
 
-/* --- changes --------------------------------------------------------------------------- */
+/* --- changes --- */
 
 static void nothing(struct pair *p)
 {
@@ -491,7 +491,7 @@ static void lvm(struct pair *p)
     set(p->t, "dm-uuid", "LVM-def");
 }
 
-/* --- the table ------------------------------------------------------------------------- */
+/* --- the table --- */
 
 static const struct {
     make_fn *make;

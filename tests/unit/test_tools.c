@@ -38,7 +38,7 @@ static pid_t server;
 static char console[64]; /* pty of web1 */
 static int console_master;
 
-/* --- the server ------------------------------------------------------------------------ */
+/* --- the server --- */
 
 /* What was asked last, as JSON, for the test to look at. */
 static void note_request(const ProtobufCMessage *m)
@@ -411,7 +411,7 @@ static int stop_server(void **state)
     return system(cmd) != 0 ? -1 : 0;
 }
 
-/* --- running a command -------------------------------------------------------------------- */
+/* --- running a command --- */
 
 static char out[65536];
 static unsigned interrupt_ms; /* not 0: the command gets ^C after that time */
@@ -497,7 +497,7 @@ static json_t *asked(const char *member)
     return body;
 }
 
-/* --- xm -------------------------------------------------------------------------------------- */
+/* --- xm --- */
 
 static void xm_list_has_xms_columns(void **state)
 {
@@ -688,8 +688,7 @@ static void console_says_why_not(void **state)
     assert_string_equal(out, "");
 }
 
-/* --- migctl ------------------------------------------------------------------------------------
- */
+/* --- migctl --- */
 
 static void migctl_migrate_reports(void **state)
 {
@@ -921,8 +920,7 @@ static void no_daemon_is_explained(void **state)
                "running? start it with: migrd --root /tmp/no-such-root\n");
 }
 
-/* --- numbers ------------------------------------------------------------------------------------
- */
+/* --- numbers --- */
 
 static void numbers_for_people(void **state)
 {

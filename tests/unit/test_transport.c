@@ -17,7 +17,7 @@ static void has(const struct err *e, enum err_code code, const char *part)
         fail_msg("'%s' is not in '%s'", part, e->text);
 }
 
-/* --- preamble -------------------------------------------------------------------------------- */
+/* --- preamble --- */
 
 #define SESSION "0123456789abcdef0123456789abcdef"
 
@@ -120,8 +120,7 @@ static void answers_always_fit_and_hold_no_foreign_lines(void **state)
     assert_string_equal(line, "421 too many\r\n");
 }
 
-/* --- connecting ---------------------------------------------------------------------------------
- */
+/* --- connecting --- */
 
 static void the_servers_words_decide(void **state)
 {
@@ -237,7 +236,7 @@ static void failures_to_connect_say_what_to_do(void **state)
     assert_true(e.code == ERR_NOT_FOUND || e.code == ERR_TIMEOUT);
 }
 
-/* --- reads and writes ------------------------------------------------------------------------- */
+/* --- reads and writes --- */
 
 static const struct tr_options quick = { .dead_peer_ms = 300 };
 
@@ -407,8 +406,7 @@ static void what_was_written_arrives_though_closed_at_once(void **state)
     tr_close(&b);
 }
 
-/* --- bandwidth cap
- * -------------------------------------------------------------------------------- */
+/* --- bandwidth cap --- */
 
 static void *discard(void *arg)
 {
@@ -509,8 +507,7 @@ static void a_new_rate_holds_at_once(void **state)
     tr_shaper_free(&s);
 }
 
-/* --- messages
- * ------------------------------------------------------------------------------------- */
+/* --- messages --- */
 
 static void send_refuse(struct tr_conn *c, const char *text)
 {

@@ -40,8 +40,7 @@ static void has(const struct err *e, enum err_code code, const char *part)
         fail_msg("'%s' is not in '%s'", part, e->text);
 }
 
-/* --- a peer ------------------------------------------------------------------------------------
- */
+/* --- a peer --- */
 
 /* The other end of `c`: OpenSSL after its handshake, and the keys it made, for records by hand. */
 struct peer {
@@ -193,8 +192,7 @@ static void part(struct peer *p)
     close(p->fd);
 }
 
-/* --- with OpenSSL -------------------------------------------------------------------------------
- */
+/* --- with OpenSSL --- */
 
 #define BULK (3u << 20)
 
@@ -376,8 +374,7 @@ static void secrets_do_not_stay(void **state)
     part(&p);
 }
 
-/* --- records by hand
- * ------------------------------------------------------------------------------ */
+/* --- records by hand --- */
 
 static size_t seal(struct peer *p, uint8_t type, const void *data, size_t len, uint8_t *out)
 {

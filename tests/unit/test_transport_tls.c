@@ -284,8 +284,7 @@ static void own_files_are_checked_when_loaded(void **state)
     assert_null(t);
 }
 
-/* --- two threads ---------------------------------------------------------------------------------
- */
+/* --- two threads --- */
 
 #define DUPLEX_BYTES (24u << 20)
 

@@ -32,8 +32,7 @@ static uint8_t *page(uint64_t gfn)
     return guest + gfn * 4096;
 }
 
-/* --- recording ---------------------------------------------------------------------------------
- */
+/* --- recording --- */
 
 struct recorder {
     int lfd, file;
@@ -103,8 +102,7 @@ static void recorded(struct recorder *r, struct tr_conn **c)
     close(r->lfd);
 }
 
-/* --- the migration -------------------------------------------------------------------------------
- */
+/* --- the migration --- */
 
 struct stream {
     struct tr_conn *c; /* or NULL: */
@@ -324,8 +322,7 @@ static void record_target(uint64_t digest, uint64_t frames_of_round_0)
     }
 }
 
-/* --- the tests
- * --------------------------------------------------------------------------------------- */
+/* --- the tests --- */
 
 static int setup(void **state)
 {

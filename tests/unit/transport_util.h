@@ -105,7 +105,7 @@ static inline void util_pair(const struct tr_options *client, const struct tr_op
     *b = s.conn;
 }
 
-/* --- certificates -------------------------------------------------------------------------- */
+/* --- certificates --- */
 
 struct util_pki {
     char dir[64];
