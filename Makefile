@@ -5,7 +5,7 @@
 # make deps       Debian packages                   make install DESTDIR= PREFIX=
 # make fuzz       libFuzzer harnesses, FUZZ_SECONDS each; FUZZ_ONLY="acl xml", FUZZ_JOBS=2
 # make sim        SEEDS runs of the cluster's decision core in its simulator
-# make test-xen   hosts with Xen in the testbed (make test has the first of them)
+# make test-xen   hosts with Xen in the testbed (make test has the first two of them, shorter)
 # make soak       SOAK_MOVES migrations to and fro, with a watch on everything that could grow
 # make V=1 shows commands; make CC=clang B=build-clang; make SAN=address|thread builds with it.
 
