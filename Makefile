@@ -270,7 +270,7 @@ bench-transport: $(B)/bench/bench_transport
 
 SBIN := migrd
 BIN  := xm migctl
-EXEC := migrd-worker migrd-storage xvm-domain $(if $(XEN),xen-domain xen-fuse)
+EXEC := migrd-worker migrd-storage xvm-domain $(if $(XEN),xen-domain xen-fuse xen-hotplug)
 MAN  := $(wildcard docs/*.[1-9])
 
 install: all

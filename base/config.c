@@ -227,6 +227,8 @@ static const struct key keys[] = {
         "Memory that no domain gets, kept for the host itself; what Xen's Domain-0 has counts." },
     { "memory-overcommit", TYPE_BOOL, AT(memory_overcommit), ANY, "no", NULL,
         "Let domains have more memory together than the host has." },
+    { "xen-hotplug", TYPE_BOOL, AT(xen_hotplug), ANY, "yes", NULL,
+        "Connect plain disks and interfaces by xen-hotplug; no: all by Xen's own scripts." },
     { "host-cpu-level", TYPE_TEXT, AT(host_cpu_level), 0, 0, NULL, valid_level, "a CPU level", "",
         NULL,
         "CPU level that guests of this host see at most, as x86-64-v2 or what migctl cpu baseline "

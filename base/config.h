@@ -52,6 +52,7 @@ struct config {
     char hypervisor[16];                         /* hypervisor = xvm: default for new domains */
     uint64_t memory_reserve_kib;                 /* memory-reserve = 512M kept for the host */
     bool memory_overcommit;                      /* memory-overcommit = no */
+    bool xen_hotplug;                            /* xen-hotplug = yes */
     char host_cpu_level[400];                    /* host-cpu-level = "" (all that the CPU has) */
     /* storage */
     bool storage_leases;                         /* storage-leases = yes */

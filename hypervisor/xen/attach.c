@@ -269,7 +269,7 @@ static int attach_all(
     int left = -1;
 
     libxl_domain_config_init(&c);
-    if (xen_config(def, true, &c, e) == 0 && attach_nics(x, &c, l, e) == 0)
+    if (xen_config(def, true, x->hotplug, &c, e) == 0 && attach_nics(x, &c, l, e) == 0)
         left = attach_disks(x, def, &c, claim, l, e);
     libxl_domain_config_dispose(&c);
     if (left == 0 && folder_mark(x->dir, FOLDER_CLAIMED, "", e) < 0)

@@ -38,7 +38,7 @@ int xl_start(struct xl *x, const Migrd__Domain *def, struct err *e)
     int rc, r;
 
     libxl_domain_config_init(&c);
-    r = xen_config(def, true, &c, e);
+    r = xen_config(def, true, x->hotplug, &c, e);
     if (r == 0) {
         rc = libxl_domain_create_new(x->ctx, &c, &x->domid, NULL, NULL);
         if (rc != 0)

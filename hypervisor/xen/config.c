@@ -260,12 +260,40 @@ static int config_build(
     return config_cpus(def, b, e);
 }
 
-int xen_config(const Migrd__Domain *def, bool devices, libxl_domain_config *c, struct err *e)
+/* What xen-hotplug might do: libxl would run vif-bridge, or block, for it. A device model
+ * and a bootloader open a disk by themselves, or by libxl's hand, without our script's knowledge.
+ */
+static int set_hotplug(const Migrd__Domain *def, const char *program, libxl_domain_config *c)
+{
+    bool phy = c->c_info.type != LIBXL_DOMAIN_TYPE_HVM && def->bootloader[0] == '\0';
+
+    for (int i = 0; i < c->num_nics; i++) {
+        libxl_device_nic *n = &c->nics[i];
+
+        if (n->nictype == LIBXL_NIC_TYPE_VIF && n->script == NULL && n->bridge != NULL &&
+            n->ip == NULL && set_text(&n->script, program) < 0)
+            return -1;
+    }
+    for (int i = 0; i < c->num_disks; i++) {
+        libxl_device_disk *d = &c->disks[i];
+
+        if (phy && d->script == NULL && d->format == LIBXL_DISK_FORMAT_RAW && !d->is_cdrom &&
+            (d->backend == LIBXL_DISK_BACKEND_UNKNOWN || d->backend == LIBXL_DISK_BACKEND_PHY) &&
+            set_text(&d->script, program) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int xen_config(const Migrd__Domain *def, bool devices, const char *hotplug, libxl_domain_config *c,
+    struct err *e)
 {
     if (config_create(def, &c->c_info, e) < 0 ||
         config_build(def, c->c_info.type, &c->b_info, e) < 0 ||
         (devices && (config_vifs(def, c, e) < 0 || config_disks(def, c, e) < 0)))
         return -1;
+    if (set_hotplug(def, hotplug, c) < 0)
+        return no_memory(def, e);
     c->on_poweroff = c->on_reboot = c->on_watchdog = c->on_crash = c->on_soft_reset =
         LIBXL_ACTION_ON_SHUTDOWN_PRESERVE;
     return 0;
@@ -289,6 +317,14 @@ static const char *format_word(libxl_disk_format f)
                : libxl_disk_format_to_string(f);
 }
 
+/* xen-hotplug is of this host's installation, not of the domain. */
+static const char *script_of(const char *path)
+{
+    const char *name = path != NULL ? strrchr(path, '/') : NULL;
+
+    return name != NULL && strcmp(name + 1, XEN_HOTPLUG) == 0 ? "" : path;
+}
+
 static Migrd__Disk *disk_of(const libxl_device_disk *d)
 {
     Migrd__Disk *out = malloc(sizeof *out);
@@ -299,7 +335,7 @@ static Migrd__Disk *disk_of(const libxl_device_disk *d)
     out->source = text_of(d->pdev_path);
     out->device = text_of(d->vdev);
     out->format = text_of(format_word(d->format));
-    out->script = text_of(d->script);
+    out->script = text_of(script_of(d->script));
     out->read_only = !d->readwrite;
     out->cdrom = d->is_cdrom;
     return out;
@@ -317,6 +353,7 @@ static Migrd__Vif *vif_of(const libxl_device_nic *n)
         n->mac[3], n->mac[4], n->mac[5]);
     out->mac = text_of(mac);
     out->bridge = text_of(n->bridge);
+    out->script = text_of(script_of(n->script));
     out->ifname = text_of(n->ifname);
     out->model = text_of(n->model);
     return out;

@@ -36,7 +36,7 @@ static int build(struct xl *x, const Migrd__Domain *def, libxl_domain_config *c,
 
     if (v == NULL)
         return err_set(e, ERR_SYSTEM, "Xen does not tell its version");
-    if (xen_config(def, false, c, e) < 0)
+    if (xen_config(def, false, NULL, c, e) < 0)
         return -1;
     if (c->c_info.type == LIBXL_DOMAIN_TYPE_PV)
         return xl_incoming_pv(x, c, e);

@@ -28,6 +28,7 @@
 #include "base/fault.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/paths.h"
 #include "hypervisor/hypervisor.h"
 #include "hypervisor/xen/find.h"
 #include "hypervisor/xen/folder.h"
@@ -436,9 +437,16 @@ static int go_on_behind(const struct options *o)
     return pid;
 }
 
+/* Without it Xen's own scripts do all of the work. */
+static const char *hotplug_program(char path[PATHS_LEN])
+{
+    return paths_program(path, XEN_HOTPLUG, NULL) == 0 && access(path, X_OK) == 0 ? path : NULL;
+}
+
 int main(int argc, char **argv)
 {
     struct options o = { .run_dir = NULL };
+    char hotplug[PATHS_LEN];
     struct xl x = { .domid = (uint32_t)INVALID_DOMID, .exists = exists };
     struct sink sink = { .l = { .vmessage = on_message, .destroy = no_destroy }, .x = &x };
     struct err e;
@@ -455,6 +463,7 @@ int main(int argc, char **argv)
     if (x.answer < 0 || go_on_behind(&o) < 0)
         return 1;
     x.run_dir = o.run_dir;
+    x.hotplug = hotplug_program(hotplug);
     x.uuid = o.uuid;
     x.blown = o.blown;
     x.comes = o.verb->comes;

@@ -16,15 +16,18 @@
 #include "hypervisor/domain.pb-c.h"
 #include "hypervisor/rundir.h"
 
+#define XEN_HOTPLUG "xen-hotplug"
+
 struct xl {
     libxl_ctx *ctx;
     const char *run_dir;  /* the folder of all domains */
+    const char *hotplug;  /* the path of xen-hotplug; NULL: Xen's scripts do it all */
     char dir[RUNDIR_LEN]; /* the domain's own */
     const char *uuid;
     uint64_t epoch, kib;
     unsigned vcpus;
     bool blown, comes; /* comes: by a migration */
-    int answer; /* -1: it was given */
+    int answer;        /* -1: it was given */
     /* The domain is there, and counts from here on, though its build goes on: gives the answer. */
     int (*exists)(struct xl *x, struct err *e);
     uint32_t domid; /* of the domain, once there is one */
@@ -36,8 +39,10 @@ struct xl {
 /* --- config.c: a definition as libxl wants it, and back --- */
 
 /* Everything but interfaces and disks if !devices (those of an incoming domain come later). The
- * caller runs libxl_domain_config_init before, and _dispose after, also after a failure. */
-int xen_config(const Migrd__Domain *def, bool devices, libxl_domain_config *c, struct err *e);
+ * caller runs libxl_domain_config_init before, and _dispose after, also after a failure. `hotplug`:
+ * the script of devices that xen-hotplug may do, or NULL. */
+int xen_config(const Migrd__Domain *def, bool devices, const char *hotplug, libxl_domain_config *c,
+    struct err *e);
 int xen_config_disk(const Migrd__Disk *d, libxl_device_disk *out, struct err *e);
 /* What can be told of a domain that somebody else made. NULL on failure. */
 Migrd__Domain *xen_config_definition(const libxl_domain_config *c, struct err *e);

@@ -72,6 +72,7 @@ static void test_defaults(void **state)
     assert_string_equal(c.hypervisor, "xvm");
     assert_int_equal(c.memory_reserve_kib, 512 * 1024);
     assert_false(c.memory_overcommit);
+    assert_true(c.xen_hotplug);
     assert_string_equal(c.control_group, "migrd");
     assert_false(c.cluster);
     assert_int_equal(c.cluster_beat_port, 8003);
@@ -327,6 +328,7 @@ static void test_round_trip(void **state)
         { "migration-delta-cache", "64M" }, { "migration-verify", "yes" },
         { "migration-max-outgoing", "7" }, { "host-name", "h" }, { "hypervisor", "xen" },
         { "memory-reserve", "0" }, { "memory-overcommit", "yes" },
+        { "xen-hotplug", "no" },
         { "host-cpu-level", "x86-64-v2" }, { "storage-leases", "no" },
         { "storage-lease-time", "7s" }, { "storage-timeout", "3s" },
         { "storage-nfs-uid-base", "100000" }, { "storage-secrets", "/s" },

@@ -68,7 +68,7 @@ static void test_pvh(void **state)
     d.cpu_cap = 50;
     vif.rate_kib = 1000;
     libxl_domain_config_init(&c);
-    assert_int_equal(xen_config(&d, true, &c, &e), 0);
+    assert_int_equal(xen_config(&d, true, NULL, &c, &e), 0);
     assert_int_equal(c.c_info.type, LIBXL_DOMAIN_TYPE_PVH);
     assert_string_equal(c.c_info.name, "web1");
     assert_int_equal(c.b_info.target_memkb, 131072);
@@ -95,6 +95,50 @@ static void test_pvh(void **state)
     libxl_domain_config_dispose(&c);
 }
 
+static const char *script_of_disk(Migrd__Domain *d, libxl_domain_config *c)
+{
+    struct err e;
+
+    libxl_domain_config_init(c);
+    assert_int_equal(xen_config(d, true, "/x/xen-hotplug", c, &e), 0);
+    return c->disks[0].script;
+}
+
+static void test_hotplug(void **state)
+{
+    Migrd__Domain d = guest(), *back;
+    libxl_domain_config c;
+    struct err e;
+
+    (void)state;
+    vif.bridge = (char *)"xenbr0";
+    assert_string_equal(script_of_disk(&d, &c), "/x/xen-hotplug");
+    assert_string_equal(c.nics[0].script, "/x/xen-hotplug");
+    back = xen_config_definition(&c, &e);
+    assert_non_null(back);
+    assert_string_equal(back->disks[0]->script, ""); /* another host has it elsewhere */
+    assert_string_equal(back->vifs[0]->script, "");
+    migrd__domain__free_unpacked(back, NULL);
+    libxl_domain_config_dispose(&c);
+
+    vif.script = (char *)"vif-route";
+    disk.script = (char *)"block-drbd";
+    assert_string_equal(script_of_disk(&d, &c), "block-drbd");
+    assert_string_equal(c.nics[0].script, "vif-route");
+    libxl_domain_config_dispose(&c);
+    vif.script = disk.script = (char *)"";
+    vif.ip = (char *)"10.0.0.1";
+    disk.format = (char *)"qcow2";
+    assert_null(script_of_disk(&d, &c));
+    assert_null(c.nics[0].script);
+    libxl_domain_config_dispose(&c);
+    vif.ip = disk.format = (char *)"";
+    d.type = MIGRD__GUEST_TYPE__GUEST_PV;
+    d.bootloader = (char *)"pygrub";
+    assert_null(script_of_disk(&d, &c));
+    libxl_domain_config_dispose(&c);
+}
+
 static void test_incoming_has_no_devices(void **state)
 {
     Migrd__Domain d = guest();
@@ -103,7 +147,7 @@ static void test_incoming_has_no_devices(void **state)
 
     (void)state;
     libxl_domain_config_init(&c);
-    assert_int_equal(xen_config(&d, false, &c, &e), 0);
+    assert_int_equal(xen_config(&d, false, NULL, &c, &e), 0);
     assert_int_equal(c.num_disks, 0);
     assert_int_equal(c.num_nics, 0);
     libxl_domain_config_dispose(&c);
@@ -119,7 +163,7 @@ static void test_types(void **state)
     d.type = MIGRD__GUEST_TYPE__GUEST_PV;
     d.bootloader = (char *)"pygrub";
     libxl_domain_config_init(&c);
-    assert_int_equal(xen_config(&d, true, &c, &e), 0);
+    assert_int_equal(xen_config(&d, true, NULL, &c, &e), 0);
     assert_int_equal(c.c_info.type, LIBXL_DOMAIN_TYPE_PV);
     assert_string_equal(c.b_info.bootloader, "pygrub");
     libxl_domain_config_dispose(&c);
@@ -128,7 +172,7 @@ static void test_types(void **state)
     d.firmware = (char *)"ovmf";
     d.tsc_mode = (char *)"native";
     libxl_domain_config_init(&c);
-    assert_int_equal(xen_config(&d, true, &c, &e), 0);
+    assert_int_equal(xen_config(&d, true, NULL, &c, &e), 0);
     assert_int_equal(c.c_info.type, LIBXL_DOMAIN_TYPE_HVM);
     assert_string_equal(c.b_info.u.hvm.boot, "dc");
     assert_int_equal(c.b_info.u.hvm.bios, LIBXL_BIOS_TYPE_OVMF);
@@ -143,7 +187,7 @@ static void refuse(Migrd__Domain *d, enum err_code code)
     struct err e = { 0 };
 
     libxl_domain_config_init(&c);
-    assert_int_equal(xen_config(d, true, &c, &e), -1);
+    assert_int_equal(xen_config(d, true, NULL, &c, &e), -1);
     assert_int_equal(e.code, code);
     libxl_domain_config_dispose(&c);
 }
@@ -180,7 +224,7 @@ static void test_back(void **state)
     disk.format = (char *)"qcow2";
     disk.read_only = true;
     libxl_domain_config_init(&c);
-    assert_int_equal(xen_config(&d, true, &c, &e), 0);
+    assert_int_equal(xen_config(&d, true, NULL, &c, &e), 0);
     back = xen_config_definition(&c, &e);
     assert_non_null(back);
     libxl_domain_config_dispose(&c);
@@ -305,6 +349,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pvh),
+        cmocka_unit_test(test_hotplug),
         cmocka_unit_test(test_incoming_has_no_devices),
         cmocka_unit_test(test_types),
         cmocka_unit_test(test_refusals),
