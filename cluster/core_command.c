@@ -416,6 +416,29 @@ static bool weighs(Migrd__HaCommandKind kind)
     return kind == KIND(ADD) || kind == KIND(SET) || kind == KIND(DRAIN) || kind == KIND(MIGRATE);
 }
 
+/* Why the first domain without a place has none: what the nodes that are left have against it, as
+ * far as a request's text (HA_WHY_LEN) has room. */
+static const char *first_without(struct ha_core *c, const Migrd__HaPlan *plan)
+{
+    const size_t room = 100;
+    const Migrd__HaPlanStep *step = NULL;
+    const char *text = "";
+
+    for (size_t i = 0; i < plan->n_step && !step; i++)
+        if (!plan->step[i]->node)
+            step = plan->step[i];
+    for (size_t i = 0; step && i < step->n_rejected; i++) {
+        const Migrd__HaRejected *r = step->rejected[i];
+
+        if (ha_node_in(plan->dead, (unsigned)plan->n_dead, r->node))
+            continue;
+        if (strlen(text) + strlen(r->reason) > room && *text)
+            return arena_text(&c->arena, ": %s:%s; and others", step->name, text);
+        text = arena_text(&c->arena, "%s%s node %u %s", text, *text ? ";" : "", r->node, r->reason);
+    }
+    return *text ? arena_text(&c->arena, ": %s:%s", step->name, text) : "";
+}
+
 static const char *warning(struct ha_core *c, const Migrd__HaPlan *after)
 {
     const Migrd__HaPlan *before = plan_certificate(&c->state, &c->arena, 1);
@@ -423,8 +446,9 @@ static const char *warning(struct ha_core *c, const Migrd__HaPlan *after)
     if (!before->holds || after->holds)
         return "";
     return arena_text(&c->arena,
-        "with this, the loss of node %u would leave %u domains without a place",
-        after->n_dead ? after->dead[0] : 0, after->lost);
+        "with this, the loss of node %u would leave %u domain%s without a place%s",
+        after->n_dead ? after->dead[0] : 0, after->lost, after->lost == 1 ? "" : "s",
+        first_without(c, after));
 }
 
 static const char *why_not_now(const struct ha_core *c)

@@ -152,14 +152,14 @@ class Cluster(Lab):
         return None
 
     def ready(self, nodes=None):
-        """Each of these nodes is a member of the log's view, says each of them."""
+        """Each of these nodes is a member of the log's view and has a lease, says each of them."""
         want = {n.number for n in (self.nodes if nodes is None else nodes)}
         for node in (self.nodes if nodes is None else nodes):
             view = node.overview()
             if not view or view.get("undecided") or not view["state"]["local"].get("joined"):
                 return False
             there = {n["id"] for n in view["state"].get("node", [])
-                     if n.get("member") and n.get("state") == "online"}
+                     if n.get("member") and n.get("holds") and n.get("state") == "online"}
             if not want <= there:
                 return False
         return True

@@ -841,6 +841,8 @@ static void what_if_explain_and_certificate(void **state)
     lab_add(l, 1, 4, &p);
     assert_true(l->node[1].answer_ok);
     assert_non_null(strstr(l->node[1].warning, "the loss of node 2"));
+    assert_non_null(strstr(l->node[1].warning, "node 1 is not among the only nodes"));
+    assert_null(strstr(l->node[1].warning, "node 2 is"));
     plan = ha_core_certificate(l->node[0].core, 1);
     assert_false(plan->holds);
     assert_int_equal(plan->dead[0], 2);
